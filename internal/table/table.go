@@ -1,0 +1,336 @@
+// Package table is the lock table: who holds which key, and who waits for it in
+// which order. It is a plain data structure. Every exported method is one
+// transition, made at one instant, and returns what the outside must hear of it;
+// goroutines, channels, contexts and clocks are the business of its one caller.
+//
+// # How it is laid out
+//
+// A key that somebody holds or waits for has a line. A request takes a place at
+// the end of the line of every key that it names, and a ticket ties these places
+// together. A ticket is granted when each of its places conflicts with nobody who
+// stands before it: with no holder and with no earlier waiter. Two places conflict
+// unless both are shared and the shared limit leaves room for both.
+//
+// Two facts keep every transition short. In a line the holders are always a prefix,
+// because nobody is granted past somebody whom he conflicts with; so the first
+// place that is not granted decides for all behind it. And requests are totally
+// ordered by their arrival, so the earliest waiter never waits for a later one, and
+// requests for many keys cannot deadlock with each other.
+package table
+
+import "iter"
+
+// Mode says with whom a request shares its keys.
+type Mode uint8
+
+const (
+	Exclusive Mode = iota // with nobody
+	Shared                // with other shared requests
+)
+
+// Config bounds the lines of a table.
+type Config struct {
+	MaxWaiters  int // waiters per key; 0 is no bound
+	SharedLimit int // shared holders per key; 0 is no bound
+}
+
+// A Table holds the lines of all keys. It is not safe for concurrent use.
+type Table[K comparable] struct {
+	config Config
+	lines  map[K]*line[K]
+	peak   int    // the most keys that lines has held since it was made
+	seq    uint64 // the last grant number given out
+	counts Counts
+
+	granted []Grant[K] // what the running transition grants; its array is reused
+	spare   spare[K]
+}
+
+// New returns an empty table.
+func New[K comparable](config Config) *Table[K] {
+	return &Table[K]{config: config, lines: make(map[K]*line[K])}
+}
+
+// A Request asks for one key, or for many at once.
+type Request[K comparable] struct {
+	Key  K
+	Keys []K  // where it is not nil, all of these instead of Key; duplicates count once
+	Mode Mode // of Key; many keys are always exclusive
+	Try  bool // do not wait
+	Tag  any  // comes back in the Grant, or when the wait is cancelled for it
+}
+
+// An Outcome is what became of a request when it joined.
+type Outcome uint8
+
+const (
+	Granted Outcome = iota // it holds its keys
+	Waiting                // it has its places in line
+	Busy                   // it would have had to wait and was told not to
+	Full                   // a line that it would have joined has no place left
+)
+
+// An Answer is what the caller of Join must hear.
+type Answer[K comparable] struct {
+	Outcome Outcome
+	Token   Token[K]   // when Granted
+	Ticket  *Ticket[K] // when Waiting, until it is granted or cancelled
+}
+
+// A Grant tells that a waiting request holds its keys now.
+type Grant[K comparable] struct {
+	Tag   any
+	Token Token[K]
+}
+
+// Counts are the table's totals. Keys, Held and Waiting are of now, the others
+// since New; Acquired - Released == Held always, and every request that joined is
+// in exactly one of Acquired, Cancelled, Rejected and Waiting.
+type Counts struct {
+	Keys, Held, Waiting                             int
+	Acquired, Waited, Cancelled, Rejected, Released uint64
+}
+
+// Join lets a request into its lines: it is granted, or waits in all of them, or
+// leaves no trace.
+func (t *Table[K]) Join(r Request[K]) Answer[K] {
+	if r.Keys != nil {
+		return t.joinAll(r)
+	}
+	l := t.lines[r.Key]
+	free := l == nil || l.admits(r.Mode, t.config.SharedLimit)
+	if !free {
+		if outcome := t.mayWait(l, r); outcome != Waiting {
+			return t.reject(outcome)
+		}
+	}
+	if l == nil {
+		l = t.open(r.Key)
+	}
+	k := t.spare.takeTicket()
+	k.tag, k.mode = r.Tag, r.Mode
+	p := &k.one[0]
+	p.line, p.ticket = l, k
+	l.push(p)
+	if !free {
+		k.blocked = 1
+	}
+	return t.settle(k)
+}
+
+// joinAll is Join for a request that names its keys in Keys.
+func (t *Table[K]) joinAll(r Request[K]) Answer[K] {
+	// A refusal must leave no trace, so where one is possible every line is asked
+	// before the first is joined.
+	if r.Try || t.config.MaxWaiters > 0 {
+		for _, key := range r.Keys {
+			l := t.lines[key]
+			if l == nil || l.admits(Exclusive, 0) {
+				continue
+			}
+			if outcome := t.mayWait(l, r); outcome != Waiting {
+				return t.reject(outcome)
+			}
+		}
+	}
+	k := t.spare.takeTicket()
+	k.tag, k.mode = r.Tag, Exclusive
+	k.many = make([]place[K], 0, len(r.Keys)) // never grows: lines point into it
+	for _, key := range r.Keys {
+		l := t.lines[key]
+		if l == nil {
+			l = t.open(key)
+		} else if l.tail.ticket == k {
+			continue // a duplicate: nobody else can have come since
+		}
+		if !l.admits(Exclusive, 0) {
+			k.blocked++
+		}
+		k.many = append(k.many, place[K]{line: l, ticket: k})
+		l.push(&k.many[len(k.many)-1])
+	}
+	return t.settle(k)
+}
+
+// mayWait says whether a request may join a line in which it cannot be granted.
+func (t *Table[K]) mayWait(l *line[K], r Request[K]) Outcome {
+	switch {
+	case r.Try:
+		return Busy
+	case t.config.MaxWaiters > 0 && l.waiting >= t.config.MaxWaiters:
+		return Full
+	}
+	return Waiting
+}
+
+func (t *Table[K]) reject(outcome Outcome) Answer[K] {
+	t.counts.Rejected++
+	return Answer[K]{Outcome: outcome}
+}
+
+// settle answers for a ticket that has just taken its places.
+func (t *Table[K]) settle(k *Ticket[K]) Answer[K] {
+	t.counts.Waiting++
+	if k.blocked > 0 {
+		return Answer[K]{Outcome: Waiting, Ticket: k}
+	}
+	return Answer[K]{Outcome: Granted, Token: t.grant(k)}
+}
+
+// Reject counts a request that the caller refused before it came to the table.
+func (t *Table[K]) Reject() { t.counts.Rejected++ }
+
+// Cancel takes a waiting ticket out of its lines and returns whom that let in.
+// The ticket is gone afterwards. It costs the same wherever the ticket stands.
+func (t *Table[K]) Cancel(k *Ticket[K]) []Grant[K] {
+	t.granted = t.granted[:0]
+	t.counts.Waiting--
+	t.counts.Cancelled++
+	t.leave(k)
+	return t.granted
+}
+
+// Release ends the grant that the token stands for and returns whom that let in.
+// A token whose grant has ended changes nothing, whoever holds the key now: that
+// is what a grant number is for.
+func (t *Table[K]) Release(token Token[K]) []Grant[K] {
+	t.granted = t.granted[:0]
+	if token.Live() {
+		t.counts.Held--
+		t.counts.Released++
+		t.leave(token.ticket)
+	}
+	return t.granted
+}
+
+// CancelAll cancels every waiting ticket, grants nothing, and returns their tags.
+// Holders stay.
+func (t *Table[K]) CancelAll() []any {
+	tags := make([]any, 0, t.counts.Waiting)
+	for _, l := range t.lines {
+		for p := l.next; p != nil; p = l.next {
+			k := p.ticket
+			tags = append(tags, k.tag)
+			places := k.places()
+			for i := range places {
+				t.remove(&places[i])
+			}
+			t.spare.putTicket(k)
+		}
+	}
+	t.counts.Waiting -= len(tags)
+	t.counts.Cancelled += uint64(len(tags))
+	return tags
+}
+
+// leave takes a ticket out of all its lines, lets in whom it blocked, and
+// discards it.
+func (t *Table[K]) leave(k *Ticket[K]) {
+	places := k.places()
+	for i := range places {
+		p := &places[i]
+		l := p.line
+		opens := p == l.next || p.granted() // nobody was blocked by a place behind the next
+		t.remove(p)
+		if opens {
+			t.advance(l)
+		}
+	}
+	t.spare.putTicket(k)
+}
+
+// advance grants everybody in a line who no longer conflicts with anyone before
+// him. It is called when a holder or the next waiter has left, so the place that
+// is next now was not free in this line before.
+func (t *Table[K]) advance(l *line[K]) {
+	for p := l.next; p != nil && l.fits(p.ticket.mode, t.config.SharedLimit); p = l.next {
+		k := p.ticket
+		if k.blocked--; k.blocked > 0 {
+			return // it keeps its place here until its other lines are free too
+		}
+		t.counts.Waited++
+		tag := k.tag
+		t.granted = append(t.granted, Grant[K]{Tag: tag, Token: t.grant(k)})
+	}
+}
+
+// grant makes a ticket that nobody blocks a holder of all its keys.
+func (t *Table[K]) grant(k *Ticket[K]) Token[K] {
+	t.seq++
+	k.seq = t.seq
+	k.tag = nil
+	places := k.places()
+	for i := range places {
+		p := &places[i]
+		l := p.line
+		l.next = p.next
+		l.waiting--
+		l.held++
+	}
+	t.counts.Waiting--
+	t.counts.Held++
+	t.counts.Acquired++
+	return Token[K]{ticket: k, seq: k.seq}
+}
+
+// open returns a new line for a key.
+func (t *Table[K]) open(key K) *line[K] {
+	l := t.spare.takeLine()
+	l.key = key
+	t.lines[key] = l
+	t.peak = max(t.peak, len(t.lines))
+	return l
+}
+
+// remove takes a place out of its line, and the line out of the table when it was
+// the last.
+func (t *Table[K]) remove(p *place[K]) {
+	l := p.line
+	l.remove(p)
+	if l.head != nil {
+		return
+	}
+	delete(t.lines, l.key)
+	t.spare.putLine(l)
+	// A map keeps the memory of its largest moment, so the remains of a burst move
+	// to a smaller one. Each such move is paid for by seven times as many evictions.
+	if t.peak > shrinkFrom && len(t.lines) <= t.peak/8 {
+		lines := make(map[K]*line[K], len(t.lines))
+		for key, l := range t.lines {
+			lines[key] = l
+		}
+		t.lines, t.peak = lines, len(lines)
+	}
+}
+
+// shrinkFrom is the number of keys from which on memory is given back.
+const shrinkFrom = 1024
+
+// Counts returns the totals.
+func (t *Table[K]) Counts() Counts {
+	c := t.counts
+	c.Keys = len(t.lines)
+	return c
+}
+
+// Idle reports whether no key is held or waited for.
+func (t *Table[K]) Idle() bool { return len(t.lines) == 0 }
+
+// Contains reports whether a key is held or waited for.
+func (t *Table[K]) Contains(key K) bool { return t.lines[key] != nil }
+
+// A Line describes the line of one key.
+type Line struct {
+	Held, Waiting int
+}
+
+// All yields every key that is held or waited for, in no particular order.
+func (t *Table[K]) All() iter.Seq2[K, Line] {
+	return func(yield func(K, Line) bool) {
+		for key, l := range t.lines {
+			if !yield(key, Line{Held: l.held, Waiting: l.waiting}) {
+				return
+			}
+		}
+	}
+}
