@@ -1,0 +1,448 @@
+// Package keylock grants locks by key inside one process. A lock exists while
+// somebody holds it or waits for it, and not a moment longer.
+//
+//	m := keylock.Start[string](ctx)
+//	defer m.Close()
+//
+//	lock, err := m.Acquire(ctx, "order/42")
+//	if err != nil {
+//		return err
+//	}
+//	defer lock.Release()
+//
+// A [Manager] is one goroutine, its owner, that holds all state. Every call is a
+// request sent to it over a channel, and the order in which it receives them is the
+// history of the manager: whether a request is granted or cancelled, whether the
+// manager is idle, whether it is closed, is decided in one place, once. There is no
+// mutex, so there is nothing to lock around the locks.
+//
+// # Guarantees
+//
+//  1. Exclusion. At most one grant per key is live.
+//  2. Order. A key is granted in the order in which requests reached the owner. Calls
+//     of one goroutine reach it in program order, so [Manager.Reserve] in a loop fixes
+//     the order of work that then runs concurrently. Nobody overtakes: not TryAcquire,
+//     not a release followed by an immediate acquisition.
+//  3. Independence. A key never waits for the holder of another key.
+//  4. Cancellation. A wait ends with ctx.Err() as soon as its context does, leaves the
+//     queue at a cost that does not depend on its length, and changes nobody else's
+//     order. A context that is done never acquires, even when the key is free.
+//  5. Grant or cancel, never both, never neither. A grant that races with a
+//     cancellation is given back and goes to the next waiter; no grant is lost.
+//  6. Release is exact. It ends the one grant that it came from. Again, late, from
+//     another goroutine, from a copy or after Close it does nothing, and it can never
+//     free somebody else's grant. It never waits for a critical section.
+//  7. Eviction is immediate. A key that is neither held nor waited for occupies
+//     nothing, and the memory of a burst goes back.
+//  8. Idle. [Manager.WaitIdle] returns nil at the first moment after the call when no
+//     key is active, at once if none is. Any number of callers may wait; keys that are
+//     acquired before that moment also count.
+//  9. Shutdown. After [Manager.Close], or when Start's context ends, nothing is granted
+//     any more: queued waiters and later calls get [ErrClosed]. [Manager.Shutdown]
+//     refuses new requests, serves everything that is queued, waits for every holder,
+//     then stops.
+//  10. No leaks. One goroutine per manager. A waiting call starts none. After
+//     [Manager.Done] is closed none is left, whatever was held or queued.
+//  11. One history. [Manager.Stats], [Manager.Contains] and [Manager.Snapshot] each show
+//     one point of it; a goroutine always sees its own earlier calls in them.
+//  12. The owner never runs user code and never waits for a caller. A key that cannot be
+//     a map key fails in its own call, on the caller's goroutine, and every other caller
+//     goes on undisturbed.
+//  13. Memory model. A release happens before the return of the next acquisition of
+//     that key.
+//  14. Bubbles. A manager started in a testing/synctest bubble is fully visible to it,
+//     so users can test their own code in fake time.
+//  15. Scope. [Manager.Do] releases when its function returns, panics or calls
+//     runtime.Goexit, and returns the function's error as it is.
+//
+// # Where two of them meet
+//
+// A context that is done wins over everything: over a free key, over a reservation
+// that was granted, over [ErrClosed]. Every call that takes a context keeps to that. A
+// nil context panics in the caller, as in the standard library.
+//
+// Locks that are held when the manager ends stay with their holders: nobody else is
+// ever let in, and their release does nothing.
+package keylock
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/seed-46f81e6d/keylock/internal/table"
+)
+
+// A Manager grants locks by key. Its methods may be called from any goroutine. Use
+// [Start] to make one; the zero Manager is not usable.
+type Manager[K comparable] struct {
+	mailbox chan message[K]
+	pool    sync.Pool     // of *acquire[K]; the manager's own, because channels must not leave a synctest bubble
+	ended   atomic.Bool   // set by the owner before it reads the mailbox for the last time
+	cause   error         // why Shutdown could not finish; written before done is closed
+	done    chan struct{} // closed when the owner has exited
+}
+
+// Start starts a manager, which runs until [Manager.Close], [Manager.Shutdown] or the
+// end of ctx; the latter works like Close. A manager that nobody ends keeps its
+// goroutine for ever. Start panics when ctx is nil.
+func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
+	if ctx == nil {
+		panic("keylock: Start with a nil context")
+	}
+	var options options
+	for _, set := range opts {
+		set(&options)
+	}
+	m := &Manager[K]{
+		mailbox: make(chan message[K], mailboxSize),
+		done:    make(chan struct{}),
+	}
+	m.pool.New = func() any { return &acquire[K]{answered: make(chan struct{}, 1)} }
+
+	o := &owner[K]{m: m, table: table.New[K](options.table)}
+	// The owner asks its context at every request, so it gets one whose methods are not
+	// user code, whatever the caller passed.
+	var cancel context.CancelFunc
+	o.ctx, cancel = context.WithCancel(ctx)
+	// It does not select on the context, because one receive costs half of a select:
+	// somebody wakes it up instead. When the mailbox is full it is awake.
+	woken := make(chan struct{})
+	stop := context.AfterFunc(o.ctx, func() {
+		defer close(woken)
+		select {
+		case m.mailbox <- message[K]{request: wake[K]{}}:
+		default:
+		}
+	})
+	go func() {
+		o.run()
+		if !stop() {
+			<-woken
+		}
+		cancel()
+		close(m.done)
+	}()
+	return m
+}
+
+// mailboxSize is how many requests may wait for the owner before their senders do.
+const mailboxSize = 128
+
+// An owner is the goroutine that owns the lock table. Only run and the serve methods
+// of the requests touch its fields.
+type owner[K comparable] struct {
+	m        *Manager[K]
+	ctx      context.Context
+	table    *table.Table[K]
+	idle     *idle // what WaitIdle calls wait for; nil while nobody does
+	draining bool  // Shutdown was called: nobody new is let in
+	ended    bool
+}
+
+// run receives one request after the other, until the end.
+func (o *owner[K]) run() {
+	for !o.ended {
+		msg := <-o.m.mailbox
+		if o.ctx.Err() != nil {
+			o.end(ErrClosed)
+			msg.request.refuse()
+			break
+		}
+		msg.request.serve(o, msg.token)
+	}
+	o.m.ended.Store(true)
+	o.m.refuseAll()
+}
+
+// tell hands grants to those who waited for them.
+func (o *owner[K]) tell(grants []table.Grant[K]) {
+	for _, g := range grants {
+		g.Tag.(*acquire[K]).answer(g.Token, nil)
+	}
+}
+
+// left does what is due after somebody left the table.
+func (o *owner[K]) left() {
+	if !o.table.Idle() {
+		return
+	}
+	if o.idle != nil {
+		close(o.idle.over)
+		o.idle = nil
+	}
+	if o.draining {
+		o.end(nil)
+	}
+}
+
+// end stops the manager: everybody who waits gets ErrClosed, holders keep what they
+// hold. The cause is what a Shutdown that is under way returns.
+func (o *owner[K]) end(cause error) {
+	o.ended = true
+	o.m.cause = cause
+	for _, r := range o.table.CancelAll() {
+		r.(*acquire[K]).answer(table.Token[K]{}, ErrClosed)
+	}
+	if o.idle != nil {
+		o.idle.err = ErrClosed
+		close(o.idle.over)
+		o.idle = nil
+	}
+}
+
+// send puts a request into the mailbox. It never blocks for long: the owner waits for
+// nobody. And every request that is sent is served or refused, also when the owner is
+// about to exit, or gone: it sets ended before it empties the mailbox for the last
+// time, so a sender who sees ended unset after its send was in time, and one who sees
+// it set empties the mailbox itself.
+func (m *Manager[K]) send(request request[K], token table.Token[K]) {
+	m.mailbox <- message[K]{request, token}
+	if m.ended.Load() {
+		m.refuseAll()
+	}
+}
+
+// refuseAll refuses what is in the mailbox. Any number may do so at once: each request
+// is received by one of them.
+func (m *Manager[K]) refuseAll() {
+	for {
+		select {
+		case msg := <-m.mailbox:
+			msg.request.refuse()
+		default:
+			return
+		}
+	}
+}
+
+// Acquire waits until key is free and everybody who asked for it earlier has had it,
+// and returns the lock.
+//
+// It returns ctx.Err() when ctx ends first, also when key is free and ctx is already
+// done; [ErrClosed] when the manager is or becomes closed, or is shutting down;
+// [ErrQueueFull] when key has as many waiters as [WithMaxWaiters] allows; and
+// [ErrInvalidKey] for a key that is not equal to itself. A key that cannot be compared
+// panics. When it fails it returns the zero Lock.
+func (m *Manager[K]) Acquire(ctx context.Context, key K) (Lock[K], error) {
+	mustContext(ctx)
+	if err := ctx.Err(); err != nil {
+		return Lock[K]{}, err
+	}
+	if err := checkKey(key); err != nil {
+		return Lock[K]{}, err
+	}
+	r := m.newAcquire(key)
+	m.send(r, table.Token[K]{})
+	return m.wait(ctx, r)
+}
+
+// wait returns what the owner answers, or withdraws the request when ctx ends first.
+func (m *Manager[K]) wait(ctx context.Context, r *acquire[K]) (Lock[K], error) {
+	if done := ctx.Done(); done == nil {
+		<-r.answered
+	} else {
+		select {
+		case <-r.answered:
+		case <-done:
+			// The grant may be on its way. The owner will know, and takes it back.
+			m.send((*withdraw[K])(r), table.Token[K]{})
+			return Lock[K]{}, ctx.Err()
+		}
+	}
+	lock, err := m.take(r)
+	if ctxErr := ctx.Err(); ctxErr != nil {
+		lock.Release()
+		return Lock[K]{}, ctxErr
+	}
+	return lock, err
+}
+
+// take reads the answer to a request that was answered, and ends the request.
+func (m *Manager[K]) take(r *acquire[K]) (Lock[K], error) {
+	lock, err := Lock[K]{}, r.err
+	if err == nil {
+		lock = Lock[K]{m: m, token: r.token, key: r.key}
+	} else if err == ErrQueueFull {
+		err = &keyError{sentinel: ErrQueueFull, key: r.key}
+	}
+	m.recycle(r)
+	return lock, err
+}
+
+// TryAcquire returns the lock of key if it is free and nobody waits for it, without
+// waiting. It is false when it is not, when the manager is closed or shutting down, and
+// for a key that is not equal to itself. A key that cannot be compared panics.
+func (m *Manager[K]) TryAcquire(key K) (Lock[K], bool) {
+	if checkKey(key) != nil {
+		return Lock[K]{}, false
+	}
+	r := m.newAcquire(key)
+	r.try = true
+	m.send(r, table.Token[K]{})
+	<-r.answered
+	lock, err := m.take(r)
+	return lock, err == nil
+}
+
+// Reserve takes the next place in the line for key and returns at once. The place is
+// fixed when Reserve returns: of two calls by one goroutine the earlier is granted
+// first, in whichever order the reservations are waited for. This is how work that runs
+// concurrently keeps its order; acquiring inside the goroutines would not, because
+// goroutines do not start in order.
+//
+// Every reservation must be waited for or cancelled: once granted it holds the key.
+// Reserve itself never fails; whatever [Manager.Acquire] would return, Wait returns. A
+// key that cannot be compared panics.
+func (m *Manager[K]) Reserve(key K) Reservation[K] {
+	err := checkKey(key)
+	r := m.newAcquire(key)
+	r.reserved = true
+	reservation := Reservation[K]{m: m, r: r, turn: r.turn.Add(1)}
+	if err != nil {
+		r.answer(table.Token[K]{}, err)
+	} else {
+		m.send(r, table.Token[K]{})
+	}
+	return reservation
+}
+
+// Do acquires key, calls fn with ctx, and releases key when fn returns, panics or calls
+// runtime.Goexit. It returns the error of [Manager.Acquire], in which case fn was not
+// called, or the error of fn as it is.
+func (m *Manager[K]) Do(ctx context.Context, key K, fn func(context.Context) error) error {
+	lock, err := m.Acquire(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	return fn(ctx)
+}
+
+// Stats returns the manager's totals at one point of its history. It costs the same
+// however many keys there are. It returns ctx.Err() when ctx is done and [ErrClosed]
+// after the end.
+func (m *Manager[K]) Stats(ctx context.Context) (Stats, error) {
+	mustContext(ctx)
+	q := newQuestion[Stats]()
+	return ask(ctx, m, &stats[K]{q}, q)
+}
+
+// Contains reports whether key is held or waited for. It returns ctx.Err() when ctx is
+// done, [ErrClosed] after the end, and [ErrInvalidKey] for a key that is not equal to
+// itself. A key that cannot be compared panics.
+func (m *Manager[K]) Contains(ctx context.Context, key K) (bool, error) {
+	mustContext(ctx)
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	if err := checkKey(key); err != nil {
+		return false, err
+	}
+	q := newQuestion[bool]()
+	return ask(ctx, m, &contains[K]{q, key}, q)
+}
+
+// Snapshot returns what is known of every key that is held or waited for, all at one
+// point of the manager's history, in no particular order. While the owner collects it
+// nobody is served, so it costs everybody time in proportion to the number of keys. It
+// returns ctx.Err() when ctx is done and [ErrClosed] after the end.
+func (m *Manager[K]) Snapshot(ctx context.Context) ([]KeyInfo[K], error) {
+	mustContext(ctx)
+	q := newQuestion[[]KeyInfo[K]]()
+	return ask(ctx, m, &snapshot[K]{q}, q)
+}
+
+// WaitIdle waits for the first moment after the call at which no key is held or waited
+// for, and returns nil; at once if that is now. By the time it returns somebody may
+// have acquired again. It returns ctx.Err() when ctx ends first, and [ErrClosed] when
+// the manager is or becomes closed before that moment.
+func (m *Manager[K]) WaitIdle(ctx context.Context) error {
+	mustContext(ctx)
+	q := newQuestion[*idle]()
+	busy, err := ask(ctx, m, &waitIdle[K]{q}, q)
+	if busy == nil || err != nil {
+		return err
+	}
+	select {
+	case <-busy.over:
+	case <-ctx.Done():
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return busy.err
+}
+
+// Shutdown refuses new requests with [ErrClosed], serves everything that is queued,
+// waits until every holder has released, and ends the manager. It then returns nil, as
+// it does on a manager that has ended.
+//
+// When ctx ends first, also when it is done already, Shutdown returns ctx.Err() and the
+// manager goes on draining: Shutdown can be called again, or Close can follow. When
+// Close or the end of Start's context ends the manager meanwhile, Shutdown returns
+// [ErrClosed].
+func (m *Manager[K]) Shutdown(ctx context.Context) error {
+	mustContext(ctx)
+	r := &shutdown[K]{drains: make(chan bool, 1)}
+	m.send(r, table.Token[K]{})
+	drains := <-r.drains
+	select {
+	case <-m.done:
+	case <-ctx.Done():
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !drains {
+		return nil
+	}
+	return m.cause
+}
+
+// Close ends the manager at once: waiters and later calls get [ErrClosed], holders keep
+// what they hold. When it returns the owner has exited. It always returns nil and may
+// be called again, and by many at once.
+func (m *Manager[K]) Close() error {
+	m.send(closing[K]{}, table.Token[K]{})
+	<-m.done
+	return nil
+}
+
+// Done returns a channel that is closed when the manager has ended and its goroutine
+// has exited.
+func (m *Manager[K]) Done() <-chan struct{} { return m.done }
+
+// ask sends a request whose question the owner answers at once, and returns the answer.
+func ask[K comparable, V any](ctx context.Context, m *Manager[K], r request[K], q question[V]) (V, error) {
+	var none V
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	m.send(r, table.Token[K]{})
+	select {
+	case a := <-q.replied:
+		if err := ctx.Err(); err != nil {
+			return none, err
+		}
+		return a.value, a.err
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+}
+
+// mustContext panics, in the caller, for a nil context.
+func mustContext(ctx context.Context) {
+	if ctx == nil {
+		panic("keylock: nil context")
+	}
+}
+
+// checkKey returns an error for a key that a map cannot find again, and panics, here
+// and not in the owner, for one that cannot be compared.
+func checkKey[K comparable](key K) error {
+	if key != key { // for NaN, and for what contains it
+		return &keyError{sentinel: ErrInvalidKey, key: key}
+	}
+	return nil
+}

@@ -1,0 +1,222 @@
+package keylock
+
+import (
+	"sync/atomic"
+
+	"github.com/seed-46f81e6d/keylock/internal/table"
+)
+
+// A message is what travels through the mailbox.
+type message[K comparable] struct {
+	request request[K]
+	token   table.Token[K] // the grant that a release ends; the zero token otherwise
+}
+
+// A request is one verb. Exactly one of its methods is called, once: serve by the
+// owner, refuse by whoever finds it in the mailbox when the owner serves no more. A
+// request that has an answer gets it from either.
+type request[K comparable] interface {
+	serve(o *owner[K], of table.Token[K])
+	refuse()
+}
+
+// acquire asks for keys: Acquire, TryAcquire and Reserve.
+//
+// It belongs to the caller until it is sent, to the owner until it is answered, and
+// to whoever receives from answered afterwards. A caller that gives up waiting leaves
+// it to the owner for good, by a withdraw.
+type acquire[K comparable] struct {
+	key K
+	try bool
+
+	ticket *table.Ticket[K] // while it waits in line
+
+	token    table.Token[K] // the answer: the grant
+	err      error          // the answer: why there is none
+	answered chan struct{}  // receives once, when the answer is there
+
+	// Requests are used again, so a Reservation, which may be copied and kept, knows
+	// its request by the turn: the count goes up by one when a reservation is made, is
+	// odd until somebody claims it, and goes up again when its request is recycled.
+	turn     atomic.Uint64
+	reserved bool
+}
+
+func (m *Manager[K]) newAcquire(key K) *acquire[K] {
+	r := m.pool.Get().(*acquire[K])
+	r.key = key
+	return r
+}
+
+// recycle ends a request whose answer was received.
+func (m *Manager[K]) recycle(r *acquire[K]) {
+	var none K
+	r.key, r.try = none, false
+	r.token, r.err = table.Token[K]{}, nil
+	if r.reserved {
+		r.reserved = false
+		r.turn.Add(2)
+	}
+	m.pool.Put(r)
+}
+
+// answer never blocks: a request is answered once.
+func (r *acquire[K]) answer(token table.Token[K], err error) {
+	r.ticket = nil
+	r.token, r.err = token, err
+	r.answered <- struct{}{}
+}
+
+func (r *acquire[K]) serve(o *owner[K], _ table.Token[K]) {
+	if o.draining {
+		o.table.Reject()
+		r.refuse()
+		return
+	}
+	a := o.table.Join(table.Request[K]{Key: r.key, Try: r.try, Tag: r})
+	switch a.Outcome {
+	case table.Granted:
+		r.answer(a.Token, nil)
+	case table.Waiting:
+		r.ticket = a.Ticket
+	case table.Full:
+		r.answer(table.Token[K]{}, ErrQueueFull)
+	case table.Busy:
+		r.answer(table.Token[K]{}, errBusy)
+	}
+}
+
+func (r *acquire[K]) refuse() { r.answer(table.Token[K]{}, ErrClosed) }
+
+// withdraw gives up an acquire whose caller will not read its answer. It takes it out
+// of the line; where the answer crossed it, a grant goes to the next waiter.
+type withdraw[K comparable] acquire[K]
+
+func (w *withdraw[K]) serve(o *owner[K], _ table.Token[K]) {
+	r := (*acquire[K])(w)
+	if r.ticket != nil {
+		o.tell(o.table.Cancel(r.ticket))
+		r.ticket = nil
+	} else {
+		<-r.answered
+		o.tell(o.table.Release(r.token)) // nothing, where the answer was an error
+	}
+	o.left()
+	o.m.recycle(r)
+}
+
+func (w *withdraw[K]) refuse() {}
+
+// abandon ends the wait of another goroutine for a reservation.
+type abandon[K comparable] struct {
+	acquire *acquire[K]
+	turn    uint64
+}
+
+func (r *abandon[K]) serve(o *owner[K], _ table.Token[K]) {
+	// The wait may be over, and its request in use again by somebody else: then the
+	// turn is another one. The turn cannot change while a ticket is waiting.
+	waiting := r.acquire.turn.Load() == claimed(r.turn) && r.acquire.ticket != nil
+	if !waiting {
+		return
+	}
+	granted := o.table.Cancel(r.acquire.ticket)
+	r.acquire.answer(table.Token[K]{}, ErrReservationDone)
+	o.tell(granted)
+	o.left()
+}
+
+func (r *abandon[K]) refuse() {}
+
+// release ends the grant that its message names. Nobody waits for it.
+type release[K comparable] struct{}
+
+func (release[K]) serve(o *owner[K], of table.Token[K]) {
+	o.tell(o.table.Release(of))
+	o.left()
+}
+
+func (release[K]) refuse() {}
+
+// A question is the part of a request that is answered at once, by a value.
+type question[V any] struct {
+	replied chan reply[V]
+}
+
+type reply[V any] struct {
+	value V
+	err   error
+}
+
+func newQuestion[V any]() question[V] { return question[V]{make(chan reply[V], 1)} }
+
+func (q question[V]) answer(value V) { q.replied <- reply[V]{value: value} }
+
+func (q question[V]) refuse() { q.replied <- reply[V]{err: ErrClosed} }
+
+// stats asks for the totals.
+type stats[K comparable] struct{ question[Stats] }
+
+func (r *stats[K]) serve(o *owner[K], _ table.Token[K]) { r.answer(Stats(o.table.Counts())) }
+
+// contains asks whether a key is held or waited for.
+type contains[K comparable] struct {
+	question[bool]
+	key K
+}
+
+func (r *contains[K]) serve(o *owner[K], _ table.Token[K]) { r.answer(o.table.Contains(r.key)) }
+
+// snapshot asks for all keys.
+type snapshot[K comparable] struct{ question[[]KeyInfo[K]] }
+
+func (r *snapshot[K]) serve(o *owner[K], _ table.Token[K]) {
+	keys := make([]KeyInfo[K], 0, o.table.Counts().Keys)
+	for key, line := range o.table.All() {
+		keys = append(keys, KeyInfo[K]{Key: key, Held: line.Held, Waiting: line.Waiting})
+	}
+	r.answer(keys)
+}
+
+// waitIdle asks what to wait for until the manager is idle; nil when it is.
+type waitIdle[K comparable] struct{ question[*idle] }
+
+// idle is one busy period, shared by all who wait for its end.
+type idle struct {
+	over chan struct{} // closed when the manager is idle, or closed
+	err  error         // which of the two; written before over is closed
+}
+
+func (r *waitIdle[K]) serve(o *owner[K], _ table.Token[K]) {
+	if o.idle == nil && !o.table.Idle() {
+		o.idle = &idle{over: make(chan struct{})}
+	}
+	r.answer(o.idle)
+}
+
+// shutdown asks to drain.
+type shutdown[K comparable] struct {
+	drains chan bool // receives whether there is anything left to end
+}
+
+func (r *shutdown[K]) serve(o *owner[K], _ table.Token[K]) {
+	o.draining = true
+	r.drains <- true
+	o.left() // nobody may be there even now
+}
+
+func (r *shutdown[K]) refuse() { r.drains <- false }
+
+// closing asks to end at once.
+type closing[K comparable] struct{}
+
+func (closing[K]) serve(o *owner[K], _ table.Token[K]) { o.end(ErrClosed) }
+
+func (closing[K]) refuse() {}
+
+// wake makes the owner look at its context.
+type wake[K comparable] struct{}
+
+func (wake[K]) serve(*owner[K], table.Token[K]) {}
+
+func (wake[K]) refuse() {}
