@@ -69,21 +69,45 @@ func (l *line[K]) remove(p *place[K]) {
 	}
 }
 
+// all yields a description of each place.
+func (l *line[K]) all(yield func(Place) bool) {
+	for p := l.head; p != nil; p = p.next {
+		k := p.ticket
+		d := Place{Seq: k.seq, Mode: k.mode}
+		if k.session != nil {
+			d.Label = k.session.label
+		}
+		if !yield(d) {
+			return
+		}
+	}
+}
+
 // A Ticket is one request: its places in line and, once it is granted, the grant.
 // Tickets are used again, so outside this package a grant is known by its Token.
 type Ticket[K comparable] struct {
 	tag     any         // the caller's own, by which it recognises the request
 	seq     uint64      // the grant number; 0 while it waits
 	one     [1]place[K] // of a request for one key
-	many    []place[K]  // of a request for many, one for each key; else nil
+	many    *many[K]    // of a request for many; else nil
+	session *Session[K] // whose it is; nil when it is nobody's
+	index   int32       // where it is in its session
 	mode    Mode
-	blocked int // lines in which somebody before it is in its way
+}
+
+// many is what a ticket for many keys has instead of one place.
+type many[K comparable] struct {
+	places  []place[K] // one for each key; never grown, because lines point into it
+	blocked int        // places that somebody before them is in the way of
+	// solo owns the ticket when no session does, so that a cycle search, which goes from
+	// session to session, finds the way from one of its lines to the others.
+	solo Session[K]
 }
 
 // places are where the ticket stands in each of its lines.
 func (k *Ticket[K]) places() []place[K] {
 	if k.many != nil {
-		return k.many
+		return k.many.places
 	}
 	return k.one[:]
 }
@@ -108,9 +132,13 @@ func (k Token[K]) Live() bool { return k.seq != 0 && k.ticket.seq == k.seq }
 type spare[K comparable] struct {
 	tickets []*Ticket[K]
 	lines   []*line[K]
+	many    []*many[K]
 }
 
-const spareMax = 1024
+const (
+	spareMax  = 1024
+	spareMany = 64 // also the most places in one of them
+)
 
 func (s *spare[K]) takeTicket() *Ticket[K] {
 	if n := len(s.tickets); n > 0 {
@@ -122,10 +150,27 @@ func (s *spare[K]) takeTicket() *Ticket[K] {
 }
 
 func (s *spare[K]) putTicket(k *Ticket[K]) {
+	if m := k.many; m != nil && cap(m.places) <= spareMany && len(s.many) < spareMany {
+		clear(m.places)
+		*m = many[K]{places: m.places[:0], solo: Session[K]{tickets: m.solo.tickets}}
+		s.many = append(s.many, m)
+	}
 	*k = Ticket[K]{}
 	if len(s.tickets) < spareMax {
 		s.tickets = append(s.tickets, k)
 	}
+}
+
+// takeMany returns room for n places.
+func (s *spare[K]) takeMany(n int) *many[K] {
+	if i := len(s.many) - 1; i >= 0 {
+		m := s.many[i]
+		s.many = s.many[:i]
+		if cap(m.places) >= n {
+			return m
+		}
+	}
+	return &many[K]{places: make([]place[K], 0, n)}
 }
 
 func (s *spare[K]) takeLine() *line[K] {

@@ -42,6 +42,8 @@ type Table[K comparable] struct {
 	seq    uint64 // the last grant number given out
 	counts Counts
 
+	searches uint64 // cycle searches made
+
 	granted []Grant[K] // what the running transition grants; its array is reused
 	spare   spare[K]
 }
@@ -53,21 +55,24 @@ func New[K comparable](config Config) *Table[K] {
 
 // A Request asks for one key, or for many at once.
 type Request[K comparable] struct {
-	Key  K
-	Keys []K  // where it is not nil, all of these instead of Key; duplicates count once
-	Mode Mode // of Key; many keys are always exclusive
-	Try  bool // do not wait
-	Tag  any  // comes back in the Grant, or when the wait is cancelled for it
+	Key     K
+	Keys    []K  // where it is not nil, all of these instead of Key; duplicates count once
+	Mode    Mode // of Key; many keys are always exclusive
+	Session *Session[K]
+	Try     bool // do not wait
+	Tag     any  // comes back in the Grant, or when the wait is cancelled for it
 }
 
 // An Outcome is what became of a request when it joined.
 type Outcome uint8
 
 const (
-	Granted Outcome = iota // it holds its keys
-	Waiting                // it has its places in line
-	Busy                   // it would have had to wait and was told not to
-	Full                   // a line that it would have joined has no place left
+	Granted  Outcome = iota // it holds its keys
+	Waiting                 // it has its places in line
+	Busy                    // it would have had to wait and was told not to
+	Full                    // a line that it would have joined has no place left
+	Deadlock                // its session would have waited for itself
+	Closed                  // its session is closed
 )
 
 // An Answer is what the caller of Join must hear.
@@ -75,6 +80,8 @@ type Answer[K comparable] struct {
 	Outcome Outcome
 	Token   Token[K]   // when Granted
 	Ticket  *Ticket[K] // when Waiting, until it is granted or cancelled
+	Key     K          // when Busy or Full: in whose line
+	Cycle   []Edge[K]  // when Deadlock
 }
 
 // A Grant tells that a waiting request holds its keys now.
@@ -83,39 +90,43 @@ type Grant[K comparable] struct {
 	Token Token[K]
 }
 
-// Counts are the table's totals. Keys, Held and Waiting are of now, the others
-// since New; Acquired - Released == Held always, and every request that joined is
-// in exactly one of Acquired, Cancelled, Rejected and Waiting.
+// Counts are the table's totals. Keys, Held, Waiting, and Shared, which is a part of
+// Held, are of now, the others since New; Acquired - Released == Held always, and every
+// request that joined is in exactly one of Acquired, Cancelled, Rejected and Waiting.
 type Counts struct {
-	Keys, Held, Waiting                             int
+	Keys, Held, Shared, Waiting                     int
 	Acquired, Waited, Cancelled, Rejected, Released uint64
 }
 
 // Join lets a request into its lines: it is granted, or waits in all of them, or
 // leaves no trace.
 func (t *Table[K]) Join(r Request[K]) Answer[K] {
+	if r.Session != nil && r.Session.closed {
+		return t.reject(Answer[K]{Outcome: Closed})
+	}
 	if r.Keys != nil {
+		r.Mode = Exclusive
 		return t.joinAll(r)
 	}
 	l := t.lines[r.Key]
 	free := l == nil || l.admits(r.Mode, t.config.SharedLimit)
 	if !free {
 		if outcome := t.mayWait(l, r); outcome != Waiting {
-			return t.reject(outcome)
+			return t.reject(Answer[K]{Outcome: outcome, Key: r.Key})
+		}
+		if r.Session != nil {
+			if cycle := t.cycle(r); cycle != nil {
+				return t.reject(Answer[K]{Outcome: Deadlock, Cycle: cycle})
+			}
 		}
 	}
 	if l == nil {
 		l = t.open(r.Key)
 	}
-	k := t.spare.takeTicket()
-	k.tag, k.mode = r.Tag, r.Mode
-	p := &k.one[0]
-	p.line, p.ticket = l, k
-	l.push(p)
-	if !free {
-		k.blocked = 1
-	}
-	return t.settle(k)
+	k := t.ticket(r)
+	k.one[0] = place[K]{line: l, ticket: k}
+	l.push(&k.one[0])
+	return t.settle(k, free)
 }
 
 // joinAll is Join for a request that names its keys in Keys.
@@ -129,13 +140,20 @@ func (t *Table[K]) joinAll(r Request[K]) Answer[K] {
 				continue
 			}
 			if outcome := t.mayWait(l, r); outcome != Waiting {
-				return t.reject(outcome)
+				return t.reject(Answer[K]{Outcome: outcome, Key: key})
 			}
 		}
 	}
-	k := t.spare.takeTicket()
-	k.tag, k.mode = r.Tag, Exclusive
-	k.many = make([]place[K], 0, len(r.Keys)) // never grows: lines point into it
+	if r.Session != nil {
+		if cycle := t.cycle(r); cycle != nil {
+			return t.reject(Answer[K]{Outcome: Deadlock, Cycle: cycle})
+		}
+	}
+	k := t.ticket(r)
+	k.many = t.spare.takeMany(len(r.Keys))
+	if k.session == nil {
+		k.many.solo.add(k)
+	}
 	for _, key := range r.Keys {
 		l := t.lines[key]
 		if l == nil {
@@ -144,12 +162,12 @@ func (t *Table[K]) joinAll(r Request[K]) Answer[K] {
 			continue // a duplicate: nobody else can have come since
 		}
 		if !l.admits(Exclusive, 0) {
-			k.blocked++
+			k.many.blocked++
 		}
-		k.many = append(k.many, place[K]{line: l, ticket: k})
-		l.push(&k.many[len(k.many)-1])
+		k.many.places = append(k.many.places, place[K]{line: l, ticket: k})
+		l.push(&k.many.places[len(k.many.places)-1])
 	}
-	return t.settle(k)
+	return t.settle(k, k.many.blocked == 0)
 }
 
 // mayWait says whether a request may join a line in which it cannot be granted.
@@ -163,15 +181,25 @@ func (t *Table[K]) mayWait(l *line[K], r Request[K]) Outcome {
 	return Waiting
 }
 
-func (t *Table[K]) reject(outcome Outcome) Answer[K] {
+// ticket returns a ticket for a request, without its places.
+func (t *Table[K]) ticket(r Request[K]) *Ticket[K] {
+	k := t.spare.takeTicket()
+	k.tag, k.mode = r.Tag, r.Mode
+	if r.Session != nil {
+		r.Session.add(k)
+	}
+	return k
+}
+
+func (t *Table[K]) reject(a Answer[K]) Answer[K] {
 	t.counts.Rejected++
-	return Answer[K]{Outcome: outcome}
+	return a
 }
 
 // settle answers for a ticket that has just taken its places.
-func (t *Table[K]) settle(k *Ticket[K]) Answer[K] {
+func (t *Table[K]) settle(k *Ticket[K], free bool) Answer[K] {
 	t.counts.Waiting++
-	if k.blocked > 0 {
+	if !free {
 		return Answer[K]{Outcome: Waiting, Ticket: k}
 	}
 	return Answer[K]{Outcome: Granted, Token: t.grant(k)}
@@ -183,24 +211,62 @@ func (t *Table[K]) Reject() { t.counts.Rejected++ }
 // Cancel takes a waiting ticket out of its lines and returns whom that let in.
 // The ticket is gone afterwards. It costs the same wherever the ticket stands.
 func (t *Table[K]) Cancel(k *Ticket[K]) []Grant[K] {
+	t.begin()
+	t.cancel(k)
+	return t.granted
+}
+
+// begin forgets what the last transition granted, and its memory if that was much.
+func (t *Table[K]) begin() {
+	if cap(t.granted) > spareMax {
+		t.granted = nil
+	}
+	clear(t.granted)
 	t.granted = t.granted[:0]
+}
+
+func (t *Table[K]) cancel(k *Ticket[K]) {
 	t.counts.Waiting--
 	t.counts.Cancelled++
 	t.leave(k)
-	return t.granted
+}
+
+func (t *Table[K]) release(k *Ticket[K]) {
+	t.counts.Held--
+	t.counts.Released++
+	if k.mode == Shared {
+		t.counts.Shared--
+	}
+	t.leave(k)
 }
 
 // Release ends the grant that the token stands for and returns whom that let in.
 // A token whose grant has ended changes nothing, whoever holds the key now: that
 // is what a grant number is for.
 func (t *Table[K]) Release(token Token[K]) []Grant[K] {
-	t.granted = t.granted[:0]
+	t.begin()
 	if token.Live() {
-		t.counts.Held--
-		t.counts.Released++
-		t.leave(token.ticket)
+		t.release(token.ticket)
 	}
 	return t.granted
+}
+
+// HandOff ends the grant that the token stands for if that lets somebody in, and
+// returns whom. Otherwise, and for many keys, it changes nothing.
+func (t *Table[K]) HandOff(token Token[K]) []Grant[K] {
+	if !token.Live() || token.ticket.many != nil {
+		return nil
+	}
+	l := token.ticket.one[0].line
+	switch next := l.next; {
+	case next == nil:
+		return nil
+	case l.held > 1 && !(next.ticket.mode == Shared && l.head.ticket.mode == Shared):
+		return nil // the other holders are in its way
+	case next.ticket.many != nil && next.ticket.many.blocked > 1:
+		return nil // it waits for other keys too
+	}
+	return t.Release(token)
 }
 
 // CancelAll cancels every waiting ticket, grants nothing, and returns their tags.
@@ -215,7 +281,7 @@ func (t *Table[K]) CancelAll() []any {
 			for i := range places {
 				t.remove(&places[i])
 			}
-			t.spare.putTicket(k)
+			t.discard(k)
 		}
 	}
 	t.counts.Waiting -= len(tags)
@@ -236,6 +302,14 @@ func (t *Table[K]) leave(k *Ticket[K]) {
 			t.advance(l)
 		}
 	}
+	t.discard(k)
+}
+
+// discard forgets a ticket that has left all its lines.
+func (t *Table[K]) discard(k *Ticket[K]) {
+	if k.session != nil {
+		k.session.remove(k)
+	}
 	t.spare.putTicket(k)
 }
 
@@ -245,8 +319,10 @@ func (t *Table[K]) leave(k *Ticket[K]) {
 func (t *Table[K]) advance(l *line[K]) {
 	for p := l.next; p != nil && l.fits(p.ticket.mode, t.config.SharedLimit); p = l.next {
 		k := p.ticket
-		if k.blocked--; k.blocked > 0 {
-			return // it keeps its place here until its other lines are free too
+		if k.many != nil {
+			if k.many.blocked--; k.many.blocked > 0 {
+				return // it keeps its place here until its other lines are free too
+			}
 		}
 		t.counts.Waited++
 		tag := k.tag
@@ -270,6 +346,9 @@ func (t *Table[K]) grant(k *Ticket[K]) Token[K] {
 	t.counts.Waiting--
 	t.counts.Held++
 	t.counts.Acquired++
+	if k.mode == Shared {
+		t.counts.Shared++
+	}
 	return Token[K]{ticket: k, seq: k.seq}
 }
 
@@ -319,16 +398,19 @@ func (t *Table[K]) Idle() bool { return len(t.lines) == 0 }
 // Contains reports whether a key is held or waited for.
 func (t *Table[K]) Contains(key K) bool { return t.lines[key] != nil }
 
-// A Line describes the line of one key.
-type Line struct {
-	Held, Waiting int
+// A Place describes one place in a line.
+type Place struct {
+	Seq   uint64 // the grant number; 0 while it waits
+	Mode  Mode
+	Label string // of its session
 }
 
-// All yields every key that is held or waited for, in no particular order.
-func (t *Table[K]) All() iter.Seq2[K, Line] {
-	return func(yield func(K, Line) bool) {
+// All yields every key that is held or waited for, in no particular order, each with
+// the places of its line in their order.
+func (t *Table[K]) All() iter.Seq2[K, iter.Seq[Place]] {
+	return func(yield func(K, iter.Seq[Place]) bool) {
 		for key, l := range t.lines {
-			if !yield(key, Line{Held: l.held, Waiting: l.waiting}) {
+			if !yield(key, l.all) {
 				return
 			}
 		}
