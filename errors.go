@@ -3,28 +3,39 @@ package keylock
 import (
 	"errors"
 	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
 // Errors are told apart with [errors.Is]. A wait that its context ended returns
 // ctx.Err() instead of any of them.
 var (
 	// ErrClosed is returned by every call after the manager has ended, and to everybody
-	// who waits when it ends: by Acquire, Reservation.Wait, Do, Stats, Contains,
-	// Snapshot, WaitIdle, and by a Shutdown that Close cuts short. While the manager is
-	// shutting down it is returned to new requests for locks.
+	// who waits when it ends: by Acquire, AcquireShared, AcquireAll, the Wait of a
+	// reservation, Do, Stats, Contains, Snapshot, WaitIdle, and by a Shutdown that Close
+	// cuts short. While the manager is shutting down it is returned to new requests for
+	// locks, and after Session.Close to those of the session.
 	ErrClosed = errors.New("keylock: manager is closed")
 
-	// ErrInvalidKey is returned by Acquire, Reservation.Wait, Do and Contains for a key
-	// that is not equal to itself, as NaN is: no map could find it again.
+	// ErrInvalidKey is returned by Contains and by every call that asks for a lock, for a
+	// key that is not equal to itself, as NaN is: no map could find it again.
 	ErrInvalidKey = errors.New("keylock: key is not equal to itself")
 
-	// ErrQueueFull is returned by Acquire, Reservation.Wait and Do when the key has as
+	// ErrQueueFull is returned by every call that may wait for a lock, when a key has as
 	// many waiters as WithMaxWaiters allows.
 	ErrQueueFull = errors.New("keylock: queue is full")
 
-	// ErrReservationDone is returned by Reservation.Wait when the reservation was waited
-	// for or cancelled before, or is cancelled meanwhile.
+	// ErrReservationDone is returned by the Wait of a reservation that was waited for or
+	// cancelled before, or is cancelled meanwhile.
 	ErrReservationDone = errors.New("keylock: reservation was used")
+
+	// ErrDeadlock is returned by the calls of a Session that may wait, as a
+	// *DeadlockError, when the session would have waited for itself.
+	ErrDeadlock = errors.New("keylock: deadlock")
 )
 
 // errBusy answers a try that failed; it never leaves the package.
@@ -38,14 +49,82 @@ type keyError struct {
 }
 
 func (e *keyError) Error() string {
-	key := fmt.Sprintf("%#v", e.key)
-	if len(key) > maxKeyText {
-		key = key[:maxKeyText] + "…"
-	}
-	return fmt.Sprintf("%v: key %s", e.sentinel, key)
+	return fmt.Sprintf("%v: key %s", e.sentinel, keyText(e.key))
 }
 
-// maxKeyText keeps a huge key from flooding a log.
-const maxKeyText = 128
+// keyText shows a key for people: on one line, and cut where it is huge, so that it does
+// not flood a log.
+func keyText(key any) string {
+	text := fmt.Sprintf("%+v", key)
+	cut := len(text) > maxKeyText
+	if cut {
+		text = text[:maxKeyText]
+	}
+	if reflect.ValueOf(key).Kind() == reflect.String || strings.ContainsFunc(text, unicode.IsControl) {
+		text = strconv.Quote(text)
+	}
+	if cut {
+		text += "…"
+	}
+	return text
+}
+
+const maxKeyText = 128 // bytes
 
 func (e *keyError) Unwrap() error { return e.sentinel }
+
+// A DeadlockError tells in which cycle a session would have waited for itself. It is
+// an [ErrDeadlock]. The request that gets it holds nothing new, and nobody else is
+// disturbed: release something, and try again.
+type DeadlockError[K comparable] struct {
+	// Cycle begins with the request that failed; each wait's Owner is the Waiter of the
+	// next, and the last one's is the first Waiter.
+	Cycle []Wait[K]
+}
+
+// A Wait is an edge of the wait-for graph: somebody waits for a key that belongs to
+// somebody else. Both are named by the labels of their sessions; a request for many keys
+// that has no session has no label.
+type Wait[K comparable] struct {
+	Waiter string
+	Key    K
+	Owner  string
+	Held   bool // by Owner; or else claimed, by an earlier place in the line
+}
+
+func newDeadlockError[K comparable](cycle []table.Edge[K]) *DeadlockError[K] {
+	e := &DeadlockError[K]{Cycle: make([]Wait[K], len(cycle))}
+	for i, edge := range cycle {
+		e.Cycle[i] = Wait[K](edge)
+	}
+	return e
+}
+
+// Error tells the whole cycle, in one line.
+func (e *DeadlockError[K]) Error() string {
+	var b strings.Builder
+	b.WriteString(ErrDeadlock.Error())
+	for i, w := range e.Cycle {
+		relation := "claimed"
+		if w.Held {
+			relation = "held"
+		}
+		if i == 0 {
+			fmt.Fprintf(&b, ": %s", who(w.Waiter))
+		} else {
+			b.WriteString(", who")
+		}
+		fmt.Fprintf(&b, " waits for %s, %s by %s", keyText(w.Key), relation, who(w.Owner))
+	}
+	return b.String()
+}
+
+// Is makes errors.Is find ErrDeadlock.
+func (e *DeadlockError[K]) Is(target error) bool { return target == ErrDeadlock }
+
+func who(label string) string {
+	if label == "" {
+		return "a request of no session"
+	}
+	return fmt.Sprintf("%q", label)
+}

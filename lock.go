@@ -12,6 +12,7 @@ type Lock[K comparable] struct {
 	m     *Manager[K]
 	token table.Token[K]
 	key   K
+	value any
 }
 
 // Release ends the grant, so that the next waiter gets the key. Only the first Release
@@ -29,6 +30,34 @@ func (l Lock[K]) Key() K { return l.key }
 // Seq returns the number of the grant: from 1, strictly increasing over the manager's
 // life in the order in which it granted; 0 for the zero Lock.
 func (l Lock[K]) Seq() uint64 { return l.token.Seq() }
+
+// HandOff passes the lock on, with a value, to the next waiter, in one transition: it
+// ends this grant and returns true. When nobody waits, or the one who is next must wait
+// for other holders or other keys as well, it returns false and the lock stays held; so
+// it does when the grant, or the manager, has ended. The next holder finds the value in
+// [Lock.Value]. Shared waiters who are let in together all get it. Everything else is as
+// if the lock had been released: nobody is overtaken.
+func (l Lock[K]) HandOff(value any) bool {
+	if l.m == nil {
+		return false
+	}
+	r := &handOff[K]{value: value, passed: make(chan bool, 1)}
+	l.m.send(r, l.token)
+	return <-r.passed
+}
+
+// Value returns what the last holder passed on by HandOff; nil when it just released.
+func (l Lock[K]) Value() any { return l.value }
+
+// Locks are one grant of many keys. It is a small value that may be copied, and released
+// from any goroutine. The zero Locks is released.
+type Locks[K comparable] struct{ lock Lock[K] }
+
+// Release ends the grant of all the keys at one instant, see [Lock.Release].
+func (l Locks[K]) Release() { l.lock.Release() }
+
+// Seq returns the number of the grant, see [Lock.Seq].
+func (l Locks[K]) Seq() uint64 { return l.lock.Seq() }
 
 // A Reservation is a place in the line for a key, taken by [Manager.Reserve]. It is used
 // once, by a Wait or by a Cancel; it may be copied, but its copies are one reservation.
@@ -75,3 +104,17 @@ func (v Reservation[K]) claim() bool {
 
 // claimed is what becomes of a reservation's turn when somebody claims it.
 func claimed(turn uint64) uint64 { return turn + 1 }
+
+// Reservations are places in the lines of many keys, taken at one instant by
+// [Manager.ReserveAll]. They are used once and together, as a [Reservation] is.
+type Reservations[K comparable] struct{ reservation Reservation[K] }
+
+// Wait waits until all the keys are granted and returns the locks. It fails as
+// [Reservation.Wait] does.
+func (v Reservations[K]) Wait(ctx context.Context) (Locks[K], error) {
+	lock, err := v.reservation.Wait(ctx)
+	return Locks[K]{lock}, err
+}
+
+// Cancel gives up all the places, or the grant, as [Reservation.Cancel] does.
+func (v Reservations[K]) Cancel() { v.reservation.Cancel() }

@@ -225,14 +225,50 @@ func (m *Manager[K]) refuseAll() {
 // [ErrInvalidKey] for a key that is not equal to itself. A key that cannot be compared
 // panics. When it fails it returns the zero Lock.
 func (m *Manager[K]) Acquire(ctx context.Context, key K) (Lock[K], error) {
+	return m.acquire(ctx, table.Request[K]{Key: key})
+}
+
+// AcquireShared is [Manager.Acquire] for a lock that is shared: any number of shared
+// locks of a key, or as many as [WithSharedLimit] allows, are held together, and never
+// with an exclusive one. The line is one: a shared request waits for every exclusive
+// one that came before it, so neither kind starves.
+func (m *Manager[K]) AcquireShared(ctx context.Context, key K) (Lock[K], error) {
+	return m.acquire(ctx, table.Request[K]{Key: key, Mode: table.Shared})
+}
+
+// AcquireAll waits until all the keys are free for it at once, and returns the locks,
+// which are exclusive. It takes its place in every line at one instant and is granted
+// when it stands first in all of them: all or nothing. Keys that are named twice count
+// once; with no keys it is granted at once.
+//
+// It cannot deadlock, because requests are totally ordered by their arrival: the
+// earliest one never waits for a later one. The price is that its place in the line of
+// a key that is already free blocks those behind it until the other keys are free too.
+//
+// It fails as [Manager.Acquire] does, and holds nothing then.
+func (m *Manager[K]) AcquireAll(ctx context.Context, keys ...K) (Locks[K], error) {
+	lock, err := m.acquire(ctx, wantAll(nil, keys))
+	return Locks[K]{lock}, err
+}
+
+// wantAll asks for all the keys, exclusively.
+func wantAll[K comparable](s *table.Session[K], keys []K) table.Request[K] {
+	if keys == nil {
+		keys = []K{}
+	}
+	return table.Request[K]{Keys: keys, Session: s}
+}
+
+// acquire is behind all calls that ask and wait.
+func (m *Manager[K]) acquire(ctx context.Context, want table.Request[K]) (Lock[K], error) {
 	mustContext(ctx)
 	if err := ctx.Err(); err != nil {
 		return Lock[K]{}, err
 	}
-	if err := checkKey(key); err != nil {
+	if err := checkKeys(want); err != nil {
 		return Lock[K]{}, err
 	}
-	r := m.newAcquire(key)
+	r := m.newAcquire(want)
 	m.send(r, table.Token[K]{})
 	return m.wait(ctx, r)
 }
@@ -258,13 +294,10 @@ func (m *Manager[K]) wait(ctx context.Context, r *acquire[K]) (Lock[K], error) {
 	return lock, err
 }
 
-// take reads the answer to a request that was answered, and ends the request.
-func (m *Manager[K]) take(r *acquire[K]) (Lock[K], error) {
-	lock, err := Lock[K]{}, r.err
-	if err == nil {
-		lock = Lock[K]{m: m, token: r.token, key: r.key}
-	} else if err == ErrQueueFull {
-		err = &keyError{sentinel: ErrQueueFull, key: r.key}
+// take reads the answer to a request, and ends the request.
+func (m *Manager[K]) take(r *acquire[K]) (lock Lock[K], err error) {
+	if err = r.err; err == nil {
+		lock = Lock[K]{m: m, token: r.token, key: r.want.Key, value: r.value}
 	}
 	m.recycle(r)
 	return lock, err
@@ -274,11 +307,28 @@ func (m *Manager[K]) take(r *acquire[K]) (Lock[K], error) {
 // waiting. It is false when it is not, when the manager is closed or shutting down, and
 // for a key that is not equal to itself. A key that cannot be compared panics.
 func (m *Manager[K]) TryAcquire(key K) (Lock[K], bool) {
-	if checkKey(key) != nil {
+	return m.try(table.Request[K]{Key: key})
+}
+
+// TryAcquireShared is [Manager.TryAcquire] for a shared lock: it is true when key has no
+// exclusive holder, nobody waits for it, and [WithSharedLimit] leaves room.
+func (m *Manager[K]) TryAcquireShared(key K) (Lock[K], bool) {
+	return m.try(table.Request[K]{Key: key, Mode: table.Shared})
+}
+
+// TryAcquireAll is [Manager.TryAcquire] for many keys: all of them or none.
+func (m *Manager[K]) TryAcquireAll(keys ...K) (Locks[K], bool) {
+	lock, ok := m.try(wantAll(nil, keys))
+	return Locks[K]{lock}, ok
+}
+
+// try is behind all calls that ask without waiting.
+func (m *Manager[K]) try(want table.Request[K]) (Lock[K], bool) {
+	if checkKeys(want) != nil {
 		return Lock[K]{}, false
 	}
-	r := m.newAcquire(key)
-	r.try = true
+	want.Try = true
+	r := m.newAcquire(want)
 	m.send(r, table.Token[K]{})
 	<-r.answered
 	lock, err := m.take(r)
@@ -295,8 +345,24 @@ func (m *Manager[K]) TryAcquire(key K) (Lock[K], bool) {
 // Reserve itself never fails; whatever [Manager.Acquire] would return, Wait returns. A
 // key that cannot be compared panics.
 func (m *Manager[K]) Reserve(key K) Reservation[K] {
-	err := checkKey(key)
-	r := m.newAcquire(key)
+	return m.reserve(table.Request[K]{Key: key})
+}
+
+// ReserveShared is [Manager.Reserve] for a shared lock, see [Manager.AcquireShared].
+func (m *Manager[K]) ReserveShared(key K) Reservation[K] {
+	return m.reserve(table.Request[K]{Key: key, Mode: table.Shared})
+}
+
+// ReserveAll is [Manager.Reserve] for many keys: it takes the next place in the line of
+// each of them, all at one instant, see [Manager.AcquireAll].
+func (m *Manager[K]) ReserveAll(keys ...K) Reservations[K] {
+	return Reservations[K]{m.reserve(wantAll(nil, keys))}
+}
+
+// reserve is behind all calls that ask now and wait later.
+func (m *Manager[K]) reserve(want table.Request[K]) Reservation[K] {
+	err := checkKeys(want)
+	r := m.newAcquire(want)
 	r.reserved = true
 	reservation := Reservation[K]{m: m, r: r, turn: r.turn.Add(1)}
 	if err != nil {
@@ -336,7 +402,7 @@ func (m *Manager[K]) Contains(ctx context.Context, key K) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	if err := checkKey(key); err != nil {
+	if err := checkKeys(table.Request[K]{Key: key}); err != nil {
 		return false, err
 	}
 	q := newQuestion[bool]()
@@ -438,11 +504,22 @@ func mustContext(ctx context.Context) {
 	}
 }
 
-// checkKey returns an error for a key that a map cannot find again, and panics, here
+// checkKeys returns an error for a key that a map could not find again, and panics, here
 // and not in the owner, for one that cannot be compared.
-func checkKey[K comparable](key K) error {
-	if key != key { // for NaN, and for what contains it
-		return &keyError{sentinel: ErrInvalidKey, key: key}
+func checkKeys[K comparable](want table.Request[K]) error {
+	if !findable(want.Key) {
+		return &keyError{sentinel: ErrInvalidKey, key: want.Key}
+	}
+	for _, key := range want.Keys {
+		if !findable(key) {
+			return &keyError{sentinel: ErrInvalidKey, key: key}
+		}
 	}
 	return nil
+}
+
+// findable is false for NaN and whatever contains one.
+func findable[K comparable](key K) bool {
+	same := key
+	return key == same
 }

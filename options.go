@@ -22,6 +22,14 @@ func WithMaxWaiters(n int) Option {
 	return func(o *options) { o.table.MaxWaiters = n }
 }
 
+// WithSharedLimit bounds the shared holders of each key, which makes every key a
+// semaphore that n may pass: with 4, at most four requests per host run at a time. 0,
+// the default, is no bound; a negative n panics.
+func WithSharedLimit(n int) Option {
+	mustNotBeNegative("WithSharedLimit", n)
+	return func(o *options) { o.table.SharedLimit = n }
+}
+
 func mustNotBeNegative(option string, n int) {
 	if n < 0 {
 		panic(fmt.Sprintf("keylock: %s(%d): want 0 for no bound, or more", option, n))

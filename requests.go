@@ -20,18 +20,19 @@ type request[K comparable] interface {
 	refuse()
 }
 
-// acquire asks for keys: Acquire, TryAcquire and Reserve.
+// acquire asks for one key or for many: Acquire, TryAcquire, Reserve and their kin.
 //
 // It belongs to the caller until it is sent, to the owner until it is answered, and
 // to whoever receives from answered afterwards. A caller that gives up waiting leaves
 // it to the owner for good, by a withdraw.
 type acquire[K comparable] struct {
-	key K
-	try bool
+	want table.Request[K] // its Tag is the acquire itself
+	many []K              // room for want.Keys
 
 	ticket *table.Ticket[K] // while it waits in line
 
 	token    table.Token[K] // the answer: the grant
+	value    any            // the answer: what a HandOff passed on with it
 	err      error          // the answer: why there is none
 	answered chan struct{}  // receives once, when the answer is there
 
@@ -42,17 +43,24 @@ type acquire[K comparable] struct {
 	reserved bool
 }
 
-func (m *Manager[K]) newAcquire(key K) *acquire[K] {
+// newAcquire returns a request for what want says. Its keys are copied, because the
+// caller may change them before the owner has seen them.
+func (m *Manager[K]) newAcquire(want table.Request[K]) *acquire[K] {
 	r := m.pool.Get().(*acquire[K])
-	r.key = key
+	if want.Keys != nil {
+		r.many = append(r.many[:0], want.Keys...)
+		want.Keys = r.many
+	}
+	want.Tag = r
+	r.want = want
 	return r
 }
 
 // recycle ends a request whose answer was received.
 func (m *Manager[K]) recycle(r *acquire[K]) {
-	var none K
-	r.key, r.try = none, false
-	r.token, r.err = table.Token[K]{}, nil
+	clear(r.many)
+	r.want = table.Request[K]{}
+	r.token, r.value, r.err = table.Token[K]{}, nil, nil
 	if r.reserved {
 		r.reserved = false
 		r.turn.Add(2)
@@ -73,16 +81,19 @@ func (r *acquire[K]) serve(o *owner[K], _ table.Token[K]) {
 		r.refuse()
 		return
 	}
-	a := o.table.Join(table.Request[K]{Key: r.key, Try: r.try, Tag: r})
-	switch a.Outcome {
+	switch a := o.table.Join(r.want); a.Outcome {
 	case table.Granted:
 		r.answer(a.Token, nil)
 	case table.Waiting:
 		r.ticket = a.Ticket
-	case table.Full:
-		r.answer(table.Token[K]{}, ErrQueueFull)
 	case table.Busy:
 		r.answer(table.Token[K]{}, errBusy)
+	case table.Full:
+		r.answer(table.Token[K]{}, &keyError{sentinel: ErrQueueFull, key: a.Key})
+	case table.Deadlock:
+		r.answer(table.Token[K]{}, newDeadlockError(a.Cycle))
+	case table.Closed:
+		r.refuse()
 	}
 }
 
@@ -138,6 +149,37 @@ func (release[K]) serve(o *owner[K], of table.Token[K]) {
 
 func (release[K]) refuse() {}
 
+// handOff passes a grant on, or learns that nobody can take it.
+type handOff[K comparable] struct {
+	value  any
+	passed chan bool
+}
+
+func (r *handOff[K]) serve(o *owner[K], of table.Token[K]) {
+	granted := o.table.HandOff(of)
+	for _, g := range granted {
+		g.Tag.(*acquire[K]).value = r.value
+	}
+	o.tell(granted)
+	r.passed <- len(granted) > 0
+}
+
+func (r *handOff[K]) refuse() { r.passed <- false }
+
+// closeSession ends all that a session waits for and holds.
+type closeSession[K comparable] struct{ session *table.Session[K] }
+
+func (r *closeSession[K]) serve(o *owner[K], _ table.Token[K]) {
+	cancelled, granted := o.table.CloseSession(r.session)
+	for _, tag := range cancelled {
+		tag.(*acquire[K]).refuse()
+	}
+	o.tell(granted)
+	o.left()
+}
+
+func (r *closeSession[K]) refuse() {}
+
 // A question is the part of a request that is answered at once, by a value.
 type question[V any] struct {
 	replied chan reply[V]
@@ -157,7 +199,13 @@ func (q question[V]) refuse() { q.replied <- reply[V]{err: ErrClosed} }
 // stats asks for the totals.
 type stats[K comparable] struct{ question[Stats] }
 
-func (r *stats[K]) serve(o *owner[K], _ table.Token[K]) { r.answer(Stats(o.table.Counts())) }
+func (r *stats[K]) serve(o *owner[K], _ table.Token[K]) {
+	c := o.table.Counts()
+	r.answer(Stats{
+		Keys: c.Keys, Held: c.Held, Shared: c.Shared, Waiting: c.Waiting,
+		Acquired: c.Acquired, Waited: c.Waited, Cancelled: c.Cancelled, Rejected: c.Rejected, Released: c.Released,
+	})
+}
 
 // contains asks whether a key is held or waited for.
 type contains[K comparable] struct {
@@ -172,8 +220,17 @@ type snapshot[K comparable] struct{ question[[]KeyInfo[K]] }
 
 func (r *snapshot[K]) serve(o *owner[K], _ table.Token[K]) {
 	keys := make([]KeyInfo[K], 0, o.table.Counts().Keys)
-	for key, line := range o.table.All() {
-		keys = append(keys, KeyInfo[K]{Key: key, Held: line.Held, Waiting: line.Waiting})
+	for key, places := range o.table.All() {
+		info := KeyInfo[K]{Key: key}
+		for p := range places {
+			if p.Seq != 0 {
+				info.Holders = append(info.Holders, Holder{Seq: p.Seq, Mode: Mode(p.Mode), Session: p.Label})
+			} else {
+				info.Waiters = append(info.Waiters, Waiter{Mode: Mode(p.Mode), Session: p.Label})
+			}
+		}
+		info.Held, info.Waiting = len(info.Holders), len(info.Waiters)
+		keys = append(keys, info)
 	}
 	r.answer(keys)
 }

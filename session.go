@@ -1,0 +1,101 @@
+package keylock
+
+import (
+	"context"
+
+	"github.com/seed-46f81e6d/keylock/internal/table"
+)
+
+// A Session is one logical owner of locks: a transaction, a job, a request that is being
+// handled. It has the calls of the [Manager], and one promise more: a session may wait
+// while it holds, and cannot deadlock by it. A request that would make the session wait
+// for itself, along whatever chain of holders and waiters, fails at once with a
+// [*DeadlockError] instead of waiting for ever; so does asking again for a key that the
+// session holds, because a lock is not re-entrant. Only a request can close such a
+// chain, and a request that is refused changes nothing, so nobody else ever notices.
+//
+// The promise is about sessions: the manager cannot know what a goroutine that acquires
+// without a session holds already.
+//
+// A session belongs to one owner, but its methods may be called from any goroutine. All
+// its requests count as waits of that one owner.
+type Session[K comparable] struct {
+	m *Manager[K]
+	s *table.Session[K]
+}
+
+// Session returns a new session. The label names it to people, in errors and snapshots;
+// it need not be unique. A session costs nothing while it neither holds nor waits.
+func (m *Manager[K]) Session(label string) *Session[K] {
+	return &Session[K]{m: m, s: table.NewSession[K](label)}
+}
+
+// Acquire is [Manager.Acquire] for the session. It also returns a [*DeadlockError] when
+// waiting would make the session wait for itself, and [ErrClosed] when the session is or
+// becomes closed.
+func (s *Session[K]) Acquire(ctx context.Context, key K) (Lock[K], error) {
+	return s.m.acquire(ctx, table.Request[K]{Key: key, Session: s.s})
+}
+
+// AcquireShared is [Manager.AcquireShared] for the session; it fails as
+// [Session.Acquire] does. A shared lock cannot be upgraded: asking for the exclusive
+// lock of a key that the session holds shared is a deadlock.
+func (s *Session[K]) AcquireShared(ctx context.Context, key K) (Lock[K], error) {
+	return s.m.acquire(ctx, table.Request[K]{Key: key, Mode: table.Shared, Session: s.s})
+}
+
+// AcquireAll is [Manager.AcquireAll] for the session; it fails as [Session.Acquire] does.
+func (s *Session[K]) AcquireAll(ctx context.Context, keys ...K) (Locks[K], error) {
+	lock, err := s.m.acquire(ctx, wantAll(s.s, keys))
+	return Locks[K]{lock}, err
+}
+
+// TryAcquire is [Manager.TryAcquire] for the session. It is false for a closed session.
+func (s *Session[K]) TryAcquire(key K) (Lock[K], bool) {
+	return s.m.try(table.Request[K]{Key: key, Session: s.s})
+}
+
+// TryAcquireShared is [Manager.TryAcquireShared] for the session.
+func (s *Session[K]) TryAcquireShared(key K) (Lock[K], bool) {
+	return s.m.try(table.Request[K]{Key: key, Mode: table.Shared, Session: s.s})
+}
+
+// TryAcquireAll is [Manager.TryAcquireAll] for the session.
+func (s *Session[K]) TryAcquireAll(keys ...K) (Locks[K], bool) {
+	lock, ok := s.m.try(wantAll(s.s, keys))
+	return Locks[K]{lock}, ok
+}
+
+// Reserve is [Manager.Reserve] for the session; Wait fails as [Session.Acquire] does. The
+// session waits from now on, not only from Wait on.
+func (s *Session[K]) Reserve(key K) Reservation[K] {
+	return s.m.reserve(table.Request[K]{Key: key, Session: s.s})
+}
+
+// ReserveShared is [Manager.ReserveShared] for the session, see [Session.Reserve].
+func (s *Session[K]) ReserveShared(key K) Reservation[K] {
+	return s.m.reserve(table.Request[K]{Key: key, Mode: table.Shared, Session: s.s})
+}
+
+// ReserveAll is [Manager.ReserveAll] for the session, see [Session.Reserve].
+func (s *Session[K]) ReserveAll(keys ...K) Reservations[K] {
+	return Reservations[K]{s.m.reserve(wantAll(s.s, keys))}
+}
+
+// Do is [Manager.Do] for the session; it fails as [Session.Acquire] does.
+func (s *Session[K]) Do(ctx context.Context, key K, fn func(context.Context) error) error {
+	lock, err := s.Acquire(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	return fn(ctx)
+}
+
+// Close releases all that the session holds and ends all its waits, with [ErrClosed],
+// at one instant. Later calls of the session get ErrClosed; the release of its locks
+// does nothing any more. It always returns nil and may be called again.
+func (s *Session[K]) Close() error {
+	s.m.send(&closeSession[K]{s.s}, table.Token[K]{})
+	return nil
+}
