@@ -81,7 +81,7 @@ func (r *acquire[K]) serve(o *owner[K], _ table.Token[K]) {
 		r.refuse()
 		return
 	}
-	switch a := o.table.Join(r.want); a.Outcome {
+	switch a := o.table.Join(&r.want); a.Outcome {
 	case table.Granted:
 		r.answer(a.Token, nil)
 	case table.Waiting:
@@ -89,9 +89,9 @@ func (r *acquire[K]) serve(o *owner[K], _ table.Token[K]) {
 	case table.Busy:
 		r.answer(table.Token[K]{}, errBusy)
 	case table.Full:
-		r.answer(table.Token[K]{}, &keyError{sentinel: ErrQueueFull, key: a.Key})
+		r.answer(table.Token[K]{}, &keyError{sentinel: ErrQueueFull, key: a.Refusal.Key})
 	case table.Deadlock:
-		r.answer(table.Token[K]{}, newDeadlockError(a.Cycle))
+		r.answer(table.Token[K]{}, newDeadlockError(a.Refusal.Cycle))
 	case table.Closed:
 		r.refuse()
 	}

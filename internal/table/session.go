@@ -66,10 +66,13 @@ type Edge[K comparable] struct {
 }
 
 // cycle returns the cycle that a session's request would close by waiting, from the
-// session to itself; nil when there is none. No other request can close one: whoever
+// session to itself; nil when there is none, or no session. No other request can close one: whoever
 // stands at the end of a line has nobody behind it, and a request without a session
 // holds nothing.
-func (t *Table[K]) cycle(r Request[K]) []Edge[K] {
+func (t *Table[K]) cycle(r *Request[K]) []Edge[K] {
+	if r.Session == nil {
+		return nil
+	}
 	s := search[K]{table: t, request: r, start: r.Session}
 	if !s.reach() {
 		return nil
@@ -100,7 +103,7 @@ func (t *Table[K]) cycle(r Request[K]) []Edge[K] {
 // wait back to itself.
 type search[K comparable] struct {
 	table     *Table[K]
-	request   Request[K] // the one that is about to wait
+	request   *Request[K] // the one that is about to wait
 	start     *Session[K]
 	stuckOnly bool // keep to sessions that reduce left stuck
 
@@ -115,7 +118,7 @@ func (s *search[K]) reach() bool {
 	s.reached, s.found = s.reached[:0], false
 	for l := range s.blockedIn() {
 		s.again(l)
-		s.scan(s.start, l, l.tail, s.request.Mode)
+		s.scan(s.start, l, l.tail, s.request.mode())
 	}
 	for i := 0; i < len(s.reached); i++ {
 		o := s.reached[i]
@@ -141,7 +144,7 @@ func (s *search[K]) again(l *line[K]) {
 	for _, k := range s.start.tickets {
 		places := k.places()
 		for i := range places {
-			if p := &places[i]; p.line == l && (k.mode == Exclusive || s.request.Mode == Exclusive) {
+			if p := &places[i]; p.line == l && (k.mode == Exclusive || s.request.mode() == Exclusive) {
 				s.visit(s.start, s.start, l, p)
 			}
 		}
@@ -157,7 +160,7 @@ func (s *search[K]) blockedIn() func(yield func(*line[K]) bool) {
 		}
 		for _, key := range keys {
 			l := s.table.lines[key]
-			if l != nil && !l.admits(s.request.Mode, s.table.config.SharedLimit) && !yield(l) {
+			if l != nil && !l.admits(s.request.mode(), s.table.config.SharedLimit) && !yield(l) {
 				return
 			}
 		}
@@ -222,7 +225,7 @@ func (s *search[K]) reduce() bool {
 func (s *search[K]) isStuck(o *Session[K]) bool {
 	if o == s.start {
 		for l := range s.blockedIn() {
-			if s.isStuckIn(l, nil, s.request.Mode) {
+			if s.isStuckIn(l, nil, s.request.mode()) {
 				return true
 			}
 		}

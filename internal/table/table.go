@@ -63,6 +63,13 @@ type Request[K comparable] struct {
 	Tag     any  // comes back in the Grant, or when the wait is cancelled for it
 }
 
+func (r *Request[K]) mode() Mode {
+	if r.Keys != nil {
+		return Exclusive
+	}
+	return r.Mode
+}
+
 // An Outcome is what became of a request when it joined.
 type Outcome uint8
 
@@ -78,10 +85,15 @@ const (
 // An Answer is what the caller of Join must hear.
 type Answer[K comparable] struct {
 	Outcome Outcome
-	Token   Token[K]   // when Granted
-	Ticket  *Ticket[K] // when Waiting, until it is granted or cancelled
-	Key     K          // when Busy or Full: in whose line
-	Cycle   []Edge[K]  // when Deadlock
+	Token   Token[K]    // when Granted
+	Ticket  *Ticket[K]  // when Waiting, until it is granted or cancelled
+	Refusal *Refusal[K] // when Full or Deadlock
+}
+
+// A Refusal says why a request may not wait.
+type Refusal[K comparable] struct {
+	Key   K         // when Full: whose line is
+	Cycle []Edge[K] // when Deadlock: what waiting would have closed
 }
 
 // A Grant tells that a waiting request holds its keys now.
@@ -100,24 +112,21 @@ type Counts struct {
 
 // Join lets a request into its lines: it is granted, or waits in all of them, or
 // leaves no trace.
-func (t *Table[K]) Join(r Request[K]) Answer[K] {
+func (t *Table[K]) Join(r *Request[K]) Answer[K] {
 	if r.Session != nil && r.Session.closed {
-		return t.reject(Answer[K]{Outcome: Closed})
+		return t.reject(Closed, nil)
 	}
 	if r.Keys != nil {
-		r.Mode = Exclusive
 		return t.joinAll(r)
 	}
 	l := t.lines[r.Key]
 	free := l == nil || l.admits(r.Mode, t.config.SharedLimit)
 	if !free {
-		if outcome := t.mayWait(l, r); outcome != Waiting {
-			return t.reject(Answer[K]{Outcome: outcome, Key: r.Key})
+		if outcome, refusal := t.mayWait(l, r); outcome != Waiting {
+			return t.reject(outcome, refusal)
 		}
-		if r.Session != nil {
-			if cycle := t.cycle(r); cycle != nil {
-				return t.reject(Answer[K]{Outcome: Deadlock, Cycle: cycle})
-			}
+		if cycle := t.cycle(r); cycle != nil {
+			return t.reject(Deadlock, &Refusal[K]{Cycle: cycle})
 		}
 	}
 	if l == nil {
@@ -130,7 +139,7 @@ func (t *Table[K]) Join(r Request[K]) Answer[K] {
 }
 
 // joinAll is Join for a request that names its keys in Keys.
-func (t *Table[K]) joinAll(r Request[K]) Answer[K] {
+func (t *Table[K]) joinAll(r *Request[K]) Answer[K] {
 	// A refusal must leave no trace, so where one is possible every line is asked
 	// before the first is joined.
 	if r.Try || t.config.MaxWaiters > 0 {
@@ -139,15 +148,13 @@ func (t *Table[K]) joinAll(r Request[K]) Answer[K] {
 			if l == nil || l.admits(Exclusive, 0) {
 				continue
 			}
-			if outcome := t.mayWait(l, r); outcome != Waiting {
-				return t.reject(Answer[K]{Outcome: outcome, Key: key})
+			if outcome, refusal := t.mayWait(l, r); outcome != Waiting {
+				return t.reject(outcome, refusal)
 			}
 		}
 	}
-	if r.Session != nil {
-		if cycle := t.cycle(r); cycle != nil {
-			return t.reject(Answer[K]{Outcome: Deadlock, Cycle: cycle})
-		}
+	if cycle := t.cycle(r); cycle != nil {
+		return t.reject(Deadlock, &Refusal[K]{Cycle: cycle})
 	}
 	k := t.ticket(r)
 	k.many = t.spare.takeMany(len(r.Keys))
@@ -171,29 +178,29 @@ func (t *Table[K]) joinAll(r Request[K]) Answer[K] {
 }
 
 // mayWait says whether a request may join a line in which it cannot be granted.
-func (t *Table[K]) mayWait(l *line[K], r Request[K]) Outcome {
+func (t *Table[K]) mayWait(l *line[K], r *Request[K]) (Outcome, *Refusal[K]) {
 	switch {
 	case r.Try:
-		return Busy
+		return Busy, nil
 	case t.config.MaxWaiters > 0 && l.waiting >= t.config.MaxWaiters:
-		return Full
+		return Full, &Refusal[K]{Key: l.key}
 	}
-	return Waiting
+	return Waiting, nil
 }
 
 // ticket returns a ticket for a request, without its places.
-func (t *Table[K]) ticket(r Request[K]) *Ticket[K] {
+func (t *Table[K]) ticket(r *Request[K]) *Ticket[K] {
 	k := t.spare.takeTicket()
-	k.tag, k.mode = r.Tag, r.Mode
+	k.tag, k.mode = r.Tag, r.mode()
 	if r.Session != nil {
 		r.Session.add(k)
 	}
 	return k
 }
 
-func (t *Table[K]) reject(a Answer[K]) Answer[K] {
+func (t *Table[K]) reject(outcome Outcome, refusal *Refusal[K]) Answer[K] {
 	t.counts.Rejected++
-	return a
+	return Answer[K]{Outcome: outcome, Refusal: refusal}
 }
 
 // settle answers for a ticket that has just taken its places.
