@@ -34,7 +34,13 @@ type acquire[K comparable] struct {
 	token    table.Token[K] // the answer: the grant
 	value    any            // the answer: what a HandOff passed on with it
 	err      error          // the answer: why there is none
-	answered chan struct{}  // receives once, when the answer is there
+	answered chan bool      // receives true once, when the answer is there
+
+	// A prompt request is told at once that it has to wait, if it has to: answered
+	// receives false first. See Manager.wait.
+	prompt bool
+	waited bool // it had to
+	lucky  bool // the last request that used this memory did not have to
 
 	// Requests are used again, so a Reservation, which may be copied and kept, knows
 	// its request by the turn: the count goes up by one when a reservation is made, is
@@ -61,6 +67,7 @@ func (m *Manager[K]) recycle(r *acquire[K]) {
 	clear(r.many)
 	r.want = table.Request[K]{}
 	r.token, r.value, r.err = table.Token[K]{}, nil, nil
+	r.lucky, r.prompt, r.waited = !r.waited, false, false
 	if r.reserved {
 		r.reserved = false
 		r.turn.Add(2)
@@ -68,11 +75,11 @@ func (m *Manager[K]) recycle(r *acquire[K]) {
 	m.pool.Put(r)
 }
 
-// answer never blocks: a request is answered once.
+// answer never blocks: there is room for what a request is told.
 func (r *acquire[K]) answer(token table.Token[K], err error) {
 	r.ticket = nil
 	r.token, r.err = token, err
-	r.answered <- struct{}{}
+	r.answered <- true
 }
 
 func (r *acquire[K]) serve(o *owner[K], _ table.Token[K]) {
@@ -86,6 +93,10 @@ func (r *acquire[K]) serve(o *owner[K], _ table.Token[K]) {
 		r.answer(a.Token, nil)
 	case table.Waiting:
 		r.ticket = a.Ticket
+		r.waited = true
+		if r.prompt {
+			r.answered <- false
+		}
 	case table.Busy:
 		r.answer(table.Token[K]{}, errBusy)
 	case table.Full:
