@@ -2,6 +2,7 @@ package keylock_test
 
 import (
 	"context"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -97,4 +98,51 @@ func BenchmarkDistinctKeys1000(b *testing.B) {
 		l, _ := m.Acquire(ctx, g)
 		l.Release()
 	})
+}
+
+// Sixteen keys in one request, against the same sixteen one by one in sorted order.
+func BenchmarkSixteenKeysAtOnce(b *testing.B) {
+	ctx, m := benchManager(b)
+	for b.Loop() {
+		l, _ := m.AcquireAll(ctx, sixteen[:]...)
+		l.Release()
+	}
+}
+
+func BenchmarkSixteenKeysOneByOne(b *testing.B) {
+	ctx, m := benchManager(b)
+	var held [16]keylock.Lock[int]
+	for b.Loop() {
+		for i, key := range sixteen {
+			held[i], _ = m.Acquire(ctx, key)
+		}
+		for _, l := range held {
+			l.Release()
+		}
+	}
+}
+
+var sixteen = [16]int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+
+// A session that must wait behind a chain of others, each of which waits for the next:
+// what the search for a cycle costs when there is none.
+func BenchmarkCycleSearch(b *testing.B) {
+	for _, chain := range []int{1, 10, 100, 1000} {
+		b.Run(strconv.Itoa(chain), func(b *testing.B) {
+			ctx, m := benchManager(b)
+			sessions := make([]*keylock.Session[int], chain)
+			for i := range sessions {
+				sessions[i] = m.Session("in the chain")
+				sessions[i].Reserve(i)
+			}
+			for i, s := range sessions[:chain-1] {
+				s.Reserve(i + 1)
+			}
+			last := m.Session("last")
+			for b.Loop() {
+				last.Reserve(0).Cancel()
+				m.Contains(ctx, 0) // returns when the owner has served both
+			}
+		})
+	}
 }
