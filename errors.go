@@ -38,8 +38,11 @@ var (
 	ErrDeadlock = errors.New("keylock: deadlock")
 )
 
-// errBusy answers a try that failed; it never leaves the package.
-var errBusy = errors.New("keylock: busy")
+// Answers that never leave the package.
+var (
+	errBusy      = errors.New("keylock: busy")      // to a try that failed
+	errWithdrawn = errors.New("keylock: withdrawn") // to a request whose context has ended
+)
 
 // A keyError says to which key a sentinel happened. The text is made only when somebody
 // reads it.

@@ -37,6 +37,11 @@ func (l Lock[K]) Seq() uint64 { return l.token.Seq() }
 // it does when the grant, or the manager, has ended. The next holder finds the value in
 // [Lock.Value]. Shared waiters who are let in together all get it. Everything else is as
 // if the lock had been released: nobody is overtaken.
+//
+// A value other than nil is not lost when its receiver gives up at that moment: whoever
+// was granted a lock with a value gets it, and no error, even if its context has ended
+// meanwhile. Only [Reservation.Cancel] drops a value, when there is no further waiter to
+// pass it to.
 func (l Lock[K]) HandOff(value any) bool {
 	if l.m == nil {
 		return false
@@ -91,7 +96,10 @@ func (v Reservation[K]) Wait(ctx context.Context) (Lock[K], error) {
 func (v Reservation[K]) Cancel() {
 	switch {
 	case v.claim():
-		v.m.send((*withdraw[K])(v.r), table.Token[K]{})
+		v.m.withdraw(v.r)
+		if lock, err := v.m.take(v.r); err == nil && (lock.value == nil || !lock.HandOff(lock.value)) {
+			lock.Release()
+		}
 	case v.r != nil && v.r.turn.Load() == claimed(v.turn):
 		v.m.send(&abandon[K]{v.r, v.turn}, table.Token[K]{})
 	}

@@ -58,8 +58,9 @@
 // # Where two of them meet
 //
 // A context that is done wins over everything: over a free key, over a reservation
-// that was granted, over [ErrClosed]. Every call that takes a context keeps to that. A
-// nil context panics in the caller, as in the standard library.
+// that was granted, over [ErrClosed]. Every call that takes a context keeps to that, but
+// for a lock that was handed over with a value, see [Lock.HandOff]. A nil context panics
+// in the caller, as in the standard library.
 //
 // Locks that are held when the manager ends stay with their holders: nobody else is
 // ever let in, and their release does nothing.
@@ -274,34 +275,34 @@ func (m *Manager[K]) acquire(ctx context.Context, want table.Request[K]) (Lock[K
 	return m.wait(ctx, r)
 }
 
-// wait returns what the owner answers, or withdraws the request when ctx ends first.
+// wait returns what the owner answers, and withdraws the request when ctx ends first.
 //
 // To receive costs a parked goroutine half of what it costs to select, so a request that
 // is likely to be granted at once is sent as a prompt one, whose caller need not listen
 // to its context yet: the owner will tell in any case. The guess is that it goes like
 // the last time; a wrong one costs one wake-up more.
 func (m *Manager[K]) wait(ctx context.Context, r *acquire[K]) (Lock[K], error) {
-	if r.prompt && <-r.answered {
-		return m.accept(ctx, r)
+	if !r.prompt || !<-r.answered {
+		select {
+		case <-r.answered:
+		case <-ctx.Done():
+			m.withdraw(r)
+		}
 	}
-	select {
-	case <-r.answered:
-		return m.accept(ctx, r)
-	case <-ctx.Done():
-		// The grant may be on its way. The owner will know, and takes it back.
-		m.send((*withdraw[K])(r), table.Token[K]{})
-		return Lock[K]{}, ctx.Err()
-	}
-}
-
-// accept takes the answer to a request, unless ctx has ended since.
-func (m *Manager[K]) accept(ctx context.Context, r *acquire[K]) (Lock[K], error) {
 	lock, err := m.take(r)
-	if ctxErr := ctx.Err(); ctxErr != nil {
+	// A lock that comes with a value is not given back unseen, see Lock.HandOff.
+	if ctxErr := ctx.Err(); ctxErr != nil && lock.value == nil {
 		lock.Release()
 		return Lock[K]{}, ctxErr
 	}
 	return lock, err
+}
+
+// withdraw takes a request out of its lines and returns when it is answered: the answer
+// may have been on its way, and is a grant then.
+func (m *Manager[K]) withdraw(r *acquire[K]) {
+	m.send((*withdraw[K])(r), table.Token[K]{})
+	<-r.answered
 }
 
 // take reads the answer to a request, and ends the request.

@@ -22,9 +22,8 @@ type request[K comparable] interface {
 
 // acquire asks for one key or for many: Acquire, TryAcquire, Reserve and their kin.
 //
-// It belongs to the caller until it is sent, to the owner until it is answered, and
-// to whoever receives from answered afterwards. A caller that gives up waiting leaves
-// it to the owner for good, by a withdraw.
+// It belongs to the caller until it is sent, to the owner until it is answered, and to
+// the caller again, who receives from answered in any case, even when it gives up.
 type acquire[K comparable] struct {
 	want table.Request[K] // its Tag is the acquire itself
 	many []K              // room for want.Keys
@@ -110,21 +109,22 @@ func (r *acquire[K]) serve(o *owner[K], _ table.Token[K]) {
 
 func (r *acquire[K]) refuse() { r.answer(table.Token[K]{}, ErrClosed) }
 
-// withdraw gives up an acquire whose caller will not read its answer. It takes it out
-// of the line; where the answer crossed it, a grant goes to the next waiter.
+// cancel ends the wait of a request that is in line.
+func (r *acquire[K]) cancel(o *owner[K], err error) {
+	granted := o.table.Cancel(r.ticket)
+	r.answer(table.Token[K]{}, err)
+	o.tell(granted)
+	o.left()
+}
+
+// withdraw ends the wait of its own sender. Where an answer crossed it there is nothing
+// to end: the sender finds that answer, and gives back what it holds.
 type withdraw[K comparable] acquire[K]
 
 func (w *withdraw[K]) serve(o *owner[K], _ table.Token[K]) {
-	r := (*acquire[K])(w)
-	if r.ticket != nil {
-		o.tell(o.table.Cancel(r.ticket))
-		r.ticket = nil
-	} else {
-		<-r.answered
-		o.tell(o.table.Release(r.token)) // nothing, where the answer was an error
+	if r := (*acquire[K])(w); r.ticket != nil {
+		r.cancel(o, errWithdrawn)
 	}
-	o.left()
-	o.m.recycle(r)
 }
 
 func (w *withdraw[K]) refuse() {}
@@ -135,20 +135,15 @@ type abandon[K comparable] struct {
 	turn    uint64
 }
 
-func (r *abandon[K]) serve(o *owner[K], _ table.Token[K]) {
+func (a *abandon[K]) serve(o *owner[K], _ table.Token[K]) {
 	// The wait may be over, and its request in use again by somebody else: then the
 	// turn is another one. The turn cannot change while a ticket is waiting.
-	waiting := r.acquire.turn.Load() == claimed(r.turn) && r.acquire.ticket != nil
-	if !waiting {
-		return
+	if r := a.acquire; r.turn.Load() == claimed(a.turn) && r.ticket != nil {
+		r.cancel(o, ErrReservationDone)
 	}
-	granted := o.table.Cancel(r.acquire.ticket)
-	r.acquire.answer(table.Token[K]{}, ErrReservationDone)
-	o.tell(granted)
-	o.left()
 }
 
-func (r *abandon[K]) refuse() {}
+func (a *abandon[K]) refuse() {}
 
 // release ends the grant that its message names. Nobody waits for it.
 type release[K comparable] struct{}

@@ -1,0 +1,103 @@
+package keylock_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock"
+)
+
+func TestHandOffPassesTheKeyAndTheValueToTheNextWaiter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		m := keylock.Start[string](ctx)
+		defer m.Close()
+
+		first, err := m.Acquire(ctx, "k")
+		require.NoError(t, err)
+		next, last := m.Reserve("k"), m.Reserve("k")
+		require.True(t, first.HandOff(7))
+
+		second, err := next.Wait(ctx)
+		require.NoError(t, err)
+		assert.Equal(t, 7, second.Value())
+		assert.Greater(t, second.Seq(), first.Seq())
+		assert.False(t, first.HandOff(8), "its grant has ended")
+		first.Release()
+
+		second.Release()
+		third, err := last.Wait(ctx)
+		require.NoError(t, err)
+		assert.Nil(t, third.Value(), "a release passes nothing on")
+	})
+}
+
+func TestHandOffKeepsTheKeyWhenNobodyCanTakeIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		m := keylock.Start[string](ctx)
+		lock, err := m.Acquire(ctx, "k")
+		require.NoError(t, err)
+		other, err := m.Acquire(ctx, "other")
+		require.NoError(t, err)
+
+		assert.False(t, lock.HandOff(1), "nobody waits")
+		both := m.ReserveAll("k", "other")
+		assert.False(t, lock.HandOff(1), "the next waits for the other key as well")
+		_, ok := m.TryAcquire("k")
+		assert.False(t, ok, "it is still held")
+
+		other.Release()
+		assert.True(t, lock.HandOff(1))
+		_, err = both.Wait(ctx)
+		assert.NoError(t, err)
+		assert.False(t, keylock.Lock[string]{}.HandOff(1), "the zero lock holds nothing")
+		require.NoError(t, m.Close())
+		assert.False(t, lock.HandOff(1), "nothing is granted after the end")
+	})
+}
+
+// The hand-over and the end of the receiver's context cross: the owner grants first, and
+// the receiver, woken by both, must not throw away what it was given.
+func TestHandOffLosesNoValueToACancellation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := keylock.Start[string](t.Context())
+		defer m.Close()
+		for range 100 { // both ways round
+			ctx, cancel := context.WithCancel(t.Context())
+			first, err := m.Acquire(ctx, "k")
+			require.NoError(t, err)
+			next := m.Reserve("k")
+			require.True(t, first.HandOff("state"))
+			cancel()
+			second, err := next.Wait(ctx)
+			require.NoError(t, err)
+			require.Equal(t, "state", second.Value())
+			second.Release()
+		}
+	})
+}
+
+func TestCancelledReservationPassesItsValueOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		m := keylock.Start[string](ctx)
+		defer m.Close()
+		first, err := m.Acquire(ctx, "k")
+		require.NoError(t, err)
+		next, last := m.Reserve("k"), m.Reserve("k")
+		require.True(t, first.HandOff("state"))
+		next.Cancel()
+		third, err := last.Wait(ctx)
+		require.NoError(t, err)
+		assert.Equal(t, "state", third.Value())
+		last = m.Reserve("k")
+		require.True(t, third.HandOff("state"))
+		last.Cancel()
+		assert.NoError(t, m.WaitIdle(ctx), "with nobody to take it the key is free")
+	})
+}
