@@ -1,0 +1,124 @@
+package report
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestTableAlignsNumbersRight(t *testing.T) {
+	var out strings.Builder
+	require.NoError(t, Table(&out, []string{"lock", "retries"}, [][]string{{"off", "10500"}, {"on", "0"}, {"none"}}))
+	assert.Equal(t, strings.TrimLeft(`
+┌──────┬─────────┐
+│ lock │ retries │
+├──────┼─────────┤
+│ off  │   10500 │
+│ on   │       0 │
+│ none │         │
+└──────┴─────────┘
+`, "\n"), out.String())
+}
+
+func TestSummarizeTakesNearestRanks(t *testing.T) {
+	var hundred []time.Duration
+	for i := 100; i >= 1; i-- {
+		hundred = append(hundred, time.Duration(i)*time.Millisecond)
+	}
+	before := slices.Clone(hundred)
+	assert.Equal(t, Summary{P50: 50 * time.Millisecond, P99: 99 * time.Millisecond, Max: 100 * time.Millisecond}, Summarize(hundred))
+	assert.Equal(t, before, hundred, "the caller's order stays")
+
+	assert.Equal(t, Summary{P50: 7, P99: 7, Max: 7}, Summarize([]time.Duration{7}))
+	assert.Zero(t, Summarize(nil))
+}
+
+func TestShortKeepsThreeDigits(t *testing.T) {
+	for long, short := range map[time.Duration]string{
+		1234567 * time.Microsecond: "1.23s",
+		999600 * time.Nanosecond:   "1ms",
+		45678 * time.Microsecond:   "45.7ms",
+		-45678 * time.Microsecond:  "-45.7ms",
+		512:                        "512ns",
+		0:                          "0s",
+	} {
+		assert.Equal(t, short, Short(long).String())
+	}
+}
+
+func TestProgressIsSilentOffTheTerminal(t *testing.T) {
+	file, err := os.CreateTemp(t.TempDir(), "stderr")
+	require.NoError(t, err)
+	defer file.Close()
+	var buffer bytes.Buffer
+
+	for _, w := range []io.Writer{file, &buffer} {
+		p := NewProgress(w, "scoring", 2)
+		for range 3 { // one more than promised
+			p.Step()
+		}
+		p.Finish()
+	}
+
+	assert.Empty(t, buffer.String())
+	info, err := file.Stat()
+	require.NoError(t, err)
+	assert.Zero(t, info.Size())
+}
+
+func TestSVGShowsBothPanels(t *testing.T) {
+	latencies, err := LatencyPlot("latency per event",
+		Latencies{"without", []time.Duration{0, time.Millisecond, time.Second}},
+		Latencies{"with", []time.Duration{time.Millisecond}},
+		Latencies{"never ran", nil})
+	require.NoError(t, err)
+	retries, err := BarPlot("retries & <marks>", "count", []string{"hot", "cold"},
+		Bars{"without", []float64{10500, 3}}, Bars{"with", []float64{0, 0}})
+	require.NoError(t, err)
+
+	var out bytes.Buffer
+	require.NoError(t, WriteSVG(&out, latencies, retries))
+	for _, text := range []string{"latency per event", "retries &amp; &lt;marks&gt;", "without", "hot", "cold"} {
+		assert.Contains(t, out.String(), text)
+	}
+	assert.NotContains(t, out.String(), "never ran")
+	requireXML(t, out.Bytes())
+}
+
+func TestPlotsOfNothingCanBeDrawn(t *testing.T) {
+	latencies, err := LatencyPlot("nothing measured")
+	require.NoError(t, err)
+	single, err := LatencyPlot("one value", Latencies{"one", []time.Duration{time.Millisecond}})
+	require.NoError(t, err)
+	zero, err := BarPlot("no retries", "count", []string{"off", "on"}, Bars{"retries", []float64{0, 0}})
+	require.NoError(t, err)
+
+	var out bytes.Buffer
+	require.NoError(t, WriteSVG(&out, latencies, single, zero))
+	requireXML(t, out.Bytes())
+	assert.NotContains(t, out.String(), "NaN")
+}
+
+func requireXML(t *testing.T, picture []byte) {
+	t.Helper()
+	decoder := xml.NewDecoder(bytes.NewReader(picture))
+	for {
+		_, err := decoder.Token()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		require.NoError(t, err)
+	}
+}
