@@ -1,0 +1,348 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock/examples/threatscore/sshlog"
+	"github.com/seed-46f81e6d/keylock/examples/threatscore/store"
+)
+
+// program is threatscore for a test, with what it printed.
+type program struct {
+	threatscore
+	stdout, stderr bytes.Buffer
+}
+
+// newProgram returns the program on Badger, in a folder that must be empty again at the end.
+func newProgram(t *testing.T, stdin string) *program {
+	t.Helper()
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	t.Cleanup(func() {
+		left, err := os.ReadDir(temp)
+		require.NoError(t, err)
+		assert.Empty(t, left, "the databases are removed")
+	})
+	p := new(program)
+	p.threatscore = threatscore{stdin: strings.NewReader(stdin), stdout: &p.stdout, stderr: &p.stderr, open: store.OpenBadger}
+	return p
+}
+
+// wrap puts every database that the program opens into a store of the test's own.
+func (p *program) wrap(around func(store.Store) store.Store) {
+	p.open = func(dir string) (store.Store, error) {
+		s, err := store.OpenBadger(dir)
+		if err != nil {
+			return nil, err
+		}
+		return around(s), nil
+	}
+}
+
+// row returns the cells of the first table row that begins with the name.
+func (p *program) row(t *testing.T, name string) []string {
+	t.Helper()
+	for line := range strings.Lines(p.stdout.String()) {
+		cells := strings.Split(strings.Trim(line, "│\n"), "│")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		if cells[0] == name {
+			return cells
+		}
+	}
+	t.Fatalf("no row %q in\n%s", name, p.stdout.String())
+	return nil
+}
+
+const verified = "Every score equals that of a sequential pass"
+
+func TestMadeUpLogIsScoredRightWithAndWithoutTheLock(t *testing.T) {
+	p := newProgram(t, "")
+	svg := filepath.Join(t.TempDir(), "plot.svg")
+	require.Equal(t, exitOK, p.main(t.Context(), []string{"-events", "1500", "-svg", svg}), &p.stderr)
+
+	without, with := p.row(t, "without"), p.row(t, "with the lock")
+	assert.Equal(t, with[1], without[1], "the same events")
+	assert.NotEqual(t, "0", without[3], "conflicts without the lock")
+	assert.Equal(t, "0", with[3], "conflicts with it")
+	assert.Equal(t, with[1], with[2], "one transaction for each event")
+	assert.Contains(t, p.stdout.String(), verified)
+	assert.Regexp(t, `\d+ addresses are blocked`, p.stdout.String())
+	assert.Contains(t, p.stdout.String(), "203.0.113.")
+	assert.Empty(t, p.stderr.String())
+
+	picture, err := os.ReadFile(svg)
+	require.NoError(t, err)
+	assert.Contains(t, string(picture), "latency per event")
+	assert.Contains(t, string(picture), "conflicts retried")
+}
+
+func TestMadeUpLogIsAlwaysTheSameAndHasEveryForm(t *testing.T) {
+	log := makeUpLog(6000)
+	require.Equal(t, log, makeUpLog(6000))
+
+	for _, form := range []string{
+		`(?m)^Mar  1 04:\d\d:\d\d bastion sshd\[\d+\]: `,
+		`(?m)^2026-03-01T04:\d\d:\d\d\.\d{6}Z gateway sshd\[\d+\]: `,
+		"Failed password for root from 203",
+		"Failed password for invalid user .* from 2001:db8:",
+		"Invalid user .* from 198",
+		"authentication failure; .* rhost=2001:db8:",
+		"POSSIBLE BREAK-IN ATTEMPT!",
+		`message repeated \d+ times: \[ Failed password`,
+		`PAM \d+ more authentication failures; .* rhost=`,
+		"Accepted publickey",
+	} {
+		assert.Regexp(t, regexp.MustCompile(form), string(log))
+	}
+
+	var read sshlog.Log
+	require.NoError(t, read.Read(bytes.NewReader(log)))
+	assert.Len(t, read.Events, 6000)
+	assert.Zero(t, read.Unnamed+read.Overlong)
+	addrs := make(map[netip.Addr]int)
+	for _, e := range read.Events {
+		addrs[e.Addr]++
+	}
+	assert.Greater(t, len(addrs), 100, "cold addresses")
+	assert.Greater(t, addrs[netip.MustParseAddr("203.0.113.6")], 200, "a hot address")
+}
+
+// everyForm has each form of line once or more, and these scores: 203.0.113.7 gets
+// 5 + 3 + 1 + 10 + 4*5 + 2*1 = 41, 2001:db8::7 gets 5 + 3 + 10 = 18.
+const everyForm = `Mar  1 04:00:07 bastion sshd[811]: Failed password for root from 203.0.113.7 port 4711 ssh2
+2026-03-01T04:00:07.123456+01:00 gateway sshd-session[811]: Invalid user admin from 203.0.113.7 port 4711
+Mar  1 04:00:07 bastion sshd[811]: pam_unix(sshd:auth): authentication failure; logname= uid=0 euid=0 tty=ssh ruser= rhost=203.0.113.7  user=root
+Mar  1 04:00:07 bastion sshd[811]: reverse mapping checking getaddrinfo for a.example [203.0.113.7] failed - POSSIBLE BREAK-IN ATTEMPT!
+Mar  1 04:00:07 bastion sshd[811]: message repeated 4 times: [ Failed password for root from 203.0.113.7 port 4711 ssh2]
+Mar  1 04:00:07 bastion sshd[811]: PAM 2 more authentication failures; logname= uid=0 euid=0 tty=ssh ruser= rhost=203.0.113.7  user=root
+2026-03-01T04:00:07Z gateway sshd[811]: Failed password for invalid user x from 2001:db8::7 port 4711 ssh2
+2026-03-01T04:00:07Z gateway sshd[811]: Invalid user x from 2001:db8::7
+Mar  1 04:00:07 bastion sshd[811]: Address 2001:db8::7 maps to a.example, but this does not map back to the address - POSSIBLE BREAK-IN ATTEMPT!
+Mar  1 04:00:07 bastion sshd[811]: pam_unix(sshd:auth): authentication failure; logname= uid=0 euid=0 tty=ssh ruser= rhost=a.example
+Mar  1 04:00:07 bastion sshd[811]: Accepted publickey for deploy from 192.0.2.10 port 22 ssh2
+`
+
+func TestEveryFormOfLineIsScored(t *testing.T) {
+	p := newProgram(t, everyForm)
+	require.Equal(t, exitOK, p.main(t.Context(), []string{"-log", "-", "-threshold", "17"}), &p.stderr)
+
+	assert.Contains(t, p.stdout.String(), "11 lines: 9 events, 1 events whose source is not an address, 0 too long to read, 1 others\n")
+	assert.Contains(t, p.stdout.String(), "2 addresses are blocked")
+	assert.Equal(t, []string{"203.0.113.7", "41", "5", "1", "3", "1"}, p.row(t, "203.0.113.7"))
+	assert.Equal(t, []string{"2001:db8::7", "18", "1", "1", "0", "1"}, p.row(t, "2001:db8::7"))
+	assert.Contains(t, p.stdout.String(), verified)
+}
+
+func TestAddressAtTheThresholdIsNotBlocked(t *testing.T) {
+	p := newProgram(t, everyForm)
+	require.Equal(t, exitOK, p.main(t.Context(), []string{"-log=-", "-threshold=18"}), &p.stderr)
+	assert.Contains(t, p.stdout.String(), "1 addresses are blocked")
+}
+
+func TestSeveralLogsAreReadAsOne(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "auth.log")
+	require.NoError(t, os.WriteFile(file, []byte(everyForm), 0o600))
+	p := newProgram(t, everyForm)
+	require.Equal(t, exitOK, p.main(t.Context(), []string{"-log", file, "-log", "-", "-log", file, "-lock", "on"}), &p.stderr)
+
+	assert.Contains(t, p.stdout.String(), "33 lines: 27 events")
+	assert.Equal(t, "27", p.row(t, "with the lock")[1])
+	assert.NotContains(t, p.stdout.String(), "│ without")
+	assert.Equal(t, "123", p.row(t, "203.0.113.7")[1])
+}
+
+func TestGarbageNeverStopsIt(t *testing.T) {
+	for name, log := range map[string]string{
+		"empty":         "",
+		"empty lines":   "\n\n\n",
+		"binary":        strings.Repeat("\x00\xff\x1b[2J\r\n\x80sshd[1]: ", 1000),
+		"megabyte line": strings.Repeat("Failed password for ", 1<<17),
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProgram(t, log)
+			svg := filepath.Join(t.TempDir(), "plot.svg")
+			require.Equal(t, exitOK, p.main(t.Context(), []string{"-log", "-", "-svg", svg}), &p.stderr)
+			assert.Contains(t, p.stdout.String(), " 0 events,")
+			assert.Contains(t, p.stdout.String(), verified)
+
+			p = newProgram(t, log+"\n"+everyForm+log)
+			require.Equal(t, exitOK, p.main(t.Context(), []string{"-log", "-", "-threshold=0"}), &p.stderr)
+			assert.Equal(t, "41", p.row(t, "203.0.113.7")[1], "the events around it are found")
+		})
+	}
+}
+
+// onRaise calls a function before every transaction that the wrapped store begins.
+type onRaise struct {
+	store.Store
+	before func()
+}
+
+func (s onRaise) Raise(ctx context.Context, addr netip.Addr, points, threshold int64) (bool, error) {
+	s.before()
+	return s.Store.Raise(ctx, addr, points, threshold)
+}
+
+func TestInterruptLeavesNothingHalfWritten(t *testing.T) {
+	for _, lock := range []string{"on", "off", "both"} {
+		t.Run(lock, func(t *testing.T) {
+			p := newProgram(t, "")
+			var begun atomic.Int64
+			p.wrap(func(s store.Store) store.Store {
+				return onRaise{s, func() {
+					if begun.Add(1) == 300 {
+						assert.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGINT)) // what Ctrl-C does
+					}
+				}}
+			})
+			status := p.main(t.Context(), []string{"-events", "6000", "-lock", lock})
+			require.Equal(t, exitInterrupted, status, &p.stderr)
+
+			assert.Contains(t, p.stdout.String(), verified)
+			assert.Regexp(t, `^threatscore: interrupted after \d+ of 600\d events of the run (without|with the lock); each of them is in the database whole\n$`, p.stderr.String())
+		})
+	}
+}
+
+func TestInterruptBetweenTheRunsIsOne(t *testing.T) {
+	p := newProgram(t, everyForm)
+	ctx, cancel := context.WithCancel(t.Context())
+	p.wrap(func(s store.Store) store.Store { return onClose{s, cancel} })
+	require.Equal(t, exitInterrupted, p.main(ctx, []string{"-log", "-"}))
+	assert.Contains(t, p.stderr.String(), "interrupted after 9 of 9 events of the run without")
+
+	p = newProgram(t, everyForm)
+	require.Equal(t, exitInterrupted, p.main(ctx, []string{"-log", "-"}))
+	assert.Contains(t, p.stderr.String(), "interrupted before the first event")
+}
+
+// onClose calls a function when the wrapped store is closed.
+type onClose struct {
+	store.Store
+	after func()
+}
+
+func (s onClose) Close() error {
+	defer s.after()
+	return s.Store.Close()
+}
+
+// badStore is a database with an error of the kind that a lock must not hide: told by
+// spoils, it does not keep a change that it has confirmed, or blocks an address again.
+type badStore struct {
+	store.Store
+	victim netip.Addr
+	loses  bool
+	blocks bool
+}
+
+func (s badStore) Raise(ctx context.Context, addr netip.Addr, points, threshold int64) (bool, error) {
+	if addr != s.victim {
+		return s.Store.Raise(ctx, addr, points, threshold)
+	}
+	if s.loses && points == 3 {
+		return false, nil
+	}
+	blocks, err := s.Store.Raise(ctx, addr, points, threshold)
+	return blocks || s.blocks, err
+}
+
+func TestWrongScoresAndBlocksAreNamed(t *testing.T) {
+	victim := netip.MustParseAddr("2001:db8::7")
+	for name, bad := range map[string]badStore{
+		"2001:db8::7: score 15, blocked 1 times (the record says true); sequentially score 18, blocked 1 times": {loses: true},
+		"2001:db8::7: score 18, blocked 3 times (the record says true); sequentially score 18, blocked 1 times": {blocks: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProgram(t, everyForm)
+			p.wrap(func(s store.Store) store.Store { bad.Store, bad.victim = s, victim; return bad })
+			require.Equal(t, exitFailed, p.main(t.Context(), []string{"-log", "-", "-threshold", "10"}))
+
+			assert.Contains(t, p.stderr.String(), "without, 1 addresses differ from a sequential pass:\n"+name)
+			assert.Contains(t, p.stderr.String(), "with the lock, 1 addresses differ from a sequential pass:\n"+name)
+			assert.NotContains(t, p.stderr.String(), "203.0.113.7")
+			assert.NotContains(t, p.stdout.String(), verified)
+		})
+	}
+}
+
+func TestAddressNobodyAttackedFromIsNamed(t *testing.T) {
+	stray := netip.MustParseAddr("192.0.2.99")
+	p := newProgram(t, everyForm)
+	p.wrap(func(s store.Store) store.Store {
+		_, err := s.Raise(t.Context(), stray, 1, 100)
+		require.NoError(t, err)
+		return s
+	})
+	require.Equal(t, exitFailed, p.main(t.Context(), []string{"-log", "-"}))
+	assert.Contains(t, p.stderr.String(), "192.0.2.99: score 1, blocked 0 times (the record says false); sequentially score 0")
+}
+
+func TestFailuresEndWithStatusOne(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing")
+	broken := errors.New("disk on fire")
+
+	for name, c := range map[string]struct {
+		args  []string
+		spoil func(p *program)
+		says  string
+	}{
+		"log does not exist": {[]string{"-log", missing}, func(*program) {}, missing},
+		"log is a folder":    {[]string{"-log", filepath.Dir(missing)}, func(*program) {}, "is a directory"},
+		"plot goes nowhere":  {[]string{"-log", "-", "-svg", filepath.Join(missing, "plot.svg")}, func(*program) {}, missing},
+		"no database": {[]string{"-log", "-"}, func(p *program) {
+			p.open = func(string) (store.Store, error) { return nil, broken }
+		}, "disk on fire"},
+		"database fails": {[]string{"-log", "-"}, func(p *program) {
+			p.wrap(func(s store.Store) store.Store { return failingStore{s, broken} })
+		}, "disk on fire"},
+		"nobody reads": {[]string{"-log", "-"}, func(p *program) {
+			closed, w := io.Pipe()
+			_ = closed.CloseWithError(broken)
+			p.threatscore.stdout = w
+		}, "disk on fire"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProgram(t, everyForm)
+			c.spoil(p)
+			assert.Equal(t, exitFailed, p.main(t.Context(), c.args))
+			assert.Contains(t, p.stderr.String(), c.says)
+		})
+	}
+}
+
+func TestWrongArgumentsEndWithStatusTwo(t *testing.T) {
+	for _, args := range [][]string{
+		{"-workers", "0"}, {"-workers", "many"}, {"-threshold", "-1"}, {"-events", "0"},
+		{"-lock", "maybe"}, {"-lock", ""}, {"-unknown"}, {"auth.log"},
+	} {
+		p := newProgram(t, "")
+		assert.Equal(t, exitUsage, p.main(t.Context(), args), "%q", args)
+		assert.Contains(t, p.stderr.String(), "-workers N", "the usage is shown")
+		assert.Empty(t, p.stdout.String())
+	}
+}
+
+func TestHelpIsNoFailure(t *testing.T) {
+	p := newProgram(t, "")
+	assert.Equal(t, exitOK, p.main(t.Context(), []string{"-help"}))
+	for _, flag := range []string{"-log FILE", "-lock on", "-workers N", "(default 64)", "-threshold N", "(default 100)", "-events N", "(default 6000)", "-svg FILE"} {
+		assert.Contains(t, p.stderr.String(), flag)
+	}
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strconv"
+)
+
+// options are the arguments of the command line.
+type options struct {
+	logs      []string // files to read; "-" is standard input; none: a log is made up
+	events    int      // how many events the made-up log has
+	modes     []bool   // a run for each: true is with the lock
+	workers   int
+	threshold int64
+	svg       string // file for the plot; empty: none
+}
+
+// parseOptions reads the command line. What is wrong with it is written to stderr.
+func parseOptions(args []string, stderr io.Writer) (options, error) {
+	opts := options{modes: []bool{false, true}}
+	flags := flag.NewFlagSet("threatscore", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Func("log", "read sshd's log from `FILE`, or from standard input if it is -; may be repeated", func(file string) error {
+		opts.logs = append(opts.logs, file)
+		return nil
+	})
+	flags.Func("lock", "run with the lock `on`, off or both (default both)", func(mode string) (err error) {
+		opts.modes, err = parseModes(mode)
+		return err
+	})
+	opts.workers = 64
+	flags.Var(atLeast[int]{&opts.workers, 1}, "workers", "handle `N` events at once")
+	opts.threshold = 100
+	flags.Var(atLeast[int64]{&opts.threshold, 0}, "threshold", "block an address whose score is over `N`")
+	opts.events = 6000
+	flags.Var(atLeast[int]{&opts.events, 1}, "events", "without -log, make up a log with `N` events")
+	flags.StringVar(&opts.svg, "svg", "", "write a plot of latencies and retries to `FILE`")
+
+	if err := flags.Parse(args); err != nil {
+		return options{}, err
+	}
+	if flags.NArg() > 0 {
+		err := fmt.Errorf("unexpected argument %q; files are given with -log", flags.Arg(0))
+		fmt.Fprintln(stderr, err)
+		flags.Usage()
+		return options{}, err
+	}
+	return opts, nil
+}
+
+func parseModes(mode string) ([]bool, error) {
+	switch mode {
+	case "on":
+		return []bool{true}, nil
+	case "off":
+		return []bool{false}, nil
+	case "both":
+		return []bool{false, true}, nil
+	}
+	return nil, errors.New("want on, off or both")
+}
+
+// atLeast is a flag whose value is a whole number not below low.
+type atLeast[N int | int64] struct {
+	value *N
+	low   N
+}
+
+func (f atLeast[N]) String() string {
+	if f.value == nil { // as the flag package makes one to compare with the default
+		return ""
+	}
+	return strconv.FormatInt(int64(*f.value), 10)
+}
+
+func (f atLeast[N]) Set(text string) error {
+	n, err := strconv.ParseInt(text, 10, strconv.IntSize)
+	if err != nil || n < int64(f.low) {
+		return fmt.Errorf("want a whole number of at least %d", f.low)
+	}
+	*f.value = N(n)
+	return nil
+}

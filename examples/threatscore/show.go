@@ -1,0 +1,110 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+
+	"github.com/seed-46f81e6d/keylock/examples/internal/report"
+	"github.com/seed-46f81e6d/keylock/examples/threatscore/sshlog"
+)
+
+// topBlocked is how many blocked addresses are shown.
+const topBlocked = 10
+
+// show prints what the runs did, and plots it if that was asked for.
+func (t threatscore) show(events []sshlog.Event, results []result, opts options) error {
+	if len(results) == 0 {
+		return nil
+	}
+	if err := showRuns(t.stdout, results); err != nil {
+		return err
+	}
+	if err := showBlocked(t.stdout, events, results[len(results)-1]); err != nil {
+		return err
+	}
+	if opts.svg != "" {
+		return plot(opts.svg, results)
+	}
+	return nil
+}
+
+// showLog prints what kinds of lines a log has.
+func showLog(w io.Writer, log sshlog.Log) {
+	fmt.Fprintf(w, "%d lines: %d events, %d events whose source is not an address, %d too long to read, %d others\n",
+		log.Lines, len(log.Events), log.Unnamed, log.Overlong, log.Others())
+}
+
+// showRuns prints a line for each run.
+func showRuns(w io.Writer, results []result) error {
+	var rows [][]string
+	for _, r := range results {
+		latency := report.Summarize(r.latencies())
+		rows = append(rows, []string{
+			mode(r.locked),
+			strconv.Itoa(r.committed()),
+			strconv.Itoa(r.committed() + r.conflicts()),
+			strconv.Itoa(r.conflicts()),
+			report.Short(r.wall).String(),
+			report.Short(latency.P50).String(),
+			report.Short(latency.P99).String(),
+			report.Short(latency.Max).String(),
+		})
+	}
+	return report.Table(w, []string{"lock", "events", "transactions", "conflicts retried", "wall", "p50", "p99", "max"}, rows)
+}
+
+// showBlocked prints the blocked addresses with the highest scores.
+func showBlocked(w io.Writer, events []sshlog.Event, r result) error {
+	blocked := slices.DeleteFunc(slices.Collect(maps.Values(tally(events, r))), func(s source) bool {
+		return !r.records[s.addr].Blocked
+	})
+	slices.SortFunc(blocked, func(a, b source) int {
+		return cmp.Or(cmp.Compare(b.score, a.score), a.addr.Compare(b.addr))
+	})
+	fmt.Fprintf(w, "%d addresses are blocked. Those with the highest scores:\n", len(blocked))
+
+	var rows [][]string
+	for _, s := range blocked[:min(topBlocked, len(blocked))] {
+		row := []string{s.addr.String(), strconv.FormatInt(r.records[s.addr].Score, 10)}
+		for _, kind := range []sshlog.Kind{sshlog.FailedPassword, sshlog.InvalidUser, sshlog.AuthFailure, sshlog.BreakIn} {
+			row = append(row, strconv.FormatInt(s.counts[kind], 10))
+		}
+		rows = append(rows, row)
+	}
+	return report.Table(w, []string{"address", "score", "failed passwords", "invalid users", "auth failures", "break-in attempts"}, rows)
+}
+
+// plot writes an SVG picture of latencies and retries to a file.
+func plot(file string, results []result) (err error) {
+	var (
+		curves  []report.Latencies
+		modes   []string
+		retries report.Bars
+	)
+	for _, r := range results {
+		curves = append(curves, report.Latencies{Name: mode(r.locked), Values: r.latencies()})
+		modes = append(modes, mode(r.locked))
+		retries.Values = append(retries.Values, float64(r.conflicts()))
+	}
+	left, err := report.LatencyPlot("latency per event", curves...)
+	if err != nil {
+		return err
+	}
+	right, err := report.BarPlot("conflicts retried", "transactions", modes, retries)
+	if err != nil {
+		return err
+	}
+
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return report.WriteSVG(f, left, right)
+}

@@ -1,0 +1,190 @@
+package sshlog
+
+import (
+	"errors"
+	"io"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func event(addr string, kind Kind, count int64) Event {
+	return Event{Addr: netip.MustParseAddr(addr), Kind: kind, Count: count}
+}
+
+func TestEveryFormOfEventIsRead(t *testing.T) {
+	for line, want := range map[string]Event{
+		// The two time stamps, and the names of sshd's programs.
+		"Mar  1 04:00:07 bastion sshd[811]: Failed password for root from 203.0.113.7 port 4711 ssh2":                                                             event("203.0.113.7", FailedPassword, 1),
+		"Feb 29 23:59:59 bastion sshd[811]: Failed password for root from 203.0.113.7 port 4711 ssh2":                                                             event("203.0.113.7", FailedPassword, 1),
+		"2026-03-01T04:00:07Z gateway sshd[811]: Failed password for root from 203.0.113.7 port 4711 ssh2":                                                        event("203.0.113.7", FailedPassword, 1),
+		"2026-03-01T04:00:07.123456+01:00 gateway sshd-session[811]: Failed password for root from 203.0.113.7 port 4711 ssh2":                                    event("203.0.113.7", FailedPassword, 1),
+		"2026-03-01T04:00:07.123456-05:30 gateway sshd-auth[811]: Failed password for root from 203.0.113.7 port 4711 ssh2":                                       event("203.0.113.7", FailedPassword, 1),
+		"Mar  1 04:00:07 bastion sshd: Failed password for root from 203.0.113.7 port 4711 ssh2":                                                                  event("203.0.113.7", FailedPassword, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: Failed password for root from 203.0.113.7 port 4711 ssh2 \r":                                                          event("203.0.113.7", FailedPassword, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: Failed password for invalid user  0 from 203.0.113.7 port 4711 ssh2":                                                  event("203.0.113.7", FailedPassword, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: Invalid user admin from 203.0.113.7":                                                                                  event("203.0.113.7", InvalidUser, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: Invalid user  from 203.0.113.7 port 4711":                                                                             event("203.0.113.7", InvalidUser, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: pam_unix(sshd:auth): authentication failure; logname= uid=0 euid=0 rhost=203.0.113.7":                                 event("203.0.113.7", AuthFailure, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: pam_sss(sshd:auth): authentication failure; ruser= rhost=203.0.113.7  user=root":                                      event("203.0.113.7", AuthFailure, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: PAM 1 more authentication failure; logname= uid=0 rhost=203.0.113.7  user=root":                                       event("203.0.113.7", AuthFailure, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: PAM 5 more authentication failures; logname= uid=0 rhost=203.0.113.7  user=root":                                      event("203.0.113.7", AuthFailure, 5),
+		"Mar  1 04:00:07 bastion sshd[811]: reverse mapping checking getaddrinfo for a.example [203.0.113.7] failed - POSSIBLE BREAK-IN ATTEMPT!":                 event("203.0.113.7", BreakIn, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: Address 203.0.113.7 maps to a.example, but this does not map back to the address - POSSIBLE BREAK-IN ATTEMPT!":        event("203.0.113.7", BreakIn, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: message repeated 5 times: [ Failed password for root from 203.0.113.7 port 4711 ssh2]":                                event("203.0.113.7", FailedPassword, 5),
+		"Mar  1 04:00:07 bastion sshd[811]: message repeated 2 times: [ PAM 3 more authentication failures; logname= uid=0 rhost=203.0.113.7 ]":                   event("203.0.113.7", AuthFailure, 6),
+		"2026-03-01T04:00:07Z gateway sshd[811]: message repeated 3 times: [ Invalid user admin from 2001:db8::7 port 4711]":                                      event("2001:db8::7", InvalidUser, 3),
+		"Mar  1 04:00:07 bastion sshd[811]: reverse mapping checking getaddrinfo for a.example [2001:db8::7] failed - POSSIBLE BREAK-IN ATTEMPT!":                 event("2001:db8::7", BreakIn, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: pam_unix(sshd:auth): authentication failure; logname= uid=0 rhost=2001:0DB8:0::0007  user=root":                       event("2001:db8::7", AuthFailure, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: Failed password for root from ::ffff:203.0.113.7 port 4711 ssh2":                                                      event("203.0.113.7", FailedPassword, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: Failed password for root from fe80::7%eth0 port 4711 ssh2":                                                            event("fe80::7", FailedPassword, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: PAM 5 more authentication failures; logname= uid=0 euid=0 tty=ssh ruser= rhost=2001:db8::7  user=root":                event("2001:db8::7", AuthFailure, 5),
+		"Mar  1 04:00:07 bastion sshd[811]: reverse mapping checking getaddrinfo for [198.51.100.1] failed - x [203.0.113.7] failed - POSSIBLE BREAK-IN ATTEMPT!": event("203.0.113.7", BreakIn, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: message repeated 1000000 times: [ Failed password for root from 203.0.113.7 port 4711 ssh2]":                          event("203.0.113.7", FailedPassword, 1_000_000),
+	} {
+		got, verdict := parse(line)
+		assert.Equal(t, isEvent, verdict, line)
+		assert.Equal(t, want, got, line)
+	}
+}
+
+// A user name is any text, so it may look like the rest of a message. The score must go to the
+// address that sshd saw.
+func TestUserNamesCannotAccuseOthers(t *testing.T) {
+	for message, want := range map[string]Event{
+		"Invalid user x from 198.51.100.1 port 22 from 203.0.113.7 port 4711":                                         event("203.0.113.7", InvalidUser, 1),
+		"Failed password for invalid user x from 198.51.100.1 port 22 ssh2 from 203.0.113.7 port 4711 ssh2":           event("203.0.113.7", FailedPassword, 1),
+		"Failed password for invalid user authentication failure; rhost=198.51.100.1 from 203.0.113.7 port 4711 ssh2": event("203.0.113.7", FailedPassword, 1),
+		"Invalid user [198.51.100.1] failed - POSSIBLE BREAK-IN ATTEMPT! from 203.0.113.7 port 4711":                  event("203.0.113.7", InvalidUser, 1),
+		"pam_unix(sshd:auth): authentication failure; logname= ruser= rhost=203.0.113.7  user=x rhost=198.51.100.1":   event("203.0.113.7", AuthFailure, 1),
+		"message repeated 2 times: [ Invalid user message repeated 9 times: [ x] from 203.0.113.7 port 4711]":         event("203.0.113.7", InvalidUser, 2),
+	} {
+		got, verdict := parse("Mar  1 04:00:07 bastion sshd[811]: " + message)
+		assert.Equal(t, isEvent, verdict, message)
+		assert.Equal(t, want, got, message)
+	}
+	for _, message := range []string{
+		"input_userauth_request: invalid user authentication failure; rhost=198.51.100.1 [preauth]",
+		"input_userauth_request: invalid user x from 198.51.100.1 [preauth]",
+		"Disconnecting: Too many authentication failures for Invalid user x from 198.51.100.1 [preauth]",
+	} {
+		_, verdict := parse("Mar  1 04:00:07 bastion sshd[811]: " + message)
+		assert.Equal(t, isOther, verdict, message)
+	}
+}
+
+func TestWhatIsNoEventIsCountedAsSuch(t *testing.T) {
+	for line, want := range map[string]verdict{
+		"":                                    isOther,
+		" ":                                   isOther,
+		"Mar  1 04:00:07":                     isOther,
+		"Mar  1 04:00:07 ":                    isOther,
+		"Mar  1 04:00:07 bastion":             isOther,
+		"Mar  1 04:00:07 bastion sshd[811]: ": isOther,
+		"Mar 41 04:00:07 bastion sshd[811]: Invalid user x from 203.0.113.7":                                                 isOther,
+		"2026-03-01 04:00:07 bastion sshd[811]: Invalid user x from 203.0.113.7":                                             isOther,
+		"sshd[811]: Invalid user x from 203.0.113.7":                                                                         isOther,
+		"Mar  1 04:00:07 bastion ftpd[811]: Invalid user x from 203.0.113.7":                                                 isOther,
+		"Mar  1 04:00:07 bastion sshd[811]: Accepted password for root from 203.0.113.7 port 4711 ssh2":                      isOther,
+		"Mar  1 04:00:07 bastion sshd[811]: Connection closed by 203.0.113.7 [preauth]":                                      isOther,
+		"Mar  1 04:00:07 bastion sshd[811]: pam_unix(sshd:auth): check pass; user unknown":                                   isOther,
+		"Mar  1 04:00:07 bastion sshd[811]: message repeated 0 times: [ Invalid user x from 203.0.113.7]":                    isOther,
+		"Mar  1 04:00:07 bastion sshd[811]: message repeated 1000001 times: [ Invalid user x from 203.0.113.7]":              isOther,
+		"Mar  1 04:00:07 bastion sshd[811]: message repeated 99999999999999999999 times: [ Invalid user x from 203.0.113.7]": isOther,
+		"Mar  1 04:00:07 bastion sshd[811]: message repeated 5 times: [ Connection closed by 203.0.113.7 [preauth]]":         isOther,
+		"Mar  1 04:00:07 bastion sshd[811]: PAM 0 more authentication failures; rhost= rhost=203.0.113.7":                    isOther,
+
+		"Mar  1 04:00:07 bastion sshd[811]: pam_unix(sshd:auth): authentication failure; logname= rhost=a.example":                        isUnnamed,
+		"Mar  1 04:00:07 bastion sshd[811]: pam_unix(sshd:auth): authentication failure; logname= rhost=203.0.113.7.a.example  user=root": isUnnamed,
+		"Mar  1 04:00:07 bastion sshd[811]: pam_unix(sshd:auth): authentication failure; logname= rhost=":                                 isUnnamed,
+		"Mar  1 04:00:07 bastion sshd[811]: Failed password for root from UNKNOWN port 65535 ssh2":                                        isUnnamed,
+		"Mar  1 04:00:07 bastion sshd[811]: Invalid user x from 203.0.113.777":                                                            isUnnamed,
+	} {
+		got, verdict := parse(line)
+		assert.Equal(t, want, verdict, line)
+		assert.Zero(t, got, line)
+	}
+}
+
+const failed = "Mar  1 04:00:07 bastion sshd[811]: Failed password for root from 203.0.113.7 port 4711 ssh2"
+
+func TestGarbageBetweenEventsIsPassedOver(t *testing.T) {
+	src := strings.Join([]string{
+		failed,
+		"",
+		"\x00\xff\xfe\x1b[2J binary \x80",
+		strings.Repeat("x", 3<<20),            // one line of three megabytes
+		failed + strings.Repeat(" ", maxLine), // an event, but too long
+		"Mar  1 04:00:07 bastion sshd[811]: Invalid user \xff\xfe\x00 from 2001:db8::7 port 22",
+		"Mar  1 04:00:07 bastion sshd[811]: pam_unix(sshd:auth): authentication failure; rhost=a.example",
+		failed, // without an end of line
+	}, "\n")
+
+	var log Log
+	require.NoError(t, log.Read(iotest.HalfReader(strings.NewReader(src))))
+	assert.Equal(t, Log{
+		Events: []Event{
+			event("203.0.113.7", FailedPassword, 1),
+			event("2001:db8::7", InvalidUser, 1),
+			event("203.0.113.7", FailedPassword, 1),
+		},
+		Lines: 8, Unnamed: 1, Overlong: 2,
+	}, log)
+	assert.Equal(t, 2, log.Others())
+}
+
+func TestLongestLineIsStillRead(t *testing.T) {
+	padded := failed + strings.Repeat(" ", maxLine-len(failed)-1)
+	for _, src := range []string{padded + "\n" + failed, padded} {
+		var log Log
+		require.NoError(t, log.Read(strings.NewReader(src)))
+		assert.Len(t, log.Events, log.Lines)
+	}
+
+	var log Log
+	require.NoError(t, log.Read(strings.NewReader(strings.Repeat("x", maxLine)))) // and nothing after it
+	assert.Equal(t, Log{Lines: 1, Overlong: 1}, log)
+}
+
+func TestLogsAddUp(t *testing.T) {
+	var log Log
+	for _, src := range []string{"", failed + "\n", failed} {
+		require.NoError(t, log.Read(strings.NewReader(src)))
+	}
+	assert.Equal(t, 2, log.Lines)
+	assert.Len(t, log.Events, 2)
+}
+
+func TestReadErrorsAreReturned(t *testing.T) {
+	broken := errors.New("disk on fire")
+	for _, before := range []string{failed + "\n", failed + "\n" + strings.Repeat("x", 2*maxLine)} {
+		var log Log
+		err := log.Read(io.MultiReader(strings.NewReader(before), iotest.ErrReader(broken)))
+		assert.ErrorIs(t, err, broken)
+		assert.Len(t, log.Events, 1, "lines before the error are kept")
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add("\n\n")
+	f.Add(failed)
+	f.Add("2026-03-01T04:00:07Z h sshd[1]: message repeated 2 times: [ PAM 3 more authentication failures; rhost=::1]")
+	f.Add("Mar  1 04:00:07 h sshd[1]: Address ::1%\x1b maps to x - POSSIBLE BREAK-IN ATTEMPT!")
+	f.Fuzz(func(t *testing.T, src string) {
+		var log Log
+		require.NoError(t, log.Read(strings.NewReader(src)))
+		assert.GreaterOrEqual(t, log.Others(), 0)
+		for _, e := range log.Events {
+			assert.True(t, e.Addr.IsValid() && e.Addr.Zone() == "" && !e.Addr.Is4In6(), "%v", e)
+			assert.Positive(t, e.Count)
+			assert.True(t, 0 <= e.Kind && e.Kind < Kinds)
+		}
+	})
+}
