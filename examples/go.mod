@@ -15,6 +15,8 @@ require (
 
 require golang.org/x/sync v0.24.0
 
+require github.com/creack/pty v1.1.24
+
 require (
 	codeberg.org/go-fonts/liberation v0.5.0 // indirect
 	codeberg.org/go-latex/latex v0.2.0 // indirect

@@ -5,7 +5,6 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -56,26 +55,6 @@ func TestShortKeepsThreeDigits(t *testing.T) {
 	} {
 		assert.Equal(t, short, Short(long).String())
 	}
-}
-
-func TestProgressIsSilentOffTheTerminal(t *testing.T) {
-	file, err := os.CreateTemp(t.TempDir(), "stderr")
-	require.NoError(t, err)
-	defer file.Close()
-	var buffer bytes.Buffer
-
-	for _, w := range []io.Writer{file, &buffer} {
-		p := NewProgress(w, "scoring", 2)
-		for range 3 { // one more than promised
-			p.Step()
-		}
-		p.Finish()
-	}
-
-	assert.Empty(t, buffer.String())
-	info, err := file.Stat()
-	require.NoError(t, err)
-	assert.Zero(t, info.Size())
 }
 
 func TestSVGShowsBothPanels(t *testing.T) {
