@@ -76,13 +76,13 @@ func TestMadeUpLogIsScoredRightWithAndWithoutTheLock(t *testing.T) {
 	svg := filepath.Join(t.TempDir(), "plot.svg")
 	require.Equal(t, exitOK, p.main(t.Context(), []string{"-events", "1500", "-svg", svg}), &p.stderr)
 
-	without, with := p.row(t, "without"), p.row(t, "with the lock")
+	without, with := p.row(t, "without the lock"), p.row(t, "with the lock")
 	assert.Equal(t, with[1], without[1], "the same events")
 	assert.NotEqual(t, "0", without[3], "conflicts without the lock")
 	assert.Equal(t, "0", with[3], "conflicts with it")
 	assert.Equal(t, with[1], with[2], "one transaction for each event")
 	assert.Contains(t, p.stdout.String(), verified)
-	assert.Regexp(t, `\d+ addresses are blocked`, p.stdout.String())
+	assert.Regexp(t, `Blocked addresses: \d+\.`, p.stdout.String())
 	assert.Contains(t, p.stdout.String(), "203.0.113.")
 	assert.Empty(t, p.stderr.String())
 
@@ -142,8 +142,8 @@ func TestEveryFormOfLineIsScored(t *testing.T) {
 	p := newProgram(t, everyForm)
 	require.Equal(t, exitOK, p.main(t.Context(), []string{"-log", "-", "-threshold", "17"}), &p.stderr)
 
-	assert.Contains(t, p.stdout.String(), "11 lines: 9 events, 1 events whose source is not an address, 0 too long to read, 1 others\n")
-	assert.Contains(t, p.stdout.String(), "2 addresses are blocked")
+	assert.Contains(t, p.stdout.String(), "Lines: 11. Events: 9; events whose source is not an address: 1; lines too long to read: 0; others: 1.\n")
+	assert.Contains(t, p.stdout.String(), "Blocked addresses: 2.")
 	assert.Equal(t, []string{"203.0.113.7", "41", "5", "1", "3", "1"}, p.row(t, "203.0.113.7"))
 	assert.Equal(t, []string{"2001:db8::7", "18", "1", "1", "0", "1"}, p.row(t, "2001:db8::7"))
 	assert.Contains(t, p.stdout.String(), verified)
@@ -152,7 +152,7 @@ func TestEveryFormOfLineIsScored(t *testing.T) {
 func TestAddressAtTheThresholdIsNotBlocked(t *testing.T) {
 	p := newProgram(t, everyForm)
 	require.Equal(t, exitOK, p.main(t.Context(), []string{"-log=-", "-threshold=18"}), &p.stderr)
-	assert.Contains(t, p.stdout.String(), "1 addresses are blocked")
+	assert.Contains(t, p.stdout.String(), "Blocked addresses: 1.")
 }
 
 func TestSeveralLogsAreReadAsOne(t *testing.T) {
@@ -161,7 +161,7 @@ func TestSeveralLogsAreReadAsOne(t *testing.T) {
 	p := newProgram(t, everyForm)
 	require.Equal(t, exitOK, p.main(t.Context(), []string{"-log", file, "-log", "-", "-log", file, "-lock", "on"}), &p.stderr)
 
-	assert.Contains(t, p.stdout.String(), "33 lines: 27 events")
+	assert.Contains(t, p.stdout.String(), "Lines: 33. Events: 27;")
 	assert.Equal(t, "27", p.row(t, "with the lock")[1])
 	assert.NotContains(t, p.stdout.String(), "│ without")
 	assert.Equal(t, "123", p.row(t, "203.0.113.7")[1])
@@ -178,7 +178,7 @@ func TestGarbageNeverStopsIt(t *testing.T) {
 			p := newProgram(t, log)
 			svg := filepath.Join(t.TempDir(), "plot.svg")
 			require.Equal(t, exitOK, p.main(t.Context(), []string{"-log", "-", "-svg", svg}), &p.stderr)
-			assert.Contains(t, p.stdout.String(), " 0 events,")
+			assert.Contains(t, p.stdout.String(), " Events: 0;")
 			assert.Contains(t, p.stdout.String(), verified)
 
 			p = newProgram(t, log+"\n"+everyForm+log)
@@ -215,7 +215,7 @@ func TestInterruptLeavesNothingHalfWritten(t *testing.T) {
 			require.Equal(t, exitInterrupted, status, &p.stderr)
 
 			assert.Contains(t, p.stdout.String(), verified)
-			assert.Regexp(t, `^threatscore: interrupted after \d+ of 600\d events of the run (without|with the lock); each of them is in the database whole\n$`, p.stderr.String())
+			assert.Regexp(t, `^threatscore: interrupted after \d+ of 600\d events of the run (without|with) the lock; each of them is in the database whole\n$`, p.stderr.String())
 		})
 	}
 }
@@ -225,7 +225,7 @@ func TestInterruptBetweenTheRunsIsOne(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	p.wrap(func(s store.Store) store.Store { return onClose{s, cancel} })
 	require.Equal(t, exitInterrupted, p.main(ctx, []string{"-log", "-"}))
-	assert.Contains(t, p.stderr.String(), "interrupted after 9 of 9 events of the run without")
+	assert.Contains(t, p.stderr.String(), "interrupted after 9 of 9 events of the run without the lock")
 
 	p = newProgram(t, everyForm)
 	require.Equal(t, exitInterrupted, p.main(ctx, []string{"-log", "-"}))
@@ -243,8 +243,8 @@ func (s onClose) Close() error {
 	return s.Store.Close()
 }
 
-// badStore is a database with an error of the kind that a lock must not hide: told by
-// spoils, it does not keep a change that it has confirmed, or blocks an address again.
+// badStore is a database that treats one address wrong: it loses a change of 3 points that it has
+// confirmed, or says of every change that it blocked the address.
 type badStore struct {
 	store.Store
 	victim netip.Addr
@@ -266,16 +266,16 @@ func (s badStore) Raise(ctx context.Context, addr netip.Addr, points, threshold 
 func TestWrongScoresAndBlocksAreNamed(t *testing.T) {
 	victim := netip.MustParseAddr("2001:db8::7")
 	for name, bad := range map[string]badStore{
-		"2001:db8::7: score 15, blocked 1 times (the record says true); sequentially score 18, blocked 1 times": {loses: true},
-		"2001:db8::7: score 18, blocked 3 times (the record says true); sequentially score 18, blocked 1 times": {blocks: true},
+		"2001:db8::7: score 15, record blocked: true, times blocked: 1; sequentially 18, true, 1": {loses: true},
+		"2001:db8::7: score 18, record blocked: true, times blocked: 3; sequentially 18, true, 1": {blocks: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newProgram(t, everyForm)
 			p.wrap(func(s store.Store) store.Store { bad.Store, bad.victim = s, victim; return bad })
 			require.Equal(t, exitFailed, p.main(t.Context(), []string{"-log", "-", "-threshold", "10"}))
 
-			assert.Contains(t, p.stderr.String(), "without, 1 addresses differ from a sequential pass:\n"+name)
-			assert.Contains(t, p.stderr.String(), "with the lock, 1 addresses differ from a sequential pass:\n"+name)
+			assert.Contains(t, p.stderr.String(), "without the lock, these addresses differ from a sequential pass:\n"+name)
+			assert.Contains(t, p.stderr.String(), "with the lock, these addresses differ from a sequential pass:\n"+name)
 			assert.NotContains(t, p.stderr.String(), "203.0.113.7")
 			assert.NotContains(t, p.stdout.String(), verified)
 		})
@@ -291,7 +291,7 @@ func TestAddressNobodyAttackedFromIsNamed(t *testing.T) {
 		return s
 	})
 	require.Equal(t, exitFailed, p.main(t.Context(), []string{"-log", "-"}))
-	assert.Contains(t, p.stderr.String(), "192.0.2.99: score 1, blocked 0 times (the record says false); sequentially score 0")
+	assert.Contains(t, p.stderr.String(), "192.0.2.99: score 1, record blocked: false, times blocked: 0; sequentially 0, false, 0")
 }
 
 func TestFailuresEndWithStatusOne(t *testing.T) {

@@ -87,7 +87,7 @@ func mode(locked bool) string {
 	if locked {
 		return "with the lock"
 	}
-	return "without"
+	return "without the lock"
 }
 
 // scorer raises scores in a database.

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/examples/internal/report"
 	"github.com/seed-46f81e6d/keylock/examples/threatscore/sshlog"
 	"github.com/seed-46f81e6d/keylock/examples/threatscore/store"
 )
@@ -99,6 +100,7 @@ func TestWithTheLockNothingConflictsAndOnlyOneAddressWaits(t *testing.T) {
 		assert.Equal(t, 20*time.Millisecond, time.Since(begun), "the hot address takes one transaction after the other")
 		assert.Equal(t, len(events), handled(outcomes).committed())
 		assert.Zero(t, handled(outcomes).conflicts())
+		assert.Equal(t, 20*time.Millisecond, report.Summarize(handled(outcomes).latencies()).Max, "a latency includes the wait for the lock")
 		for _, cold := range outcomes[20:] {
 			assert.Equal(t, time.Millisecond, cold.latency, "an address of its own never waits")
 		}

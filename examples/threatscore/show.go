@@ -36,7 +36,7 @@ func (t threatscore) show(events []sshlog.Event, results []result, opts options)
 
 // showLog prints what kinds of lines a log has.
 func showLog(w io.Writer, log sshlog.Log) {
-	fmt.Fprintf(w, "%d lines: %d events, %d events whose source is not an address, %d too long to read, %d others\n",
+	fmt.Fprintf(w, "Lines: %d. Events: %d; events whose source is not an address: %d; lines too long to read: %d; others: %d.\n",
 		log.Lines, len(log.Events), log.Unnamed, log.Overlong, log.Others())
 }
 
@@ -56,7 +56,7 @@ func showRuns(w io.Writer, results []result) error {
 			report.Short(latency.Max).String(),
 		})
 	}
-	return report.Table(w, []string{"lock", "events", "transactions", "conflicts retried", "wall", "p50", "p99", "max"}, rows)
+	return report.Table(w, []string{"run", "events", "transactions", "conflicts retried", "wall", "p50", "p99", "max"}, rows)
 }
 
 // showBlocked prints the blocked addresses with the highest scores.
@@ -67,7 +67,7 @@ func showBlocked(w io.Writer, events []sshlog.Event, r result) error {
 	slices.SortFunc(blocked, func(a, b source) int {
 		return cmp.Or(cmp.Compare(b.score, a.score), a.addr.Compare(b.addr))
 	})
-	fmt.Fprintf(w, "%d addresses are blocked. Those with the highest scores:\n", len(blocked))
+	fmt.Fprintf(w, "Blocked addresses: %d. The highest scores:\n", len(blocked))
 
 	var rows [][]string
 	for _, s := range blocked[:min(topBlocked, len(blocked))] {

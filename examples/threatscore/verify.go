@@ -72,12 +72,12 @@ func verify(events []sshlog.Event, r result, threshold int64) error {
 			wantBlocks = 1
 		}
 		if got := r.records[addr]; got != want || blocks[addr] != wantBlocks {
-			wrong = append(wrong, fmt.Sprintf("\n%v: score %d, blocked %d times (the record says %t); sequentially score %d, blocked %d times",
-				addr, got.Score, blocks[addr], got.Blocked, want.Score, wantBlocks))
+			wrong = append(wrong, fmt.Sprintf("\n%v: score %d, record blocked: %t, times blocked: %d; sequentially %d, %t, %d",
+				addr, got.Score, got.Blocked, blocks[addr], want.Score, want.Blocked, wantBlocks))
 		}
 	}
 	if len(wrong) > 0 {
-		return fmt.Errorf("%s, %d addresses differ from a sequential pass:%s", mode(r.locked), len(wrong), strings.Join(wrong, ""))
+		return fmt.Errorf("%s, these addresses differ from a sequential pass:%s", mode(r.locked), strings.Join(wrong, ""))
 	}
 	return nil
 }
