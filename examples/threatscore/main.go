@@ -36,6 +36,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/seed-46f81e6d/keylock/examples/threatscore/sshlog"
 	"github.com/seed-46f81e6d/keylock/examples/threatscore/store"
 )
 
@@ -117,4 +118,21 @@ func (t threatscore) run(ctx context.Context, opts options) error {
 	}
 	fmt.Fprintln(t.stdout, "Every score equals that of a sequential pass, and every address over the threshold was blocked once.")
 	return interruption(log.Events, results, opts)
+}
+
+// errInterrupted says that the program was told to stop, and that all it did until then is right.
+var errInterrupted = errors.New("interrupted")
+
+// interruption returns errInterrupted, with how far the last run got, unless every run that was
+// asked for handled every event.
+func interruption(events []sshlog.Event, results []result, opts options) error {
+	if len(results) == 0 {
+		return fmt.Errorf("%w before the first event", errInterrupted)
+	}
+	last := results[len(results)-1]
+	if len(results) == len(opts.modes) && last.committed() == len(events) {
+		return nil
+	}
+	return fmt.Errorf("%w after %d of %d events of the run %s; each of them is in the database whole",
+		errInterrupted, last.committed(), len(events), mode(last.locked))
 }

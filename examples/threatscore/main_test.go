@@ -1,25 +1,37 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/seed-46f81e6d/keylock/examples/threatscore/sshlog"
 	"github.com/seed-46f81e6d/keylock/examples/threatscore/store"
 )
+
+func TestMain(m *testing.M) {
+	if os.Getenv(hangs) != "" {
+		os.Exit(hangingProgram().main(context.Background(), []string{"-events", "1"}))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // program is threatscore for a test, with what it printed.
 type program struct {
@@ -217,6 +229,45 @@ func TestInterruptLeavesNothingHalfWritten(t *testing.T) {
 			assert.Contains(t, p.stdout.String(), verified)
 			assert.Regexp(t, `^threatscore: interrupted after \d+ of 600\d events of the run (without|with) the lock; each of them is in the database whole\n$`, p.stderr.String())
 		})
+	}
+}
+
+// hangs, set in the environment, makes the test binary a threatscore whose database never answers.
+const hangs = "THREATSCORE_TEST_HANGS"
+
+func hangingProgram() threatscore {
+	return threatscore{stdout: os.Stdout, stderr: os.Stderr, open: func(dir string) (store.Store, error) {
+		s, err := store.OpenBadger(dir)
+		return onRaise{s, func() { fmt.Println("hanging"); select {} }}, err
+	}}
+}
+
+func TestSecondInterruptKills(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	hanging := exec.CommandContext(ctx, os.Args[0])
+	hanging.Env = append(os.Environ(), hangs+"=1", "TMPDIR="+t.TempDir())
+	stdout, err := hanging.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, hanging.Start())
+	lines := bufio.NewScanner(stdout)
+	for lines.Scan() && lines.Text() != "hanging" {
+	}
+
+	// The first one is taken by the program; how soon after it the next one kills, nobody promises.
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	ended := make(chan error, 1)
+	require.NoError(t, hanging.Process.Signal(os.Interrupt))
+	go func() { ended <- hanging.Wait() }()
+	for {
+		select {
+		case <-again.C:
+			_ = hanging.Process.Signal(os.Interrupt) // it may be gone
+		case err = <-ended:
+			assert.EqualError(t, err, "signal: interrupt")
+			return
+		}
 	}
 }
 

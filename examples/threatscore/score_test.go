@@ -11,15 +11,12 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/examples/internal/report"
 	"github.com/seed-46f81e6d/keylock/examples/threatscore/sshlog"
 	"github.com/seed-46f81e6d/keylock/examples/threatscore/store"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // slowStore is an optimistic database in memory whose transactions take a millisecond. In a
 // synctest bubble that is fake time, and exactly so long.

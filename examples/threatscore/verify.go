@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -10,23 +9,6 @@ import (
 	"github.com/seed-46f81e6d/keylock/examples/threatscore/sshlog"
 	"github.com/seed-46f81e6d/keylock/examples/threatscore/store"
 )
-
-// errInterrupted says that the program was told to stop, and that all it did until then is right.
-var errInterrupted = errors.New("interrupted")
-
-// interruption returns errInterrupted, with how far the last run got, unless every run that was
-// asked for handled every event.
-func interruption(events []sshlog.Event, results []result, opts options) error {
-	if len(results) == 0 {
-		return fmt.Errorf("%w before the first event", errInterrupted)
-	}
-	last := results[len(results)-1]
-	if len(results) == len(opts.modes) && last.committed() == len(events) {
-		return nil
-	}
-	return fmt.Errorf("%w after %d of %d events of the run %s; each of them is in the database whole",
-		errInterrupted, last.committed(), len(events), mode(last.locked))
-}
 
 // source is what a sequential pass finds out about an address.
 type source struct {

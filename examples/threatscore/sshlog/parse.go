@@ -17,14 +17,17 @@ const (
 	isUnnamed         // an event, but its source is not given as an address
 )
 
-// forms are the messages that tell events, with groups named addr for the source and, where the
+// form is how a message tells an event of a kind.
+type form struct {
+	kind    Kind
+	message *regexp.Regexp
+}
+
+// forms are all messages that tell events, with groups named addr for the source and, where the
 // message counts, n. User names and host names are chosen by the attacker, so every form is bound
 // to the start of the message and takes the address from where sshd itself writes it: the last
 // " from " of a line that ends with it, the first " rhost=", the last bracket.
-var forms = []struct {
-	kind    Kind
-	message *regexp.Regexp
-}{
+var forms = []form{
 	{FailedPassword, regexp.MustCompile(`^Failed password for .* from (?P<addr>\S+)`)},
 	{InvalidUser, regexp.MustCompile(`^Invalid user .* from (?P<addr>\S+)`)},
 	{AuthFailure, regexp.MustCompile(`^pam_\w+\(\S+\): authentication failure;.*? rhost=(?P<addr>\S*)`)},
@@ -49,25 +52,28 @@ func parse(line string) (Event, verdict) {
 		}
 		message = fold[2]
 	}
-	for _, form := range forms {
-		groups := form.message.FindStringSubmatch(message)
-		if groups == nil {
-			continue
+	for _, f := range forms {
+		if groups := f.message.FindStringSubmatch(message); groups != nil {
+			return f.event(groups, times)
 		}
-		if i := form.message.SubexpIndex("n"); i >= 0 {
-			n, ok := count(groups[i])
-			if !ok {
-				return Event{}, isOther
-			}
-			times *= n
-		}
-		addr, err := netip.ParseAddr(groups[form.message.SubexpIndex("addr")])
-		if err != nil {
-			return Event{}, isUnnamed
-		}
-		return Event{Addr: addr.Unmap().WithZone(""), Kind: form.kind, Count: times}, isEvent
 	}
 	return Event{}, isOther
+}
+
+// event returns what the groups of a message of the form f tell, if the line says it so many times.
+func (f form) event(groups []string, times int64) (Event, verdict) {
+	if i := f.message.SubexpIndex("n"); i >= 0 {
+		n, ok := count(groups[i])
+		if !ok {
+			return Event{}, isOther
+		}
+		times *= n
+	}
+	addr, err := netip.ParseAddr(groups[f.message.SubexpIndex("addr")])
+	if err != nil {
+		return Event{}, isUnnamed
+	}
+	return Event{Addr: addr.Unmap().WithZone(""), Kind: f.kind, Count: times}, isEvent
 }
 
 // sshdMessage returns the text after "TIME HOST sshd[PID]: ". TIME is classic ("Jan  2 15:04:05")
