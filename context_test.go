@@ -1,0 +1,260 @@
+package keylock_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock"
+)
+
+// An ownContext is a context type that the context package does not know.
+type ownContext struct {
+	done  chan struct{}
+	err   atomic.Pointer[error]
+	asked atomic.Int64 // calls of its methods
+}
+
+var errOwn = errors.New("own context ended")
+
+func (c *ownContext) end(err error) {
+	c.err.Store(&err)
+	close(c.done)
+}
+
+func (c *ownContext) Done() <-chan struct{} {
+	c.asked.Add(1)
+	return c.done
+}
+
+func (c *ownContext) Err() error {
+	c.asked.Add(1)
+	if err := c.err.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+func (c *ownContext) Value(any) any {
+	c.asked.Add(1)
+	return nil
+}
+
+func (c *ownContext) Deadline() (time.Time, bool) {
+	c.asked.Add(1)
+	return time.Time{}, false
+}
+
+// With a context of the standard library, or one that embeds it, nothing is granted once
+// its cancel function has returned, not even to who asked before.
+func TestNothingIsGrantedAfterStartsContextEnded(t *testing.T) {
+	type key struct{}
+	type embedding struct{ context.Context }
+	contexts := map[string]func(parent context.Context) (context.Context, func()){
+		"WithCancel": func(parent context.Context) (context.Context, func()) {
+			return context.WithCancel(parent)
+		},
+		"WithCancelCause": func(parent context.Context) (context.Context, func()) {
+			ctx, cancel := context.WithCancelCause(parent)
+			return ctx, func() { cancel(errOwn) }
+		},
+		"WithTimeout": func(parent context.Context) (context.Context, func()) {
+			return context.WithTimeout(parent, time.Hour)
+		},
+		"WithValue": func(parent context.Context) (context.Context, func()) {
+			ctx, cancel := context.WithCancel(parent)
+			return context.WithValue(ctx, key{}, 1), cancel
+		},
+		"embedded": func(parent context.Context) (context.Context, func()) {
+			ctx, cancel := context.WithCancel(parent)
+			return embedding{ctx}, cancel
+		},
+	}
+	for name, newContext := range contexts {
+		t.Run(name, func(t *testing.T) {
+			for range 200 {
+				synctest.Test(t, func(t *testing.T) {
+					ctx, cancel := newContext(t.Context())
+					m := keylock.Start[string](ctx)
+					holder := hold(t, m, "k")
+					waiter := startAcquire(t.Context(), m, "k")
+					cancel()
+					holder.Release()
+					_, ok := m.TryAcquire("free")
+					require.False(t, ok)
+					_, err := m.Reserve("free").Wait(t.Context())
+					require.ErrorIs(t, err, keylock.ErrClosed)
+					waiter.requireErr(t, keylock.ErrClosed)
+				})
+			}
+		})
+	}
+}
+
+func TestOwnContextTypeEndsTheManager(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := &ownContext{done: make(chan struct{})}
+		m := keylock.Start[string](ctx)
+		hold(t, m, "k")
+		waiter := startAcquire(t.Context(), m, "k")
+		ctx.end(errOwn)
+		waiter.requireErr(t, keylock.ErrClosed)
+		<-m.Done()
+	})
+}
+
+func TestOwnContextTypeIsNotWatchedAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := &ownContext{done: make(chan struct{})} // never ends
+		m := keylock.Start[string](ctx)
+		require.NoError(t, m.Close()) // the bubble ends only when nobody is left
+	})
+}
+
+func TestStartWithADoneContextGrantsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := keylock.Start[string](cancelled())
+		_, ok := m.TryAcquire("k")
+		assert.False(t, ok)
+		_, err := m.Acquire(t.Context(), "k")
+		assert.ErrorIs(t, err, keylock.ErrClosed)
+		<-m.Done()
+	})
+}
+
+func TestStartsContextEndsAShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		m := keylock.Start[string](ctx)
+		hold(t, m, "k")
+		shutdown := startErr(func() error { return m.Shutdown(t.Context()) })
+		shutdown.requireWaits(t)
+		time.Sleep(time.Minute)
+		shutdown.requireErr(t, keylock.ErrClosed)
+	})
+}
+
+// The context of an acquisition bounds the wait, not the lock.
+func TestLockOutlivesTheContextOfItsAcquisition(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		l, err := m.Acquire(ctx, "k")
+		require.NoError(t, err)
+		time.Sleep(1000 * time.Hour)
+		requireBusy(t, m, "k")
+		l.Release()
+		requireFree(t, m, "k")
+	})
+}
+
+// A context that is done wins over everything else that a call could return.
+func TestDoneContextWins(t *testing.T) {
+	calls := map[string]func(ctx context.Context, m manager) error{
+		"Acquire": func(ctx context.Context, m manager) error {
+			_, err := m.Acquire(ctx, "k")
+			return err
+		},
+		"Wait": func(ctx context.Context, m manager) error {
+			_, err := m.Reserve("k").Wait(ctx)
+			return err
+		},
+		"Wait of the zero Reservation": func(ctx context.Context, _ manager) error {
+			_, err := reservation{}.Wait(ctx)
+			return err
+		},
+		"Wait of a cancelled Reservation": func(ctx context.Context, m manager) error {
+			r := m.Reserve("k")
+			r.Cancel()
+			_, err := r.Wait(ctx)
+			return err
+		},
+		"Do": func(ctx context.Context, m manager) error {
+			return m.Do(ctx, "k", func(context.Context) error { return errOwn })
+		},
+		"Stats": func(ctx context.Context, m manager) error {
+			_, err := m.Stats(ctx)
+			return err
+		},
+		"Contains": func(ctx context.Context, m manager) error {
+			_, err := m.Contains(ctx, "k")
+			return err
+		},
+		"Snapshot": func(ctx context.Context, m manager) error {
+			_, err := m.Snapshot(ctx)
+			return err
+		},
+		"WaitIdle": func(ctx context.Context, m manager) error { return m.WaitIdle(ctx) },
+		"Shutdown": func(ctx context.Context, m manager) error { return m.Shutdown(ctx) },
+	}
+	for name, call := range calls {
+		t.Run(name, func(t *testing.T) {
+			for range 50 { // a select among ready cases would be right half of the time
+				bubble(t, func(t *testing.T, m manager) { // over a free key, and an idle manager
+					require.Equal(t, context.Canceled, call(cancelled(), m))
+				})
+				bubble(t, func(t *testing.T, m manager) { // over a full queue
+					m.Reserve("k")
+					m.Reserve("k")
+					require.Equal(t, context.Canceled, call(cancelled(), m))
+				}, keylock.WithMaxWaiters(1))
+				bubble(t, func(t *testing.T, m manager) { // over ErrClosed
+					m.Close()
+					require.Equal(t, context.Canceled, call(cancelled(), m))
+				})
+			}
+		})
+	}
+}
+
+// A context that ends together with the manager wins as well.
+func TestContextThatEndsWithTheManagerWins(t *testing.T) {
+	for range 200 {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			m := keylock.Start[string](ctx)
+			hold(t, m, "k")
+			waiter := startAcquire(ctx, m, "k")
+			idle := startErr(func() error { return m.WaitIdle(ctx) })
+			shutdown := startErr(func() error { return m.Shutdown(ctx) })
+			cancel()
+			waiter.requireErr(t, context.Canceled)
+			idle.requireErr(t, context.Canceled)
+			shutdown.requireErr(t, context.Canceled)
+		})
+	}
+}
+
+func TestNilContextPanicsInItsCaller(t *testing.T) {
+	var none context.Context
+	bubble(t, func(t *testing.T, m manager) {
+		r := m.Reserve("reserved")
+		for name, call := range map[string]func(){
+			"Start":    func() { keylock.Start[string](none) },
+			"Acquire":  func() { m.Acquire(none, "k") },
+			"Wait":     func() { r.Wait(none) },
+			"zero":     func() { reservation{}.Wait(none) },
+			"Do":       func() { m.Do(none, "k", func(context.Context) error { return nil }) },
+			"Stats":    func() { m.Stats(none) },
+			"Contains": func() { m.Contains(none, "k") },
+			"Snapshot": func() { m.Snapshot(none) },
+			"WaitIdle": func() { m.WaitIdle(none) },
+			"Shutdown": func() { m.Shutdown(none) },
+		} {
+			assert.Panics(t, call, name)
+		}
+		// Nothing has changed, and the reservation is still good.
+		assert.Equal(t, keylock.Stats{Keys: 1, Held: 1, Acquired: 1}, statsOf(t, m))
+		l, err := r.Wait(t.Context())
+		require.NoError(t, err)
+		l.Release()
+		requireFree(t, m, "k")
+	})
+}

@@ -1,0 +1,681 @@
+package keylock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock"
+)
+
+// This file has the tests of the numbered guarantees in the package documentation, in
+// their order. TestGuarantee07MemoryOfABurstGoesBack is in memory_test.go.
+
+func TestGuarantee01Exclusion(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		keys := []string{"a", "b", "c"}
+		inside := make([]int, len(keys))
+		var all sync.WaitGroup
+		for g := range 150 {
+			all.Go(func() {
+				for round := range 10 {
+					k := (g + round) % len(keys)
+					l, err := m.Acquire(t.Context(), keys[k])
+					if !assert.NoError(t, err) {
+						return
+					}
+					inside[k]++
+					time.Sleep(time.Millisecond) // time for somebody else to get in
+					assert.Equal(t, 1, inside[k], "holders of %q", keys[k])
+					inside[k]--
+					l.Release()
+				}
+			})
+		}
+		all.Wait()
+		assert.Equal(t, uint64(1500), statsOf(t, m).Acquired)
+	})
+}
+
+func TestGuarantee02Order(t *testing.T) {
+	run(t, "of acquisitions", func(t *testing.T, m manager) {
+		l := hold(t, m, "k")
+		var line []*call
+		for range 20 {
+			line = append(line, startAcquire(t.Context(), m, "k"))
+		}
+		for i, c := range line {
+			l.Release()
+			l = c.requireLock(t)
+			assert.Equal(t, uint64(i+2), l.Seq())
+			for _, later := range line[i+1:] {
+				later.requireWaits(t)
+			}
+		}
+	})
+	run(t, "of reservations in a loop", func(t *testing.T, m manager) {
+		var line []reservation
+		for range 50 {
+			line = append(line, m.Reserve("k"))
+		}
+		var order []int
+		for i, r := range slices.Backward(line) { // goroutines start in any order
+			go func() {
+				l, err := r.Wait(t.Context())
+				if assert.NoError(t, err) {
+					order = append(order, i)
+					l.Release()
+				}
+			}()
+			synctest.Wait()
+		}
+		assert.Len(t, order, 50)
+		assert.IsIncreasing(t, order)
+	})
+	run(t, "of one goroutine's different calls", func(t *testing.T, m manager) {
+		r := m.Reserve("k")
+		requireBusy(t, m, "k")
+		second := startAcquire(t.Context(), m, "k")
+		second.requireWaits(t)
+		first, err := r.Wait(t.Context())
+		require.NoError(t, err)
+		first.Release()
+		assert.Greater(t, second.requireLock(t).Seq(), first.Seq())
+	})
+	run(t, "is not broken by a try", func(t *testing.T, m manager) {
+		l := hold(t, m, "k")
+		waiter := startAcquire(t.Context(), m, "k")
+		l.Release()
+		requireBusy(t, m, "k") // the waiter may not even have woken up yet
+		waiter.requireLock(t)
+	})
+	run(t, "is not broken by a release and an acquisition at once", func(t *testing.T, m manager) {
+		l := hold(t, m, "k")
+		first := startAcquire(t.Context(), m, "k")
+		again := start(func() (lock, error) {
+			l.Release()
+			return m.Acquire(t.Context(), "k")
+		})
+		again.requireWaits(t)
+		first.requireLock(t).Release()
+		again.requireLock(t)
+	})
+}
+
+func TestGuarantee03Independence(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		hold(t, m, "held")
+		for range 100 {
+			startAcquire(t.Context(), m, "held").requireWaits(t)
+		}
+		for i := range 1000 {
+			startAcquire(t.Context(), m, fmt.Sprint(i)).requireLock(t)
+		}
+	})
+}
+
+func TestGuarantee04Cancellation(t *testing.T) {
+	run(t, "ends the wait at once and changes nobody else's order", func(t *testing.T, m manager) {
+		l := hold(t, m, "k")
+		first := startAcquire(t.Context(), m, "k")
+		begun := time.Now()
+		short, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		second := startAcquire(short, m, "k")
+		third := startAcquire(t.Context(), m, "k")
+
+		<-short.Done()
+		second.requireErr(t, context.DeadlineExceeded)
+		assert.Equal(t, time.Minute, time.Since(begun))
+		assert.Equal(t, keylock.Stats{Keys: 1, Held: 1, Waiting: 2, Acquired: 1, Cancelled: 1}, statsOf(t, m))
+
+		l.Release()
+		l = first.requireLock(t)
+		third.requireWaits(t)
+		l.Release()
+		third.requireLock(t)
+	})
+	run(t, "of a context that is done never acquires a free key", func(t *testing.T, m manager) {
+		for range 100 {
+			l, err := m.Acquire(cancelled(), "k")
+			require.Equal(t, context.Canceled, err)
+			require.Zero(t, l)
+		}
+		assert.Zero(t, statsOf(t, m))
+	})
+	run(t, "works with a context type of the user's own", func(t *testing.T, m manager) {
+		hold(t, m, "k")
+		ctx := &ownContext{done: make(chan struct{})}
+		waiter := startAcquire(ctx, m, "k")
+		waiter.requireWaits(t)
+		ctx.end(errOwn)
+		waiter.requireErr(t, errOwn)
+	})
+}
+
+// A waiter in the middle of a line a hundred times as long leaves it about as fast. A
+// walk along the line would take a hundred times as long; memory that is no longer in
+// the cache takes a few times as long.
+func TestGuarantee04CancellationCostDoesNotGrowWithTheLine(t *testing.T) {
+	const leaving = 500
+	cost := func(length int) time.Duration {
+		m := keylock.Start[string](t.Context())
+		defer m.Close()
+		hold(t, m, "k")
+		line := make([]reservation, length)
+		for i := range line {
+			line[i] = m.Reserve("k")
+		}
+		statsOf(t, m) // the owner has served them all
+		best := time.Duration(math.MaxInt64)
+		for range 5 {
+			middle := len(line)/2 - leaving/2
+			begun := time.Now()
+			for _, r := range line[middle : middle+leaving] {
+				r.Cancel()
+			}
+			statsOf(t, m)
+			best = min(best, time.Since(begun))
+			line = slices.Delete(line, middle, middle+leaving)
+		}
+		return best
+	}
+	short, long := cost(3_000), cost(300_000)
+	assert.Less(t, long, 20*short)
+}
+
+func TestGuarantee05GrantOrCancelNeverBothNeverNeither(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		granted, gaveUp := 0, 0
+		for round := range 2000 {
+			l := hold(t, m, "k")
+			ctx, cancel := context.WithCancel(t.Context())
+			racer := startAcquire(ctx, m, "k")
+			next := startAcquire(t.Context(), m, "k")
+
+			// The grant and the cancellation cross, in both orders.
+			if round%2 == 0 {
+				l.Release()
+				cancel()
+			} else {
+				cancel()
+				l.Release()
+			}
+			require.True(t, racer.over())
+			if racer.err == nil {
+				granted++
+				next.requireWaits(t)
+				racer.lock.Release()
+			} else {
+				gaveUp++
+				racer.requireErr(t, context.Canceled)
+			}
+			next.requireLock(t).Release()
+			requireFree(t, m, "k")
+		}
+		s := statsOf(t, m)
+		assert.Equal(t, s.Acquired, s.Released)
+		assert.NotZero(t, gaveUp)
+		t.Logf("granted %d, cancelled %d", granted, gaveUp)
+	})
+}
+
+func TestGuarantee06ReleaseIsExact(t *testing.T) {
+	run(t, "a second one, from anywhere, frees nobody", func(t *testing.T, m manager) {
+		first := hold(t, m, "k")
+		second := startAcquire(t.Context(), m, "k")
+		third := startAcquire(t.Context(), m, "k")
+		first.Release()
+		second.requireLock(t)
+
+		first.Release()
+		duplicate := first
+		duplicate.Release()
+		go first.Release()
+		third.requireWaits(t)
+		assert.Equal(t, uint64(1), statsOf(t, m).Released)
+	})
+	run(t, "a late one frees no later grant, of this key or another", func(t *testing.T, m manager) {
+		old := hold(t, m, "k")
+		old.Release()
+		var held []lock
+		for i := range 100 { // whatever the table used for the old grant, it uses again
+			held = append(held, hold(t, m, fmt.Sprint(i)))
+		}
+		held = append(held, hold(t, m, "k"))
+		for range 10 {
+			old.Release()
+		}
+		assert.Equal(t, len(held), statsOf(t, m).Held)
+		for _, l := range held {
+			requireBusy(t, m, l.Key())
+		}
+	})
+	run(t, "another goroutine may release", func(t *testing.T, m manager) {
+		l := hold(t, m, "k")
+		go l.Release()
+		synctest.Wait()
+		requireFree(t, m, "k")
+	})
+	run(t, "after Close it does nothing", func(t *testing.T, m manager) {
+		l := hold(t, m, "k")
+		require.NoError(t, m.Close())
+		for range 1000 { // more than fit into any mailbox
+			l.Release()
+		}
+	})
+	run(t, "it never waits for a critical section", func(t *testing.T, m manager) {
+		l := hold(t, m, "k")
+		next := start(func() (lock, error) {
+			l, err := m.Acquire(t.Context(), "k")
+			time.Sleep(time.Hour)
+			return l, err
+		})
+		begun := time.Now()
+		l.Release()
+		assert.Zero(t, time.Since(begun))
+		time.Sleep(time.Hour)
+		next.requireLock(t)
+	})
+}
+
+func TestGuarantee07EvictionIsImmediate(t *testing.T) {
+	requireEmpty := func(t *testing.T, m manager) {
+		t.Helper()
+		assert.Zero(t, statsOf(t, m).Keys)
+		keys, err := m.Snapshot(t.Context())
+		require.NoError(t, err)
+		assert.Empty(t, keys)
+		found, err := m.Contains(t.Context(), "k")
+		require.NoError(t, err)
+		assert.False(t, found)
+	}
+	run(t, "before anything", requireEmpty)
+	run(t, "after a release", func(t *testing.T, m manager) {
+		hold(t, m, "k").Release()
+		requireEmpty(t, m)
+	})
+	run(t, "after a cancelled reservation", func(t *testing.T, m manager) {
+		m.Reserve("k").Cancel()
+		requireEmpty(t, m)
+	})
+	run(t, "after a wait that its context ended", func(t *testing.T, m manager) {
+		_, err := m.Reserve("k").Wait(cancelled())
+		require.ErrorIs(t, err, context.Canceled)
+		requireEmpty(t, m)
+	})
+	run(t, "when the holder goes before the last waiter is cancelled", func(t *testing.T, m manager) {
+		l := hold(t, m, "k")
+		ctx, cancel := context.WithCancel(t.Context())
+		waiter := startAcquire(ctx, m, "k")
+		cancel()
+		l.Release()
+		if waiter.over() {
+			waiter.lock.Release() // in case it was faster
+		}
+		requireEmpty(t, m)
+	})
+	run(t, "but not while somebody waits", func(t *testing.T, m manager) {
+		first, second := m.Reserve("k"), m.Reserve("k")
+		first.Cancel()
+		found, err := m.Contains(t.Context(), "k")
+		require.NoError(t, err)
+		assert.True(t, found)
+		second.Cancel()
+		requireEmpty(t, m)
+	})
+}
+
+func TestGuarantee08Idle(t *testing.T) {
+	run(t, "at once when nothing is active", func(t *testing.T, m manager) {
+		require.NoError(t, m.WaitIdle(t.Context()))
+		hold(t, m, "k").Release()
+		require.NoError(t, m.WaitIdle(t.Context()))
+	})
+	run(t, "any number of callers, at the first moment", func(t *testing.T, m manager) {
+		a := hold(t, m, "a")
+		var idle []*call
+		for range 10 {
+			idle = append(idle, startErr(func() error { return m.WaitIdle(t.Context()) }))
+		}
+		a.Release()
+		hold(t, m, "a") // busy again at once, perhaps before anybody woke up
+		for _, c := range idle {
+			c.requireNil(t)
+		}
+		startErr(func() error { return m.WaitIdle(t.Context()) }).requireWaits(t)
+	})
+	run(t, "counts keys acquired after the call", func(t *testing.T, m manager) {
+		a := hold(t, m, "a")
+		idle := startErr(func() error { return m.WaitIdle(t.Context()) })
+		b := hold(t, m, "b")
+		a.Release()
+		idle.requireWaits(t)
+		b.Release()
+		idle.requireNil(t)
+	})
+	run(t, "counts waiters", func(t *testing.T, m manager) {
+		a := hold(t, m, "a")
+		waiter := startAcquire(t.Context(), m, "a")
+		idle := startErr(func() error { return m.WaitIdle(t.Context()) })
+		a.Release()
+		idle.requireWaits(t)
+		waiter.requireLock(t).Release()
+		idle.requireNil(t)
+	})
+	run(t, "comes with a cancellation too", func(t *testing.T, m manager) {
+		granted, place := m.Reserve("a"), m.Reserve("a")
+		idle := startErr(func() error { return m.WaitIdle(t.Context()) })
+		place.Cancel()
+		idle.requireWaits(t)
+		granted.Cancel()
+		idle.requireNil(t)
+	})
+	run(t, "ends with its context", func(t *testing.T, m manager) {
+		hold(t, m, "k")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		patient := startErr(func() error { return m.WaitIdle(t.Context()) })
+		hasty := startErr(func() error { return m.WaitIdle(ctx) })
+		time.Sleep(time.Second)
+		hasty.requireErr(t, context.DeadlineExceeded)
+		patient.requireWaits(t)
+	})
+}
+
+func TestGuarantee09Shutdown(t *testing.T) {
+	ends := map[string]func(m manager, cancel func()){
+		"Close":               func(m manager, _ func()) { m.Close() },
+		"Start's context end": func(_ manager, cancel func()) { cancel() },
+	}
+	for name, end := range ends {
+		t.Run("after "+name+" nothing is granted", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				m := keylock.Start[string](ctx)
+				holder := hold(t, m, "k")
+				waiter := startAcquire(t.Context(), m, "k")
+				end(m, cancel)
+				holder.Release() // the owner may not have noticed yet
+				_, ok := m.TryAcquire("free")
+				require.False(t, ok)
+				_, err := m.Acquire(t.Context(), "free")
+				require.ErrorIs(t, err, keylock.ErrClosed)
+				waiter.requireErr(t, keylock.ErrClosed)
+				<-m.Done()
+			})
+		})
+	}
+	run(t, "Shutdown serves what is queued and refuses what is new", func(t *testing.T, m manager) {
+		l := hold(t, m, "k")
+		queued := startAcquire(t.Context(), m, "k")
+		reserved := m.Reserve("k")
+		shutdown := startErr(func() error { return m.Shutdown(t.Context()) })
+
+		for _, key := range []string{"k", "free"} {
+			_, err := m.Acquire(t.Context(), key)
+			require.ErrorIs(t, err, keylock.ErrClosed)
+			requireBusy(t, m, key)
+		}
+		l.Release()
+		shutdown.requireWaits(t)
+		queued.requireLock(t).Release()
+		shutdown.requireWaits(t)
+		last, err := reserved.Wait(t.Context())
+		require.NoError(t, err)
+		shutdown.requireWaits(t)
+		last.Release()
+		shutdown.requireNil(t)
+		<-m.Done()
+	})
+}
+
+func TestGuarantee10NoLeaks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		before := bubbleGoroutines()
+		m := keylock.Start[string](t.Context())
+		assert.Equal(t, before+1, bubbleGoroutines(), "one goroutine per manager")
+
+		hold(t, m, "k")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for range 50 {
+			startAcquire(ctx, m, "k")
+			startErr(func() error { return m.WaitIdle(ctx) })
+			m.Reserve("k")
+		}
+		startErr(func() error { return m.Shutdown(ctx) })
+		assert.Equal(t, before+1+101, bubbleGoroutines(), "a waiting call starts none")
+
+		require.NoError(t, m.Close()) // whatever is held and queued
+		<-m.Done()
+		assert.Equal(t, before, bubbleGoroutines(), "none is left")
+	})
+}
+
+func TestGuarantee11OneHistory(t *testing.T) {
+	run(t, "a goroutine sees its own earlier calls", func(t *testing.T, m manager) {
+		contains := func() bool {
+			found, err := m.Contains(t.Context(), "k")
+			require.NoError(t, err)
+			return found
+		}
+		for range 1000 {
+			granted, place := m.Reserve("k"), m.Reserve("k")
+			assert.True(t, contains())
+			s := statsOf(t, m)
+			assert.Equal(t, []int{1, 1, 1}, []int{s.Keys, s.Held, s.Waiting})
+			keys, err := m.Snapshot(t.Context())
+			require.NoError(t, err)
+			require.Len(t, keys, 1)
+			assert.Equal(t, []any{"k", 1, 1}, []any{keys[0].Key, keys[0].Held, keys[0].Waiting})
+			place.Cancel()
+			l, err := granted.Wait(t.Context())
+			require.NoError(t, err)
+			assert.True(t, contains())
+			l.Release()
+			assert.False(t, contains())
+		}
+	})
+	t.Run("each answer shows one point of it", func(t *testing.T) {
+		m := keylock.Start[string](t.Context())
+		defer m.Close()
+		stop := make(chan struct{})
+		var work sync.WaitGroup
+		for pair := range 8 {
+			outer, inner := fmt.Sprint("outer", pair), fmt.Sprint("inner", pair)
+			work.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					a, _ := m.Acquire(t.Context(), outer)
+					b, _ := m.Acquire(t.Context(), inner)
+					b.Release()
+					a.Release()
+				}
+			})
+		}
+		for range 500 {
+			keys, err := m.Snapshot(t.Context())
+			require.NoError(t, err)
+			active := make(map[string]bool)
+			for _, k := range keys {
+				active[k.Key] = true
+				assert.Equal(t, 1, k.Held)
+			}
+			for key := range active {
+				if pair, inner := strings.CutPrefix(key, "inner"); inner {
+					assert.True(t, active["outer"+pair], "%v shows two points of the history", keys)
+				}
+			}
+			s := statsOf(t, m)
+			assert.Equal(t, uint64(s.Held), s.Acquired-s.Released)
+			assert.Equal(t, s.Keys, s.Held)
+		}
+		close(stop)
+		work.Wait()
+	})
+}
+
+func TestGuarantee12OwnerNeverRunsUserCodeAndNeverWaits(t *testing.T) {
+	t.Run("a bad key fails in its own call", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := keylock.Start[any](t.Context())
+			defer m.Close()
+			l, err := m.Acquire(t.Context(), "held")
+			require.NoError(t, err)
+			waiter := start(func() (lock, error) {
+				_, err := m.Acquire(t.Context(), "held")
+				return lock{}, err
+			})
+			var all sync.WaitGroup
+			for range 100 {
+				all.Go(func() {
+					assert.Panics(t, func() { m.Acquire(t.Context(), []int{1}) })
+					_, err := m.Acquire(t.Context(), math.NaN())
+					assert.ErrorIs(t, err, keylock.ErrInvalidKey)
+				})
+			}
+			all.Wait()
+			waiter.requireWaits(t)
+			assert.Equal(t, keylock.Stats{Keys: 1, Held: 1, Waiting: 1, Acquired: 1}, statsOf(t, m))
+			l.Release()
+			waiter.requireNil(t)
+		})
+	})
+	t.Run("contexts are asked by their callers", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			ctx := &ownContext{done: make(chan struct{})}
+			m := keylock.Start[string](ctx)
+			synctest.Wait()
+			asked := ctx.asked.Load()
+			for range 100 {
+				hold(t, m, "k").Release()
+			}
+			statsOf(t, m)
+			assert.Equal(t, asked, ctx.asked.Load(), "the owner asked the user's context")
+			ctx.end(errOwn)
+			<-m.Done()
+		})
+	})
+	run(t, "nobody has to collect what he asked for", func(t *testing.T, m manager) {
+		for i := range 1000 {
+			m.Reserve(fmt.Sprint(i % 10))
+		}
+		assert.Equal(t, 990, statsOf(t, m).Waiting)
+	})
+}
+
+// Meaningful with -race only.
+func TestGuarantee13ReleaseHappensBeforeTheNextAcquisition(t *testing.T) {
+	m := keylock.Start[string](t.Context())
+	defer m.Close()
+	const each = 200
+	count := 0
+	var all sync.WaitGroup
+	for g := range 30 {
+		all.Go(func() {
+			for range each {
+				switch g % 3 {
+				case 0:
+					l, err := m.Acquire(t.Context(), "k")
+					assert.NoError(t, err)
+					count++
+					l.Release()
+				case 1:
+					l, err := m.Reserve("k").Wait(t.Context())
+					assert.NoError(t, err)
+					count++
+					l.Release()
+				case 2:
+					l, ok := m.TryAcquire("k")
+					for !ok {
+						runtime.Gosched()
+						l, ok = m.TryAcquire("k")
+					}
+					count++
+					l.Release()
+				}
+			}
+		})
+	}
+	watch(t, time.Minute, all.Wait)
+	assert.Equal(t, 30*each, count)
+}
+
+func TestGuarantee14Bubbles(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		begun := time.Now()
+		var all sync.WaitGroup
+		for range 24 {
+			all.Go(func() {
+				assert.NoError(t, m.Do(t.Context(), "k", func(context.Context) error {
+					time.Sleep(time.Hour)
+					return nil
+				}))
+			})
+		}
+		all.Wait()
+		assert.Equal(t, 24*time.Hour, time.Since(begun))
+	})
+}
+
+func TestGuarantee15Scope(t *testing.T) {
+	run(t, "fn has the key and the context, its error comes back as it is", func(t *testing.T, m manager) {
+		type scope struct{}
+		ctx := context.WithValue(t.Context(), scope{}, 15)
+		want := errors.New("fn's own")
+		err := m.Do(ctx, "k", func(inner context.Context) error {
+			assert.Equal(t, 15, inner.Value(scope{}))
+			requireBusy(t, m, "k")
+			return want
+		})
+		assert.True(t, err == want)
+		requireFree(t, m, "k")
+		assert.NoError(t, m.Do(ctx, "k", func(context.Context) error { return nil }))
+		requireFree(t, m, "k")
+	})
+	run(t, "a panic releases and goes on", func(t *testing.T, m manager) {
+		assert.PanicsWithValue(t, "fn", func() {
+			m.Do(t.Context(), "k", func(context.Context) error { panic("fn") })
+		})
+		requireFree(t, m, "k")
+	})
+	run(t, "runtime.Goexit releases", func(t *testing.T, m manager) {
+		go m.Do(t.Context(), "k", func(context.Context) error {
+			runtime.Goexit()
+			return nil
+		})
+		synctest.Wait()
+		assert.Equal(t, uint64(1), statsOf(t, m).Acquired)
+		requireFree(t, m, "k")
+	})
+	run(t, "fn is not called without the key", func(t *testing.T, m manager) {
+		never := func(context.Context) error {
+			t.Error("fn was called")
+			return nil
+		}
+		assert.ErrorIs(t, m.Do(cancelled(), "k", never), context.Canceled)
+		hold(t, m, "k")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		assert.ErrorIs(t, m.Do(ctx, "k", never), context.DeadlineExceeded)
+		m.Close()
+		assert.ErrorIs(t, m.Do(t.Context(), "k", never), keylock.ErrClosed)
+	})
+}
