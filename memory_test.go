@@ -1,0 +1,155 @@
+package keylock_test
+
+import (
+	"context"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock"
+)
+
+// After a burst the retained heap is within 1 MiB of where it began, also while a few
+// keys are held.
+func TestGuarantee07MemoryOfABurstGoesBack(t *testing.T) {
+	const mebibyte = 1 << 20
+	keys, waiters := 1_000_000, 100_000
+	if raceEnabled {
+		keys, waiters = 100_000, 20_000
+	}
+	bursts := map[string]func(m *keylock.Manager[int]){
+		"of keys": func(m *keylock.Manager[int]) {
+			locks := make([]keylock.Lock[int], keys)
+			for i := range locks {
+				locks[i], _ = m.TryAcquire(i)
+			}
+			assert.GreaterOrEqual(t, statsOf(t, m).Held, keys)
+			for _, l := range locks {
+				l.Release()
+			}
+		},
+		"of waiters for one key": func(m *keylock.Manager[int]) {
+			line := make([]keylock.Reservation[int], waiters)
+			for i := range line {
+				line[i] = m.Reserve(0)
+			}
+			assert.Equal(t, waiters-1, statsOf(t, m).Waiting)
+			for i, r := range line {
+				if i%2 == 0 {
+					r.Cancel()
+					continue
+				}
+				l, err := r.Wait(context.Background())
+				assert.NoError(t, err)
+				l.Release()
+			}
+		},
+		"of waiters who leave from the end": func(m *keylock.Manager[int]) {
+			line := make([]keylock.Reservation[int], waiters)
+			for i := range line {
+				line[i] = m.Reserve(0)
+			}
+			for i := range line {
+				line[len(line)-1-i].Cancel()
+			}
+		},
+		"of readers who come in together": func(m *keylock.Manager[int]) {
+			writer, _ := m.TryAcquire(0)
+			line := make([]keylock.Reservation[int], waiters)
+			for i := range line {
+				line[i] = m.ReserveShared(0)
+			}
+			writer.Release()
+			assert.Equal(t, waiters, statsOf(t, m).Shared)
+			for _, r := range line {
+				r.Cancel()
+			}
+		},
+		"of one lock on many keys": func(m *keylock.Manager[int]) {
+			all := make([]int, waiters)
+			for i := range all {
+				all[i] = i
+			}
+			locks, err := m.AcquireAll(context.Background(), all...)
+			assert.NoError(t, err)
+			locks.Release()
+		},
+	}
+	for name, burst := range bursts {
+		for _, held := range []int{0, 10} {
+			t.Run(name+map[bool]string{true: ", others held"}[held > 0], func(t *testing.T) {
+				m := keylock.Start[int](t.Context())
+				defer m.Close()
+				for i := range held {
+					_, ok := m.TryAcquire(-1 - i)
+					require.True(t, ok)
+				}
+				before := retainedHeap()
+				burst(m)
+				assert.Equal(t, held, statsOf(t, m).Keys)
+				after := retainedHeap()
+				assert.Less(t, after-before, int64(mebibyte), "bytes more than before")
+				assert.Equal(t, held, statsOf(t, m).Keys) // the manager is alive until here
+			})
+		}
+	}
+}
+
+// retainedHeap is what survives garbage collection, sync.Pool's two generations
+// included.
+func retainedHeap() int64 {
+	for range 3 {
+		runtime.GC()
+	}
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc)
+}
+
+// The steady state allocates nothing, neither in the caller nor in the owner.
+func TestSteadyStateAllocatesNothing(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	m := keylock.Start[string](ctx)
+	defer m.Close()
+	for name, call := range map[string]func(){
+		"Acquire": func() {
+			l, _ := m.Acquire(ctx, "k")
+			l.Release()
+		},
+		"Acquire without a cancellable context": func() {
+			l, _ := m.Acquire(context.Background(), "k")
+			l.Release()
+		},
+		"TryAcquire": func() {
+			l, _ := m.TryAcquire("k")
+			l.Release()
+		},
+		"TryAcquire that fails": func() {
+			l, _ := m.TryAcquire("k")
+			m.TryAcquire("k")
+			l.Release()
+		},
+		"Reserve and Wait": func() {
+			l, _ := m.Reserve("k").Wait(ctx)
+			l.Release()
+		},
+		"Reserve and Cancel": func() { m.Reserve("k").Cancel() },
+		"a hand-over": func() {
+			l, _ := m.Acquire(ctx, "k")
+			r := m.Reserve("k")
+			l.Release()
+			l, _ = r.Wait(ctx)
+			l.Release()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			allocations := testing.AllocsPerRun(1000, call)
+			if !raceEnabled { // where sync.Pool drops items at random
+				assert.Zero(t, allocations)
+			}
+		})
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package keylock_test
+
+const raceEnabled = false
