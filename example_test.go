@@ -1,0 +1,190 @@
+package keylock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-46f81e6d/keylock"
+)
+
+// Two deposits to one account, each a read and a write: under the lock of the account
+// none is lost, and other accounts do not wait.
+func Example() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx)
+	defer locks.Close()
+
+	balance := map[string]int{"alice": 100}
+	var deposits sync.WaitGroup
+	for range 2 {
+		deposits.Go(func() {
+			lock, err := locks.Acquire(ctx, "alice")
+			if err != nil {
+				return
+			}
+			defer lock.Release()
+			balance["alice"] += 10
+		})
+	}
+	deposits.Wait()
+	fmt.Println(balance["alice"])
+	// Output: 120
+}
+
+// Goroutines do not start in order. Reserve takes the places in the order of the loop,
+// so the events of each user are handled one after the other, in the order in which
+// they came, and those of different users at the same time.
+func ExampleManager_Reserve() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx)
+	defer locks.Close()
+
+	type event struct{ user, what string }
+	events := []event{{"ann", "signs up"}, {"bob", "signs up"}, {"ann", "pays"}, {"ann", "leaves"}, {"bob", "pays"}}
+
+	story := map[string]*string{"ann": new(string), "bob": new(string)}
+	var work sync.WaitGroup
+	for _, e := range events {
+		place := locks.Reserve(e.user)
+		work.Go(func() {
+			lock, err := place.Wait(ctx)
+			if err != nil {
+				return
+			}
+			defer lock.Release()
+			*story[e.user] += " " + e.what
+		})
+	}
+	work.Wait()
+	fmt.Println("ann" + *story["ann"])
+	fmt.Println("bob" + *story["bob"])
+	// Output:
+	// ann signs up pays leaves
+	// bob signs up pays
+}
+
+// Do releases the key also when the function panics, and returns its error.
+func ExampleManager_Do() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx)
+	defer locks.Close()
+
+	err := locks.Do(ctx, "invoice/7", func(ctx context.Context) error {
+		return errors.New("printer on fire")
+	})
+	fmt.Println(err)
+	// Output: printer on fire
+}
+
+// Of several triggers that ask for the same refresh at once, one does the work.
+func ExampleManager_TryAcquire() {
+	locks := keylock.Start[string](context.Background())
+	defer locks.Close()
+
+	refresh := func(page string) {
+		lock, ok := locks.TryAcquire(page)
+		if !ok {
+			fmt.Println("somebody refreshes", page)
+			return
+		}
+		defer lock.Release()
+		fmt.Println("refresh", page)
+	}
+
+	lock, _ := locks.TryAcquire("/news")
+	refresh("/news")
+	refresh("/about")
+	lock.Release()
+	refresh("/news")
+	// Output:
+	// somebody refreshes /news
+	// refresh /about
+	// refresh /news
+}
+
+// A service that stops refuses new work, gives the work under way some time to finish,
+// and then ends.
+func ExampleManager_Shutdown() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx)
+	stuck, _ := locks.Acquire(ctx, "order/42")
+
+	grace, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+	defer cancel()
+	if err := locks.Shutdown(grace); err != nil {
+		fmt.Println("not everybody has finished:", err)
+		locks.Close()
+	}
+
+	_, err := locks.Acquire(ctx, "order/43")
+	fmt.Println(errors.Is(err, keylock.ErrClosed))
+	stuck.Release() // harmless
+	// Output:
+	// not everybody has finished: context deadline exceeded
+	// true
+}
+
+// A consumer hands every message to a goroutine, and commits its offset when all of them
+// are through.
+func ExampleManager_WaitIdle() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx)
+	defer locks.Close()
+
+	handled := make(chan string, 3)
+	for _, key := range []string{"a", "b", "a"} {
+		place := locks.Reserve(key)
+		go func() {
+			lock, err := place.Wait(ctx)
+			if err != nil {
+				return
+			}
+			defer lock.Release()
+			handled <- key
+		}()
+	}
+	if err := locks.WaitIdle(ctx); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("commit", len(handled), "messages")
+	// Output: commit 3 messages
+}
+
+// A bound on the queue of each key turns overload into an error at once, instead of a
+// wait that nobody has the patience for.
+func ExampleWithMaxWaiters() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx, keylock.WithMaxWaiters(1))
+	defer locks.Close()
+
+	holder, waiter := locks.Reserve("report"), locks.Reserve("report")
+	defer holder.Cancel()
+	defer waiter.Cancel()
+	_, err := locks.Acquire(ctx, "report")
+	fmt.Println(errors.Is(err, keylock.ErrQueueFull), err)
+	// Output: true keylock: queue is full: key "report"
+}
+
+// Everything that waits for a lock is visible to a synctest bubble, so a test of code
+// that uses locks needs no sleeping: an hour passes at once.
+func TestExampleInABubble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		locks := keylock.Start[string](t.Context())
+		defer locks.Close()
+		locks.Reserve("order/42") // somebody holds the key, and never gives it back
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		begun := time.Now()
+		_, err := locks.Acquire(ctx, "order/42")
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) != time.Hour {
+			t.Errorf("got %v after %v", err, time.Since(begun))
+		}
+	})
+}
