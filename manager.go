@@ -377,7 +377,7 @@ func (m *Manager[K]) reserve(want table.Request[K]) Reservation[K] {
 	r.reserved = true
 	reservation := Reservation[K]{m: m, r: r, turn: r.turn.Add(1)}
 	if err != nil {
-		r.answer(table.Token[K]{}, err)
+		r.answerUnsent(err)
 	} else {
 		m.send(r, table.Token[K]{})
 	}

@@ -81,6 +81,13 @@ func (r *acquire[K]) answer(token table.Token[K], err error) {
 	r.answered <- true
 }
 
+// answerUnsent answers in place of the owner, which may still look at the ticket: an
+// abandon that came too late for the request's last turn does.
+func (r *acquire[K]) answerUnsent(err error) {
+	r.err = err
+	r.answered <- true
+}
+
 func (r *acquire[K]) serve(o *owner[K], _ table.Token[K]) {
 	if o.draining {
 		o.table.Reject()

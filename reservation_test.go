@@ -3,6 +3,7 @@ package keylock_test
 import (
 	"context"
 	"math"
+	"sync"
 	"testing"
 	"time"
 
@@ -149,6 +150,35 @@ func TestUsedReservationNeverTouchesWhoeverUsesItsMemoryNow(t *testing.T) {
 		require.NoError(t, err)
 		second.Release()
 		acquired.requireLock(t)
+	})
+}
+
+// The owner used to look at the request of a Wait that Cancel wanted to end while the
+// waiter, who had its answer already, was free to reserve with it again; with a bad key,
+// which is answered without the owner, both touched the request at once. Only -race saw
+// it.
+func TestCancelThatComesLateDoesNotTouchTheNextReservation(t *testing.T) {
+	m := keylock.Start[float64](t.Context())
+	defer m.Close()
+	watch(t, time.Minute, func() {
+		for range 2000 {
+			l, err := m.Acquire(t.Context(), 1)
+			assert.NoError(t, err)
+			r := m.Reserve(1)
+			var waiter sync.WaitGroup
+			waiter.Go(func() {
+				l, _ := r.Wait(t.Context())
+				for range 4 {
+					m.Reserve(math.NaN()).Cancel()
+				}
+				l.Release()
+			})
+			for statsOf(t, m).Waiting == 0 {
+			}
+			l.Release()
+			r.Cancel()
+			waiter.Wait()
+		}
 	})
 }
 
