@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
@@ -61,9 +62,9 @@ func keyText(key any) string {
 	text := fmt.Sprintf("%+v", key)
 	cut := len(text) > maxKeyText
 	if cut {
-		text = text[:maxKeyText]
+		text = text[:lastRuneStart(text, maxKeyText)]
 	}
-	if reflect.ValueOf(key).Kind() == reflect.String || strings.ContainsFunc(text, unicode.IsControl) {
+	if reflect.ValueOf(key).Kind() == reflect.String || strings.ContainsFunc(text, unicode.IsControl) || !utf8.ValidString(text) {
 		text = strconv.Quote(text)
 	}
 	if cut {
@@ -73,6 +74,16 @@ func keyText(key any) string {
 }
 
 const maxKeyText = 128 // bytes
+
+// lastRuneStart returns where text can be cut, at i or before, without cutting a letter.
+func lastRuneStart(text string, i int) int {
+	for n := i; n > i-utf8.UTFMax; n-- {
+		if utf8.RuneStart(text[n]) {
+			return n
+		}
+	}
+	return i // it is not UTF-8
+}
 
 func (e *keyError) Unwrap() error { return e.sentinel }
 

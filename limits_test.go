@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -138,6 +139,7 @@ func TestErrorsNameTheKey(t *testing.T) {
 		} {
 			text := fullQueue(huge).Error()
 			assert.Less(t, len(text), 600)
+			assert.True(t, utf8.ValidString(text), "cut in the middle of a letter: %q", text)
 			assert.True(t, strings.HasSuffix(text, "…"))
 		}
 	}, keylock.WithMaxWaiters(1))
