@@ -28,12 +28,14 @@ func TestGrantedReservationHoldsTheKeyBeforeItsWait(t *testing.T) {
 // A context that is done gives up even the grant, which passes on.
 func TestWaitWithADoneContextPassesTheGrantOn(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
-		granted := m.Reserve("k")
-		next := startAcquire(t.Context(), m, "k")
-		_, err := granted.Wait(cancelled())
-		require.Equal(t, context.Canceled, err)
-		next.requireLock(t).Release()
-		requireFree(t, m, "k")
+		for range 50 { // both are ready, so either may be noticed first
+			granted := m.Reserve("k")
+			next := startAcquire(t.Context(), m, "k")
+			_, err := granted.Wait(cancelled())
+			require.Equal(t, context.Canceled, err)
+			next.requireLock(t).Release()
+			requireFree(t, m, "k")
+		}
 	})
 }
 
@@ -150,6 +152,24 @@ func TestUsedReservationNeverTouchesWhoeverUsesItsMemoryNow(t *testing.T) {
 		require.NoError(t, err)
 		second.Release()
 		acquired.requireLock(t)
+	})
+}
+
+// A Cancel may be held up until the Wait that it wants to end is over, and its request
+// belongs to somebody else.
+func TestCancelThatComesLateDoesNotEndTheNextWait(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		for range 100 {
+			r := m.Reserve("k")
+			l, err := r.Wait(t.Context())
+			require.NoError(t, err)
+			next := m.Reserve("k")
+			waiter := start(func() (lock, error) { return next.Wait(t.Context()) })
+			r.CancelLate()
+			waiter.requireWaits(t)
+			l.Release()
+			waiter.requireLock(t).Release()
+		}
 	})
 }
 

@@ -118,6 +118,7 @@ func (s *storm) call(random *rand.Rand) {
 	switch random.IntN(10) {
 	case 0, 1, 2:
 		l, err := s.m.Acquire(ctx, key)
+		assert.NotErrorIs(s.t, err, keylock.ErrReservationDone)
 		s.write(random, late, l, err, key)
 	case 3:
 		r := s.m.Reserve(key)
@@ -138,6 +139,7 @@ func (s *storm) call(random *rand.Rand) {
 		s.read(random, late, l, err, key)
 	case 7:
 		l, err := s.m.AcquireShared(ctx, key)
+		assert.NotErrorIs(s.t, err, keylock.ErrReservationDone)
 		s.read(random, late, l, err, key)
 	case 8:
 		other := random.IntN(len(s.writers))
