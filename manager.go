@@ -18,7 +18,7 @@
 //
 // # Guarantees
 //
-//  1. Exclusion. At most one grant per key is live.
+//  1. Exclusion. At most one exclusive grant per key is live, and no shared one beside it.
 //  2. Order. A key is granted in the order in which requests reached the owner. Calls
 //     of one goroutine reach it in program order, so [Manager.Reserve] in a loop fixes
 //     the order of work that then runs concurrently. Nobody overtakes: not TryAcquire,
@@ -42,7 +42,8 @@
 //     refuses new requests, serves everything that is queued, waits for every holder,
 //     then stops.
 //  10. No leaks. One goroutine per manager. A waiting call starts none. After
-//     [Manager.Done] is closed none is left, whatever was held or queued.
+//     [Manager.Done] is closed none is left, whatever was held or queued. (For a context
+//     of a type that it does not know, package context watches Start's with one more.)
 //  11. One history. [Manager.Stats], [Manager.Contains] and [Manager.Snapshot] each show
 //     one point of it; a goroutine always sees its own earlier calls in them.
 //  12. The owner never runs user code and never waits for a caller. A key that cannot be

@@ -116,12 +116,12 @@ func (r *acquire[K]) serve(o *owner[K], _ table.Token[K]) {
 
 func (r *acquire[K]) refuse() { r.answer(table.Token[K]{}, ErrClosed) }
 
-// cancel ends the wait of a request that is in line.
+// cancel ends the wait of a request that is in line. It never leaves the table idle:
+// whoever waits does so because somebody holds.
 func (r *acquire[K]) cancel(o *owner[K], err error) {
 	granted := o.table.Cancel(r.ticket)
 	r.answer(table.Token[K]{}, err)
 	o.tell(granted)
-	o.left()
 }
 
 // withdraw ends the wait of its own sender. Where an answer crossed it there is nothing
