@@ -59,11 +59,7 @@ func (e *keyError) Error() string {
 // keyText shows a key for people: on one line, and cut where it is huge, so that it does
 // not flood a log.
 func keyText(key any) string {
-	text := fmt.Sprintf("%+v", key)
-	cut := len(text) > maxKeyText
-	if cut {
-		text = text[:lastRuneStart(text, maxKeyText)]
-	}
+	text, cut := cutText(fmt.Sprintf("%+v", key))
 	if reflect.ValueOf(key).Kind() == reflect.String || strings.ContainsFunc(text, unicode.IsControl) || !utf8.ValidString(text) {
 		text = strconv.Quote(text)
 	}
@@ -71,6 +67,14 @@ func keyText(key any) string {
 		text += "…"
 	}
 	return text
+}
+
+// cutText returns at most the first maxKeyText bytes, and whether there are more.
+func cutText(text string) (string, bool) {
+	if len(text) > maxKeyText {
+		return text[:lastRuneStart(text, maxKeyText)], true
+	}
+	return text, false
 }
 
 const maxKeyText = 128 // bytes

@@ -43,7 +43,8 @@
 //     then stops.
 //  10. No leaks. One goroutine per manager. A waiting call starts none. After
 //     [Manager.Done] is closed none is left, whatever was held or queued. (For a context
-//     of a type that it does not know, package context watches Start's with one more.)
+//     of a type that it does not know, package context watches Start's with one more. And
+//     [WithSlowLog] has one for its logger, which ends when the logger returns.)
 //  11. One history. [Manager.Stats], [Manager.Contains] and [Manager.Snapshot] each show
 //     one point of it; a goroutine always sees its own earlier calls in them.
 //  12. The owner never runs user code and never waits for a caller. A key that cannot be
@@ -69,6 +70,7 @@ package keylock
 
 import (
 	"context"
+	"runtime/trace"
 	"sync"
 	"sync/atomic"
 
@@ -83,6 +85,8 @@ type Manager[K comparable] struct {
 	ended   atomic.Bool   // set by the owner before it reads the mailbox for the last time
 	cause   error         // why Shutdown could not finish; written before done is closed
 	done    chan struct{} // closed when the owner has exited
+	watched bool          // a stay is noted of every request
+	callers bool          // and in it who asked
 }
 
 // Start starts a manager, which runs until [Manager.Close], [Manager.Shutdown] or the
@@ -103,6 +107,7 @@ func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 	m.pool.New = func() any { return &acquire[K]{answered: make(chan bool, 2), lucky: true} }
 
 	o := &owner[K]{m: m, table: table.New[K](options.table)}
+	o.observe(options)
 	// The owner asks its context at every request, so it gets one whose methods are not
 	// user code, whatever the caller passed.
 	var cancel context.CancelFunc
@@ -119,6 +124,7 @@ func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 	})
 	go func() {
 		o.run()
+		o.watch.end()
 		if !stop() {
 			<-woken
 		}
@@ -137,6 +143,7 @@ type owner[K comparable] struct {
 	m        *Manager[K]
 	ctx      context.Context
 	table    *table.Table[K]
+	watch    watch[K]
 	idle     *idle // what WaitIdle calls wait for; nil while nobody does
 	draining bool  // Shutdown was called: nobody new is let in
 	ended    bool
@@ -145,6 +152,7 @@ type owner[K comparable] struct {
 // run receives one request after the other, until the end.
 func (o *owner[K]) run() {
 	for !o.ended {
+		o.watch.next(len(o.m.mailbox))
 		msg := <-o.m.mailbox
 		if o.ctx.Err() != nil {
 			o.end(ErrClosed)
@@ -159,8 +167,14 @@ func (o *owner[K]) run() {
 
 // tell hands grants to those who waited for them.
 func (o *owner[K]) tell(grants []table.Grant[K]) {
+	if len(grants) == 0 {
+		return
+	}
+	now := o.watch.now()
 	for _, g := range grants {
-		g.Tag.(*acquire[K]).answer(g.Token, nil)
+		r := g.Tag.(*acquire[K])
+		o.waited(r, now, "granted")
+		o.grant(r, g.Token, now)
 	}
 }
 
@@ -183,8 +197,10 @@ func (o *owner[K]) left() {
 func (o *owner[K]) end(cause error) {
 	o.ended = true
 	o.m.cause = cause
-	for _, r := range o.table.CancelAll() {
-		r.(*acquire[K]).answer(table.Token[K]{}, ErrClosed)
+	for _, tag := range o.table.CancelAll() {
+		r := tag.(*acquire[K])
+		o.waited(r, o.watch.now(), "closed")
+		r.answer(table.Token[K]{}, ErrClosed)
 	}
 	if o.idle != nil {
 		o.idle.err = ErrClosed
@@ -271,7 +287,7 @@ func (m *Manager[K]) acquire(ctx context.Context, want table.Request[K]) (Lock[K
 		return Lock[K]{}, err
 	}
 	r := m.newAcquire(want)
-	r.prompt = r.lucky && ctx.Done() != nil
+	r.prompt = ctx.Done() != nil && (r.lucky || trace.IsEnabled())
 	m.send(r, table.Token[K]{})
 	return m.wait(ctx, r)
 }
@@ -284,11 +300,7 @@ func (m *Manager[K]) acquire(ctx context.Context, want table.Request[K]) (Lock[K
 // the last time; a wrong one costs one wake-up more.
 func (m *Manager[K]) wait(ctx context.Context, r *acquire[K]) (Lock[K], error) {
 	if !r.prompt || !<-r.answered {
-		select {
-		case <-r.answered:
-		case <-ctx.Done():
-			m.withdraw(r)
-		}
+		m.listen(ctx, r)
 	}
 	lock, err := m.take(r)
 	// A lock that comes with a value is not given back unseen, see Lock.HandOff.
@@ -297,6 +309,18 @@ func (m *Manager[K]) wait(ctx context.Context, r *acquire[K]) (Lock[K], error) {
 		return Lock[K]{}, ctxErr
 	}
 	return lock, err
+}
+
+// listen returns when the request is answered, and withdraws it when ctx ends first.
+func (m *Manager[K]) listen(ctx context.Context, r *acquire[K]) {
+	if trace.IsEnabled() && len(r.answered) == 0 {
+		defer trace.StartRegion(ctx, "keylock wait").End()
+	}
+	select {
+	case <-r.answered:
+	case <-ctx.Done():
+		m.withdraw(r)
+	}
 }
 
 // withdraw takes a request out of its lines and returns when it is answered: the answer
@@ -397,15 +421,6 @@ func (m *Manager[K]) Do(ctx context.Context, key K, fn func(context.Context) err
 	return fn(ctx)
 }
 
-// Stats returns the manager's totals at one point of its history. It costs the same
-// however many keys there are. It returns ctx.Err() when ctx is done and [ErrClosed]
-// after the end.
-func (m *Manager[K]) Stats(ctx context.Context) (Stats, error) {
-	mustContext(ctx)
-	q := newQuestion[Stats]()
-	return ask(ctx, m, &stats[K]{q}, q)
-}
-
 // Contains reports whether key is held or waited for. It returns ctx.Err() when ctx is
 // done, [ErrClosed] after the end, and [ErrInvalidKey] for a key that is not equal to
 // itself. A key that cannot be compared panics.
@@ -419,16 +434,6 @@ func (m *Manager[K]) Contains(ctx context.Context, key K) (bool, error) {
 	}
 	q := newQuestion[bool]()
 	return ask(ctx, m, &contains[K]{q, key}, q)
-}
-
-// Snapshot returns what is known of every key that is held or waited for, all at one
-// point of the manager's history, in no particular order. While the owner collects it
-// nobody is served, so it costs everybody time in proportion to the number of keys. It
-// returns ctx.Err() when ctx is done and [ErrClosed] after the end.
-func (m *Manager[K]) Snapshot(ctx context.Context) ([]KeyInfo[K], error) {
-	mustContext(ctx)
-	q := newQuestion[[]KeyInfo[K]]()
-	return ask(ctx, m, &snapshot[K]{q}, q)
 }
 
 // WaitIdle waits for the first moment after the call at which no key is held or waited

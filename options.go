@@ -2,6 +2,8 @@ package keylock
 
 import (
 	"fmt"
+	"log/slog"
+	"time"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
@@ -11,7 +13,11 @@ type Option func(*options)
 
 // options are what a manager is configured with.
 type options struct {
-	table table.Config
+	table     table.Config
+	callers   bool
+	holdTimes bool
+	slowLog   *slog.Logger
+	slowAfter time.Duration
 }
 
 // WithMaxWaiters bounds the waiters of each key: a request that would be one more gets
@@ -28,6 +34,42 @@ func WithMaxWaiters(n int) Option {
 func WithSharedLimit(n int) Option {
 	mustNotBeNegative("WithSharedLimit", n)
 	return func(o *options) { o.table.SharedLimit = n }
+}
+
+// WithCallers makes every request for a lock note who asked: see [Caller], [Holder] and
+// [Waiter]. It costs each of them the walk up a few frames of its stack, and memory for
+// them until the grant ends.
+func WithCallers() Option { return func(o *options) { o.callers = true } }
+
+// WithHoldTimes makes the manager note when each grant began: see Holder.Since,
+// Stats.Holds, Stats.OldestHold and Stats.OldestWait. It costs two readings of the clock
+// for each grant.
+func WithHoldTimes() Option { return func(o *options) { o.holdTimes = true } }
+
+// WithSlowLog makes the manager tell the logger, while it happens, of every wait and
+// every hold that lasts longer than after: of its key, its session, how long the line is
+// and, for a wait, who holds the key; with [WithCallers] also where in the code they
+// asked. It tells again when twice after have passed, four times after, and so on, at
+// level Warn, and once more, at level Info, when the wait or the hold is over. It implies
+// [WithHoldTimes].
+//
+// It is never a flood. Of the waits for one key it tells of one at a time, because the
+// line says how many wait behind it, and within a time of after it begins with at most 32
+// lines. The logger is called on a goroutine of its own, whom nobody waits for: of a
+// logger that blocks, more than 64 lines are lost, as is one in which it panics, but
+// never a grant is late. Stats.SlowLogLost counts them, and the next line tells how many.
+// That goroutine ends, after the lines that are left, when the manager has ended; Done and
+// Close do not wait for it, because a logger may block for ever.
+//
+// A nil logger panics, and so does an after that is not positive.
+func WithSlowLog(logger *slog.Logger, after time.Duration) Option {
+	if logger == nil {
+		panic("keylock: WithSlowLog with a nil logger")
+	}
+	if after <= 0 {
+		panic(fmt.Sprintf("keylock: WithSlowLog(%v): want more than 0", after))
+	}
+	return func(o *options) { o.slowLog, o.slowAfter, o.holdTimes = logger, after, true }
 }
 
 func mustNotBeNegative(option string, n int) {

@@ -2,6 +2,7 @@ package keylock
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
@@ -29,6 +30,8 @@ type acquire[K comparable] struct {
 	many []K              // room for want.Keys
 
 	ticket *table.Ticket[K] // while it waits in line
+	since  time.Duration    // when its wait began, on the owner's clock
+	stay   *stay[K]         // what an option wants to be noted of it, until it is granted
 
 	token    table.Token[K] // the answer: the grant
 	value    any            // the answer: what a HandOff passed on with it
@@ -58,6 +61,9 @@ func (m *Manager[K]) newAcquire(want table.Request[K]) *acquire[K] {
 	}
 	want.Tag = r
 	r.want = want
+	if m.watched {
+		r.stay = m.newStay()
+	}
 	return r
 }
 
@@ -65,7 +71,7 @@ func (m *Manager[K]) newAcquire(want table.Request[K]) *acquire[K] {
 func (m *Manager[K]) recycle(r *acquire[K]) {
 	clear(r.many)
 	r.want = table.Request[K]{}
-	r.token, r.value, r.err = table.Token[K]{}, nil, nil
+	r.token, r.value, r.err, r.stay = table.Token[K]{}, nil, nil, nil
 	r.lucky, r.prompt, r.waited = !r.waited, false, false
 	if r.reserved {
 		r.reserved = false
@@ -96,9 +102,10 @@ func (r *acquire[K]) serve(o *owner[K], _ table.Token[K]) {
 	}
 	switch a := o.table.Join(&r.want); a.Outcome {
 	case table.Granted:
-		r.answer(a.Token, nil)
+		o.grant(r, a.Token, unread)
 	case table.Waiting:
 		r.ticket = a.Ticket
+		o.wait(r)
 		r.waited = true
 		if r.prompt {
 			r.answered <- false
@@ -119,6 +126,7 @@ func (r *acquire[K]) refuse() { r.answer(table.Token[K]{}, ErrClosed) }
 // cancel ends the wait of a request that is in line. It never leaves the table idle:
 // whoever waits does so because somebody holds.
 func (r *acquire[K]) cancel(o *owner[K], err error) {
+	o.waited(r, o.watch.now(), "cancelled")
 	granted := o.table.Cancel(r.ticket)
 	r.answer(table.Token[K]{}, err)
 	o.tell(granted)
@@ -156,6 +164,7 @@ func (a *abandon[K]) refuse() {}
 type release[K comparable] struct{}
 
 func (release[K]) serve(o *owner[K], of table.Token[K]) {
+	o.released(o.stay(of))
 	o.tell(o.table.Release(of))
 	o.left()
 }
@@ -169,7 +178,11 @@ type handOff[K comparable] struct {
 }
 
 func (r *handOff[K]) serve(o *owner[K], of table.Token[K]) {
+	s := o.stay(of)
 	granted := o.table.HandOff(of)
+	if len(granted) > 0 {
+		o.released(s)
+	}
 	for _, g := range granted {
 		g.Tag.(*acquire[K]).value = r.value
 	}
@@ -183,9 +196,13 @@ func (r *handOff[K]) refuse() { r.passed <- false }
 type closeSession[K comparable] struct{ session *table.Session[K] }
 
 func (r *closeSession[K]) serve(o *owner[K], _ table.Token[K]) {
-	cancelled, granted := o.table.CloseSession(r.session)
+	cancelled, released, granted := o.table.CloseSession(r.session)
 	for _, tag := range cancelled {
+		o.waited(tag.(*acquire[K]), o.watch.now(), "session closed")
 		tag.(*acquire[K]).refuse()
+	}
+	for _, tag := range released {
+		o.released(tag.(*stay[K]))
 	}
 	o.tell(granted)
 	o.left()
@@ -209,17 +226,6 @@ func (q question[V]) answer(value V) { q.replied <- reply[V]{value: value} }
 
 func (q question[V]) refuse() { q.replied <- reply[V]{err: ErrClosed} }
 
-// stats asks for the totals.
-type stats[K comparable] struct{ question[Stats] }
-
-func (r *stats[K]) serve(o *owner[K], _ table.Token[K]) {
-	c := o.table.Counts()
-	r.answer(Stats{
-		Keys: c.Keys, Held: c.Held, Shared: c.Shared, Waiting: c.Waiting,
-		Acquired: c.Acquired, Waited: c.Waited, Cancelled: c.Cancelled, Rejected: c.Rejected, Released: c.Released,
-	})
-}
-
 // contains asks whether a key is held or waited for.
 type contains[K comparable] struct {
 	question[bool]
@@ -227,26 +233,6 @@ type contains[K comparable] struct {
 }
 
 func (r *contains[K]) serve(o *owner[K], _ table.Token[K]) { r.answer(o.table.Contains(r.key)) }
-
-// snapshot asks for all keys.
-type snapshot[K comparable] struct{ question[[]KeyInfo[K]] }
-
-func (r *snapshot[K]) serve(o *owner[K], _ table.Token[K]) {
-	keys := make([]KeyInfo[K], 0, o.table.Counts().Keys)
-	for key, places := range o.table.All() {
-		info := KeyInfo[K]{Key: key}
-		for p := range places {
-			if p.Seq != 0 {
-				info.Holders = append(info.Holders, Holder{Seq: p.Seq, Mode: Mode(p.Mode), Session: p.Label})
-			} else {
-				info.Waiters = append(info.Waiters, Waiter{Mode: Mode(p.Mode), Session: p.Label})
-			}
-		}
-		info.Held, info.Waiting = len(info.Holders), len(info.Waiters)
-		keys = append(keys, info)
-	}
-	r.answer(keys)
-}
 
 // waitIdle asks what to wait for until the manager is idle; nil when it is.
 type waitIdle[K comparable] struct{ question[*idle] }

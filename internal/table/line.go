@@ -8,6 +8,9 @@ type line[K comparable] struct {
 	next       *place[K] // the first that is not granted; nil when nobody waits
 	held       int       // places that are granted
 	waiting    int       // places that are not
+
+	rank         int // waiting, as far as the ranking knows
+	above, below *line[K]
 }
 
 // A place is where a ticket stands in one line.
@@ -69,24 +72,10 @@ func (l *line[K]) remove(p *place[K]) {
 	}
 }
 
-// all yields a description of each place.
-func (l *line[K]) all(yield func(Place) bool) {
-	for p := l.head; p != nil; p = p.next {
-		k := p.ticket
-		d := Place{Seq: k.seq, Mode: k.mode}
-		if k.session != nil {
-			d.Label = k.session.label
-		}
-		if !yield(d) {
-			return
-		}
-	}
-}
-
 // A Ticket is one request: its places in line and, once it is granted, the grant.
 // Tickets are used again, so outside this package a grant is known by its Token.
 type Ticket[K comparable] struct {
-	tag     any         // the caller's own, by which it recognises the request
+	tag     any         // the caller's own: of the request, and then of the grant
 	seq     uint64      // the grant number; 0 while it waits
 	one     [1]place[K] // of a request for one key
 	many    *many[K]    // of a request for many; else nil

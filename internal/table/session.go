@@ -38,9 +38,9 @@ func (s *Session[K]) remove(k *Ticket[K]) {
 }
 
 // CloseSession cancels all that a session waits for, releases all that it holds, and
-// lets it ask for nothing more. It returns the tags of the cancelled requests, and whom
-// their leaving let in.
-func (t *Table[K]) CloseSession(s *Session[K]) (cancelled []any, granted []Grant[K]) {
+// lets it ask for nothing more. It returns the tags of the cancelled requests and of the
+// ended grants, and whom their leaving let in.
+func (t *Table[K]) CloseSession(s *Session[K]) (cancelled, released []any, granted []Grant[K]) {
 	t.begin()
 	s.closed = true
 	// What waits goes first, or the session would be granted what it releases.
@@ -51,9 +51,13 @@ func (t *Table[K]) CloseSession(s *Session[K]) (cancelled []any, granted []Grant
 		}
 	}
 	for len(s.tickets) > 0 {
-		t.release(s.tickets[len(s.tickets)-1])
+		k := s.tickets[len(s.tickets)-1]
+		if k.tag != nil {
+			released = append(released, k.tag)
+		}
+		t.release(k)
 	}
-	return cancelled, t.granted
+	return cancelled, released, t.granted
 }
 
 // An Edge of the wait-for graph: somebody waits for a key that another session holds,

@@ -18,8 +18,6 @@
 // requests for many keys cannot deadlock with each other.
 package table
 
-import "iter"
-
 // Mode says with whom a request shares its keys.
 type Mode uint8
 
@@ -43,6 +41,7 @@ type Table[K comparable] struct {
 	counts Counts
 
 	searches uint64 // cycle searches made
+	ranking  ranking[K]
 
 	granted []Grant[K] // what the running transition grants; its array is reused
 	spare   spare[K]
@@ -207,6 +206,7 @@ func (t *Table[K]) reject(outcome Outcome, refusal *Refusal[K]) Answer[K] {
 func (t *Table[K]) settle(k *Ticket[K], free bool) Answer[K] {
 	t.counts.Waiting++
 	if !free {
+		t.rank(k)
 		return Answer[K]{Outcome: Waiting, Ticket: k}
 	}
 	return Answer[K]{Outcome: Granted, Token: t.grant(k)}
@@ -334,6 +334,7 @@ func (t *Table[K]) advance(l *line[K]) {
 		t.counts.Waited++
 		tag := k.tag
 		t.granted = append(t.granted, Grant[K]{Tag: tag, Token: t.grant(k)})
+		t.rank(k)
 	}
 }
 
@@ -373,6 +374,7 @@ func (t *Table[K]) open(key K) *line[K] {
 func (t *Table[K]) remove(p *place[K]) {
 	l := p.line
 	l.remove(p)
+	t.ranking.update(l)
 	if l.head != nil {
 		return
 	}
@@ -404,22 +406,3 @@ func (t *Table[K]) Idle() bool { return len(t.lines) == 0 }
 
 // Contains reports whether a key is held or waited for.
 func (t *Table[K]) Contains(key K) bool { return t.lines[key] != nil }
-
-// A Place describes one place in a line.
-type Place struct {
-	Seq   uint64 // the grant number; 0 while it waits
-	Mode  Mode
-	Label string // of its session
-}
-
-// All yields every key that is held or waited for, in no particular order, each with
-// the places of its line in their order.
-func (t *Table[K]) All() iter.Seq2[K, iter.Seq[Place]] {
-	return func(yield func(K, iter.Seq[Place]) bool) {
-		for key, l := range t.lines {
-			if !yield(key, l.all) {
-				return
-			}
-		}
-	}
-}

@@ -1,0 +1,282 @@
+package keylock_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/pprof"
+	"runtime/trace"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock"
+)
+
+func TestSnapshotTellsWhoHoldsAndWhoWaitsForWhat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		m := keylock.Start[string](ctx, keylock.WithHoldTimes())
+		defer m.Close()
+		start := time.Now()
+		time.Sleep(time.Second)
+		m.Session("reader").AcquireShared(ctx, "k")
+		m.TryAcquireShared("k")
+		time.Sleep(time.Second)
+		m.Reserve("k")
+		m.ReserveShared("k")
+		time.Sleep(time.Second)
+		m.ReserveAll("free", "k")
+
+		got, err := m.Snapshot(ctx)
+		require.NoError(t, err)
+		if got[0].Key == "free" {
+			got[0], got[1] = got[1], got[0]
+		}
+		at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+		all := keylock.Waiter{Since: at(3), Keys: 2, Blocked: 1}
+		inK, inFree := all, all
+		inK.Position, inK.Behind = 3, 2
+		inFree.Position = 1
+		want := []keylock.KeyInfo[string]{{
+			Key: "k", At: at(3), Held: 2, Waiting: 3,
+			Holders: []keylock.Holder{
+				{Seq: 1, Mode: keylock.Shared, Session: "reader", Since: at(1)},
+				{Seq: 2, Mode: keylock.Shared, Since: at(1)},
+			},
+			Waiters: []keylock.Waiter{
+				{Position: 1, Since: at(2), Keys: 1, Blocked: 1},
+				{Position: 2, Mode: keylock.Shared, Since: at(2), Behind: 1, Keys: 1, Blocked: 1},
+				inK,
+			},
+		}, {
+			Key: "free", At: at(3), Waiting: 1,
+			Holders: []keylock.Holder{},
+			Waiters: []keylock.Waiter{inFree},
+		}}
+		assert.Equal(t, want, got)
+
+		assert.Equal(t, `key "k": held by 2; grant 1 shared "reader" for 2s; grant 2 shared for 2s; `+
+			`waiting 3; 1. exclusive for 1s; 2. shared for 1s; 3. exclusive for 0s and for 1 of its 2 keys`, fmt.Sprint(got[0]))
+
+		one, err := m.Inspect(ctx, "k")
+		require.NoError(t, err)
+		assert.Equal(t, want[0], one)
+		none, err := m.Inspect(ctx, "none")
+		require.NoError(t, err)
+		assert.Equal(t, keylock.KeyInfo[string]{Key: "none", At: at(3), Holders: []keylock.Holder{}, Waiters: []keylock.Waiter{}}, none)
+	})
+}
+
+func TestInspectRefusesWhatContainsRefuses(t *testing.T) {
+	m := keylock.Start[any](t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := m.Inspect(ctx, nan)
+	require.ErrorIs(t, err, keylock.ErrInvalidKey)
+	require.Panics(t, func() { m.Inspect(ctx, []int{1}) })
+	m.Close()
+	_, err = m.Inspect(ctx, 1)
+	require.ErrorIs(t, err, keylock.ErrClosed)
+	_, err = m.Top(ctx, 1)
+	require.ErrorIs(t, err, keylock.ErrClosed)
+	cancel()
+	_, err = m.Inspect(ctx, nan)
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = m.Top(ctx, 1)
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+var nan = func() float64 { zero := 0.0; return zero / zero }()
+
+func TestTopTellsLongestLinesAndOldestHolders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		m := keylock.Start[int](ctx, keylock.WithHoldTimes())
+		defer m.Close()
+		for key := range 10 {
+			m.TryAcquire(key)
+			for range key {
+				m.Reserve(key)
+			}
+			time.Sleep(time.Minute)
+		}
+		for range 30 { // many holders of one key
+			m.TryAcquireShared(10)
+		}
+		top, err := m.Top(ctx, 3)
+		require.NoError(t, err)
+		assert.Equal(t, []int{9, 8, 7}, keysOf(top.Longest))
+		assert.Equal(t, []int{0, 1, 2}, keysOf(top.Oldest))
+		assert.Equal(t, 9, top.Stats.Longest)
+		assert.Equal(t, 10*time.Minute, top.Stats.OldestHold)
+		assert.Equal(t, 9*time.Minute, top.Stats.OldestWait)
+
+		top, err = m.Top(ctx, 100)
+		require.NoError(t, err)
+		assert.Equal(t, []int{9, 8, 7, 6, 5, 4, 3, 2, 1}, keysOf(top.Longest))
+		assert.Equal(t, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, keysOf(top.Oldest))
+		assert.Equal(t, 30, top.Oldest[10].Held)
+		assert.Len(t, top.Oldest[10].Holders, 16)
+
+		top, err = m.Top(ctx, -1)
+		require.NoError(t, err)
+		assert.Empty(t, top.Longest)
+		assert.Empty(t, top.Oldest)
+	})
+}
+
+func keysOf(infos []keylock.KeyInfo[int]) (keys []int) {
+	for _, k := range infos {
+		keys = append(keys, k.Key)
+	}
+	return keys
+}
+
+func TestTopCutsLongLines(t *testing.T) {
+	m := keylock.Start[int](t.Context())
+	defer m.Close()
+	for range 101 {
+		m.Reserve(1)
+	}
+	top, err := m.Top(t.Context(), 1)
+	require.NoError(t, err)
+	assert.Equal(t, 100, top.Longest[0].Waiting)
+	assert.Len(t, top.Longest[0].Waiters, 16)
+	assert.Nil(t, top.Oldest, "nobody asked for it to be noted")
+}
+
+func TestHoldTimesAreThoseOfTheGrants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		m := keylock.Start[int](ctx, keylock.WithHoldTimes())
+		defer m.Close()
+		first, _ := m.TryAcquire(1)
+		second, third := m.Reserve(1), m.Reserve(1)
+		session := m.Session("job")
+		fourth := session.Reserve(1)
+
+		time.Sleep(time.Second)
+		first.Release()
+		lock, _ := second.Wait(ctx)
+		time.Sleep(2 * time.Second)
+		require.True(t, lock.HandOff("value"))
+		time.Sleep(4 * time.Second)
+		third.Cancel()
+		_, err := fourth.Wait(ctx)
+		require.NoError(t, err)
+		time.Sleep(8 * time.Second)
+		s, _ := m.Stats(ctx)
+		assert.Equal(t, 8*time.Second, s.OldestHold)
+		session.Close()
+
+		s, _ = m.Stats(ctx)
+		assert.EqualValues(t, 4, s.Holds.Count)
+		assert.Equal(t, 15*time.Second, s.Holds.Sum)
+		assert.Equal(t, 8*time.Second, s.Holds.Max)
+		assert.Zero(t, s.OldestHold)
+		assert.Zero(t, s.Held)
+	})
+}
+
+func TestOffNothingIsNoted(t *testing.T) {
+	ctx := t.Context()
+	m := keylock.Start[int](ctx)
+	defer m.Close()
+	m.Acquire(ctx, 1)
+	k, err := m.Inspect(ctx, 1)
+	require.NoError(t, err)
+	assert.Equal(t, []keylock.Holder{{Seq: 1}}, k.Holders)
+	s, err := m.Stats(ctx)
+	require.NoError(t, err)
+	assert.Zero(t, s.OldestHold)
+	assert.Zero(t, s.Holds)
+	assert.Zero(t, s.Waits)
+}
+
+func TestStatsTellHowBusyTheOwnerIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := keylock.Start[int](t.Context())
+		defer m.Close()
+		for range 100 {
+			synctest.Wait()
+			m.TryAcquire(1)
+		}
+		s, err := m.Stats(t.Context())
+		require.NoError(t, err)
+		assert.EqualValues(t, 101, s.Requests)
+		assert.EqualValues(t, s.Requests, s.Pauses)
+		assert.Zero(t, s.Busy())
+	})
+	assert.InDelta(t, 0.75, keylock.Stats{Requests: 4, Pauses: 1}.Busy(), 0)
+	assert.Zero(t, keylock.Stats{}.Busy())
+}
+
+func TestStatsAsText(t *testing.T) {
+	s := keylock.Stats{Keys: 3, Held: 2, Shared: 1, Waiting: 4, Longest: 3, Acquired: 9, Waited: 5, Cancelled: 2, Rejected: 1, Released: 7}
+	assert.Equal(t, "keys 3, held 2 (shared 1), waiting 4 (longest line 3), acquired 9 (waited 5), cancelled 2, rejected 1, released 7, "+
+		"waits 0, owner busy 0%", fmt.Sprint(s))
+	s.OldestHold, s.OldestWait, s.SlowLogLost = 1234*time.Millisecond, 3*time.Microsecond, 5
+	assert.Contains(t, s.String(), "holds 0, oldest hold 1.23s, oldest wait 3µs, owner busy 0%, slow log lines lost 5")
+}
+
+// A traced program shows each wait in line as a region of the waiting goroutine, and
+// nothing for who is served at once.
+func TestContendedWaitIsATraceRegion(t *testing.T) {
+	traced := func(contended bool) string {
+		m := keylock.Start[int](t.Context())
+		defer m.Close()
+		var buf bytes.Buffer
+		require.NoError(t, trace.Start(&buf))
+		lock, err := m.Acquire(t.Context(), 1)
+		require.NoError(t, err)
+		if contended {
+			waits := make(chan struct{})
+			go func() {
+				defer close(waits)
+				lock, err := m.Acquire(t.Context(), 1)
+				assert.NoError(t, err)
+				lock.Release()
+			}()
+			for s, _ := m.Stats(t.Context()); s.Waiting == 0; s, _ = m.Stats(t.Context()) {
+				runtime.Gosched()
+			}
+			lock.Release()
+			<-waits
+		}
+		trace.Stop()
+		return buf.String()
+	}
+	assert.Contains(t, traced(true), "keylock wait")
+	assert.NotContains(t, traced(false), "keylock wait")
+}
+
+func TestBlockProfileTellsWhoWaited(t *testing.T) {
+	runtime.SetBlockProfileRate(1)
+	defer runtime.SetBlockProfileRate(0)
+	m := keylock.Start[int](t.Context())
+	defer m.Close()
+	lock, _ := m.TryAcquire(1)
+	waits := make(chan struct{})
+	go func() {
+		defer close(waits)
+		aCallerThatWaits(t, m)
+	}()
+	for s, _ := m.Stats(t.Context()); s.Waiting == 0; s, _ = m.Stats(t.Context()) {
+		runtime.Gosched()
+	}
+	lock.Release()
+	<-waits
+	var profile bytes.Buffer
+	require.NoError(t, pprof.Lookup("block").WriteTo(&profile, 1))
+	assert.Contains(t, profile.String(), "aCallerThatWaits")
+}
+
+func aCallerThatWaits(t *testing.T, m *keylock.Manager[int]) {
+	lock, err := m.Acquire(t.Context(), 1)
+	assert.NoError(t, err)
+	lock.Release()
+}

@@ -1,0 +1,245 @@
+package keylock
+
+import (
+	"time"
+
+	"github.com/seed-46f81e6d/keylock/internal/table"
+)
+
+// A watch is what the owner knows of time: how long waits took and, where an option asks
+// for it, who has been waiting and holding for how long. Only the owner touches it.
+type watch[K comparable] struct {
+	started time.Time // the zero of the owner's clock
+	waits   Histogram
+	stays   *stays[K] // nil unless an option needs them
+
+	requests uint64        // that the owner has received
+	pauses   uint64        // times that it had to wait for the next one
+	reading  time.Duration // the last of the clock; unread when it is not good any more
+	readAt   uint64        // the request at which it was
+}
+
+// next notes that the owner is about to receive a request, with so many there already.
+// It costs no more than the length of a channel that is about to be touched anyway.
+func (w *watch[K]) next(there int) {
+	w.requests++
+	if there == 0 {
+		w.pauses++
+		w.reading = unread
+	}
+}
+
+// now reads the owner's clock: when a request has to queue and when its wait is over,
+// never for a request that is served at once, unless an option asks for it. An owner who
+// has had no pause since looks again only at the 16th request, because on a key that
+// everybody wants, to read the clock twice per grant would be a quarter of its work.
+func (w *watch[K]) now() time.Duration {
+	if w.reading == unread || w.requests-w.readAt >= 16 {
+		w.reading, w.readAt = time.Since(w.started), w.requests
+	}
+	return w.reading
+}
+
+// at is the date of a reading; zero when there was none.
+func (w *watch[K]) at(reading time.Duration) time.Time {
+	if reading == unread {
+		return time.Time{}
+	}
+	return w.started.Add(reading)
+}
+
+// unread stands for a clock that nobody read.
+const unread time.Duration = -1
+
+// stays are all stays at this moment.
+type stays[K comparable] struct {
+	timed         bool // WithHoldTimes: the clock is read for grants too
+	times         Histogram
+	waits, grants ages[K]
+	slow          *slowLog[K] // nil unless WithSlowLog
+}
+
+// observe starts what the options ask for.
+func (o *owner[K]) observe(options options) {
+	o.watch.started, o.watch.reading = time.Now(), unread
+	if !options.callers && !options.holdTimes {
+		return
+	}
+	o.m.watched, o.m.callers = true, options.callers
+	o.watch.stays = &stays[K]{timed: options.holdTimes}
+	if options.slowLog == nil {
+		return
+	}
+	slow := &slowLog[K]{
+		after:   options.slowAfter,
+		lines:   make(chan slowLine[K], slowRoom),
+		look:    func() { o.m.send(tick[K]{}, table.Token[K]{}) },
+		waiting: make(map[K]*slowLine[K]),
+	}
+	o.watch.stays.slow = slow
+	go slow.run(options.slowLog)
+}
+
+// end ends what observe started.
+func (w *watch[K]) end() {
+	if w.stays != nil && w.stays.slow != nil {
+		w.stays.slow.end()
+	}
+}
+
+// A stay follows one request from its arrival to the end of its grant.
+type stay[K comparable] struct {
+	caller Caller // written before the request is sent
+
+	// The rest belongs to the owner.
+	ticket *table.Ticket[K]
+	since  time.Duration // when the wait began, or the grant
+	list   *ages[K]      // where it is; nil while nowhere
+	level  int           // and on which level
+	prev   *stay[K]
+	next   *stay[K]
+
+	told *slowLine[K] // what the slow log told of it last; nil when nothing
+}
+
+// newStay returns what the options say has to be noted of a call.
+func (m *Manager[K]) newStay() *stay[K] {
+	s := new(stay[K])
+	if m.callers {
+		s.caller.capture()
+	}
+	return s
+}
+
+// wait notes that a request has to wait.
+func (o *owner[K]) wait(r *acquire[K]) {
+	r.since = o.watch.now()
+	if s := r.stay; s != nil {
+		s.ticket, s.since = r.ticket, r.since
+		o.watch.stays.begin(s, &o.watch.stays.waits)
+	}
+}
+
+// waited notes that the wait of a request has ended.
+func (o *owner[K]) waited(r *acquire[K], now time.Duration, outcome string) {
+	o.watch.waits.observe(now - r.since)
+	if s := r.stay; s != nil {
+		o.watch.stays.end(s, now, outcome)
+	}
+}
+
+// grant answers a request with its grant.
+func (o *owner[K]) grant(r *acquire[K], token table.Token[K], now time.Duration) {
+	if s := r.stay; s != nil {
+		r.stay = nil
+		if now == unread && o.watch.stays.timed {
+			now = o.watch.now()
+		}
+		s.ticket, s.since = token.Ticket(), now
+		s.ticket.SetTag(s)
+		o.watch.stays.begin(s, &o.watch.stays.grants)
+	}
+	r.answer(token, nil)
+}
+
+// stay returns what is noted of a live grant; nil when nothing is.
+func (o *owner[K]) stay(token table.Token[K]) *stay[K] {
+	if o.watch.stays == nil {
+		return nil
+	}
+	s, _ := token.Ticket().Tag().(*stay[K])
+	return s
+}
+
+// released notes that a grant has ended.
+func (o *owner[K]) released(s *stay[K]) {
+	if s == nil {
+		return
+	}
+	stays, now := o.watch.stays, unread
+	if stays.timed {
+		now = o.watch.now()
+		stays.times.observe(now - s.since)
+	}
+	stays.end(s, now, "released")
+}
+
+// begin lets a stay begin to wait, or to hold.
+func (t *stays[K]) begin(s *stay[K], list *ages[K]) {
+	s.level = 0
+	list.push(s)
+	if t.slow != nil {
+		t.slow.expect(t.slow.after)
+	}
+}
+
+// end ends a wait, or a hold.
+func (t *stays[K]) end(s *stay[K], now time.Duration, outcome string) {
+	s.list.remove(s)
+	if s.told != nil {
+		t.slow.over(s, now-s.since, outcome)
+	}
+}
+
+// ages keeps stays in the order of their age. They begin on level 0, and the slow log
+// moves them up one level each time that they reach the age of its next line. Since all
+// of a level move up at the same age, each level is a queue, and those on a higher one
+// are older.
+type ages[K comparable] struct {
+	levels [levels]struct{ head, tail *stay[K] }
+	top    int // no level above it is in use
+}
+
+// levels are so many that the age of the last cannot be reached.
+const levels = 64
+
+func (a *ages[K]) push(s *stay[K]) {
+	l := &a.levels[s.level]
+	a.top = max(a.top, s.level)
+	s.list, s.prev = a, l.tail
+	if l.tail == nil {
+		l.head = s
+	} else {
+		l.tail.next = s
+	}
+	l.tail = s
+}
+
+func (a *ages[K]) remove(s *stay[K]) {
+	l := &a.levels[s.level]
+	if s.prev == nil {
+		l.head = s.next
+	} else {
+		s.prev.next = s.next
+	}
+	if s.next == nil {
+		l.tail = s.prev
+	} else {
+		s.next.prev = s.prev
+	}
+	s.list, s.prev, s.next = nil, nil, nil
+	for a.top > 0 && a.levels[a.top].head == nil {
+		a.top--
+	}
+}
+
+// oldest yields the stays, the oldest first.
+func (a *ages[K]) oldest(yield func(*stay[K]) bool) {
+	for level := a.top; level >= 0; level-- {
+		for s := a.levels[level].head; s != nil; s = s.next {
+			if !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// age is how old the oldest is.
+func (a *ages[K]) age(now time.Duration) time.Duration {
+	for s := range a.oldest {
+		if s.since != unread {
+			return now - s.since
+		}
+	}
+	return 0
+}
