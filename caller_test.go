@@ -59,11 +59,11 @@ func TestCallerIsTheUsersLine(t *testing.T) {
 		release()
 	}
 
-	for _, do := range []func() (error, string){
-		func() (error, string) { return m.Do(ctx, "k", look), line() },
-		func() (error, string) { return s.Do(ctx, "k", look), line() },
+	for _, do := range []func() (string, error){
+		func() (string, error) { return line(), m.Do(ctx, "k", look) },
+		func() (string, error) { return line(), s.Do(ctx, "k", look) },
 	} {
-		err, want := do()
+		want, err := do()
 		require.NoError(t, err)
 		assert.Contains(t, inDo, want)
 	}

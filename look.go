@@ -19,9 +19,9 @@ func (m *Manager[K]) Stats(ctx context.Context) (Stats, error) {
 // Snapshot returns what is known of every key that is held or waited for, all at one
 // point of the manager's history, in no particular order. While the owner collects it
 // nobody is served, so it costs everybody time in proportion to the number of holders
-// and waiters: about a second for a million. [Manager.Top] and [Manager.Inspect] are for
-// looking at a manager that is large, or busy. It returns ctx.Err() when ctx is done and
-// [ErrClosed] after the end.
+// and waiters: for a million of them seconds, and hundreds of megabytes. [Manager.Top]
+// and [Manager.Inspect] are for looking at a manager that is large, or busy. It returns
+// ctx.Err() when ctx is done and [ErrClosed] after the end.
 func (m *Manager[K]) Snapshot(ctx context.Context) ([]KeyInfo[K], error) {
 	mustContext(ctx)
 	q := newQuestion[[]KeyInfo[K]]()
