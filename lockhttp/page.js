@@ -1,0 +1,25 @@
+// Every two seconds the main part of the page is replaced by that of a new one, without
+// its form being in the way of somebody who types.
+const live = document.getElementById("live");
+const pause = ms => new Promise(resolve => setTimeout(resolve, ms));
+const typing = () => {
+  const field = document.querySelector("input[name=key]");
+  return field && (field.value || field === document.activeElement);
+};
+
+async function refresh() {
+  const answer = await fetch(location.href, {headers: {Accept: "text/html"}, signal: AbortSignal.timeout(10000)});
+  const next = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
+  if (live.checked && !typing()) document.querySelector("main").replaceWith(next);
+}
+
+for (;;) {
+  await pause(2000);
+  if (!live.checked || document.hidden || typing()) continue;
+  try {
+    await refresh();
+    document.body.classList.remove("stale");
+  } catch {
+    document.body.classList.add("stale");
+  }
+}
