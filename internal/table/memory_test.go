@@ -1,0 +1,197 @@
+package table_test
+
+import (
+	"math/rand/v2"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock/internal/table"
+)
+
+// heap is how much of it is in use.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// join makes a request that must have the outcome.
+func join(t *testing.T, tab *table.Table[int], r table.Request[int], want table.Outcome) table.Answer[int] {
+	t.Helper()
+	a := tab.Join(&r)
+	if a.Outcome != want { // much cheaper than require, and called very often
+		t.Fatalf("outcome is %d, want %d", a.Outcome, want)
+	}
+	return a
+}
+
+// TestMemoryOfBurstGoesBack makes many keys, many waiters, and many places of one request, and
+// wants the heap back afterwards, also while a few keys that came before the burst, and
+// a few that came with it, are still held.
+func TestMemoryOfBurstGoesBack(t *testing.T) {
+	const (
+		burst = 100_000
+		few   = 10
+		slack = 1 << 20
+	)
+	bursts := map[string]func(t *testing.T, tab *table.Table[int], base int){
+		"keys": func(t *testing.T, tab *table.Table[int], base int) {
+			tokens := make([]table.Token[int], burst)
+			for i := range tokens {
+				tokens[i] = join(t, tab, table.Request[int]{Key: base + i}, table.Granted).Token
+			}
+			for _, token := range tokens[few:] {
+				tab.Release(token)
+			}
+		},
+		"waiters who are granted": func(t *testing.T, tab *table.Table[int], base int) {
+			holder := join(t, tab, table.Request[int]{Key: base}, table.Granted).Token
+			for range burst {
+				join(t, tab, table.Request[int]{Key: base}, table.Waiting)
+			}
+			for range burst {
+				holder = tab.Release(holder)[0].Token
+			}
+		},
+		"waiters who are granted together": func(t *testing.T, tab *table.Table[int], base int) {
+			holder := join(t, tab, table.Request[int]{Key: base}, table.Granted).Token
+			for range burst {
+				join(t, tab, table.Request[int]{Key: base, Mode: table.Shared}, table.Waiting)
+			}
+			tokens := make([]table.Token[int], 0, burst)
+			for _, g := range tab.Release(holder) {
+				tokens = append(tokens, g.Token)
+			}
+			require.Len(t, tokens, burst)
+			for _, token := range tokens[few:] {
+				tab.Release(token)
+			}
+		},
+		"waiters who are cancelled": func(t *testing.T, tab *table.Table[int], base int) {
+			join(t, tab, table.Request[int]{Key: base}, table.Granted)
+			tickets := make([]*table.Ticket[int], burst)
+			for i := range tickets {
+				tickets[i] = join(t, tab, table.Request[int]{Key: base}, table.Waiting).Ticket
+			}
+			for _, ticket := range tickets {
+				tab.Cancel(ticket)
+			}
+		},
+		"waiters who are all cancelled": func(t *testing.T, tab *table.Table[int], base int) {
+			join(t, tab, table.Request[int]{Key: base}, table.Granted)
+			for range burst {
+				join(t, tab, table.Request[int]{Key: base}, table.Waiting)
+			}
+			require.Len(t, tab.CancelAll(), burst)
+		},
+		"keys of one request": func(t *testing.T, tab *table.Table[int], base int) {
+			keys := make([]int, burst)
+			for i := range keys {
+				keys[i] = base + i
+			}
+			tab.Release(join(t, tab, table.Request[int]{Keys: keys}, table.Granted).Token)
+		},
+	}
+	for name, run := range bursts {
+		t.Run(name, func(t *testing.T) {
+			tab := table.New[int](table.Config{})
+			for i := range few {
+				join(t, tab, table.Request[int]{Key: -1 - i}, table.Granted)
+			}
+			before := heap()
+			for i := range 2 { // what one burst leaves behind, the next might add to
+				run(t, tab, i*burst)
+				assert.LessOrEqual(t, heap()-before, int64(slack), "bytes retained after burst %d", i+1)
+			}
+			require.NoError(t, tab.Check())
+			runtime.KeepAlive(tab)
+		})
+	}
+}
+
+// TestSteadyStateAllocatesNothing runs each way through the table once, so that it has what
+// it needs, and then again and again.
+func TestSteadyStateAllocatesNothing(t *testing.T) {
+	exclusive := &table.Request[int]{Key: 1}
+	shared := &table.Request[int]{Key: 1, Mode: table.Shared}
+	many := &table.Request[int]{Keys: []int{1, 2, 3}}
+	try := &table.Request[int]{Key: 1, Try: true}
+	tab := table.New[int](table.Config{})
+	ways := map[string]func(){
+		"grant and release": func() {
+			tab.Release(tab.Join(exclusive).Token)
+		},
+		"wait, hand-over and release": func() {
+			first := tab.Join(exclusive)
+			tab.Join(exclusive)
+			tab.Release(tab.Release(first.Token)[0].Token)
+		},
+		"wait and cancel": func() {
+			first := tab.Join(exclusive)
+			tab.Cancel(tab.Join(exclusive).Ticket)
+			tab.Release(first.Token)
+		},
+		"refusal": func() {
+			first := tab.Join(exclusive)
+			tab.Join(try)
+			tab.Release(first.Token)
+		},
+		"many keys": func() {
+			first := tab.Join(many)
+			tab.Cancel(tab.Join(many).Ticket)
+			tab.Release(first.Token)
+		},
+		"share": func() {
+			first := tab.Join(shared)
+			tab.Release(tab.Join(shared).Token)
+			tab.Release(first.Token)
+		},
+	}
+	for name, way := range ways {
+		assert.Zero(t, testing.AllocsPerRun(1000, way), name)
+	}
+	require.NoError(t, tab.Check())
+}
+
+// TestCancelCostsTheSameInALongLine compares a long line with one 128 times shorter. A
+// cancellation that walked the line would cost about as much more; the bound leaves room for
+// caches and for a busy machine.
+func TestCancelCostsTheSameInALongLine(t *testing.T) {
+	const (
+		short   = 1 << 7
+		long    = short << 7
+		tooMuch = 32.0
+	)
+	ratio := perCancel(t, long, 1) / perCancel(t, short, long/short)
+	for range 4 { // a pause of the machine does not repeat itself
+		ratio = min(ratio, perCancel(t, long, 1)/perCancel(t, short, long/short))
+	}
+	assert.Less(t, ratio, tooMuch)
+}
+
+// perCancel returns the nanoseconds of one cancellation, where all waiters of a line give up in
+// random order.
+func perCancel(t *testing.T, waiters, rounds int) float64 {
+	random := rand.New(rand.NewPCG(1, 2))
+	var took time.Duration
+	for range rounds {
+		tab := table.New[int](table.Config{})
+		join(t, tab, table.Request[int]{Key: 1}, table.Granted)
+		tickets := make([]*table.Ticket[int], waiters)
+		for i := range tickets {
+			tickets[i] = join(t, tab, table.Request[int]{Key: 1}, table.Waiting).Ticket
+		}
+		random.Shuffle(waiters, func(i, j int) { tickets[i], tickets[j] = tickets[j], tickets[i] })
+		start := time.Now()
+		for _, ticket := range tickets {
+			tab.Cancel(ticket)
+		}
+		took += time.Since(start)
+	}
+	return float64(took) / float64(rounds*waiters)
+}

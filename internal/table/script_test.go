@@ -1,0 +1,307 @@
+package table_test
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"iter"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/seed-46f81e6d/keylock/internal/table"
+)
+
+var update = flag.Bool("update", false, "rewrite the effects in testdata to what the table does")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestScripts runs every script of testdata. A script is a list of steps. A step is
+// one line, and its effects stand under it, indented; a step without effects has
+// none. What begins with # is a comment. The steps are:
+//
+//	table [max-waiters=N] [shared-limit=N]  begins anew with an empty table
+//	NAME: lock [KEY...]                     asks for keys, alone; NAME stands for the request
+//	NAME: share KEY                         asks for a key, with other sharers
+//	NAME: try-lock [KEY...]                 asks, but does not wait
+//	NAME: try-share KEY
+//	NAME: VERB [KEY...] in SESSION          asks for a session
+//	cancel NAME                             cancels a wait
+//	cancel-all                              cancels every wait
+//	release NAME                            releases the grant of NAME, even if it has ended
+//	hand-off NAME                           releases it only if that lets somebody in
+//	close SESSION                           ends all that a session waits for and holds
+//	lines                                   shows each key, as holders | waiters
+//	counts                                  shows the totals
+//	contains KEY                            asks whether a key is held or waited for
+//	live NAME                               asks whether the grant of NAME has not ended
+//	refuse                                  counts a request that its caller refused
+//
+// After every step the table must pass its own Check.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			want, err := os.ReadFile(file)
+			require.NoError(t, err)
+			got := runScript(t, string(want))
+			if *update {
+				require.NoError(t, os.WriteFile(file, []byte(got), 0o666))
+				return
+			}
+			assert.Equal(t, string(want), got)
+		})
+	}
+}
+
+// runScript returns a script with its effects as they are.
+func runScript(t *testing.T, text string) string {
+	var out strings.Builder
+	s := newScript(table.Config{})
+	lines := bufio.NewScanner(strings.NewReader(text))
+	for n := 1; lines.Scan(); n++ {
+		step := lines.Text()
+		if strings.HasPrefix(step, "\t") {
+			continue // effects are written anew
+		}
+		fmt.Fprintln(&out, step)
+		if step == "" || strings.HasPrefix(step, "#") {
+			continue
+		}
+		effects, err := s.step(strings.Fields(step))
+		require.NoError(t, err, "line %d: %s", n, step)
+		for _, effect := range effects {
+			fmt.Fprintf(&out, "\t%s\n", effect)
+		}
+		require.NoError(t, s.table.Check(), "line %d: %s", n, step)
+	}
+	require.NoError(t, lines.Err())
+	return out.String()
+}
+
+// A script is the state of one that runs.
+type script struct {
+	table   *table.Table[string]
+	tickets map[string]*table.Ticket[string] // those who wait
+	tokens  map[string]table.Token[string]   // those who were granted, ever
+
+	sessions map[string]*table.Session[string]
+}
+
+func newScript(config table.Config) *script {
+	return &script{
+		table:    table.New[string](config),
+		tickets:  make(map[string]*table.Ticket[string]),
+		tokens:   make(map[string]table.Token[string]),
+		sessions: make(map[string]*table.Session[string]),
+	}
+}
+
+// session returns the session with that label, which begins when it is first named.
+func (s *script) session(label string) *table.Session[string] {
+	if s.sessions[label] == nil {
+		s.sessions[label] = table.NewSession[string](label)
+	}
+	return s.sessions[label]
+}
+
+// step makes one step and returns its effects.
+func (s *script) step(words []string) ([]string, error) {
+	if name, ok := strings.CutSuffix(words[0], ":"); ok {
+		return s.join(name, words[1:])
+	}
+	verb, args := words[0], words[1:]
+	switch verb {
+	case "table":
+		config, err := parseConfig(args)
+		*s = *newScript(config)
+		return nil, err
+	case "cancel":
+		ticket := s.tickets[args[0]]
+		if ticket == nil {
+			return nil, fmt.Errorf("%s does not wait", args[0])
+		}
+		delete(s.tickets, args[0])
+		return s.granted(s.table.Cancel(ticket)), nil
+	case "cancel-all":
+		return s.cancelled(s.table.CancelAll()), nil
+	case "close":
+		cancelled, granted := s.table.CloseSession(s.session(args[0]))
+		return append(s.cancelled(cancelled), s.granted(granted)...), nil
+	case "release", "hand-off":
+		token, ok := s.tokens[args[0]]
+		if !ok {
+			return nil, fmt.Errorf("%s was never granted", args[0])
+		}
+		if verb == "release" {
+			return s.granted(s.table.Release(token)), nil
+		}
+		return s.granted(s.table.HandOff(token)), nil
+	case "lines":
+		var effects []string
+		lines := maps.Collect(s.table.All())
+		for _, key := range slices.Sorted(maps.Keys(lines)) {
+			effects = append(effects, showLine(key, lines[key]))
+		}
+		if s.table.Idle() {
+			effects = append(effects, "idle")
+		}
+		return effects, nil
+	case "counts":
+		c := s.table.Counts()
+		return []string{
+			fmt.Sprintf("%d keys, %d held, %d of them shared, %d waiting", c.Keys, c.Held, c.Shared, c.Waiting),
+			fmt.Sprintf("%d acquired, %d waited, %d cancelled, %d rejected, %d released",
+				c.Acquired, c.Waited, c.Cancelled, c.Rejected, c.Released),
+		}, nil
+	case "contains":
+		return []string{strconv.FormatBool(s.table.Contains(args[0]))}, nil
+	case "live":
+		return []string{strconv.FormatBool(s.tokens[args[0]].Live())}, nil
+	case "refuse":
+		s.table.Reject()
+		return nil, nil
+	}
+	return nil, fmt.Errorf("unknown step %q", verb)
+}
+
+// join makes a request that is known by name from now on.
+func (s *script) join(name string, words []string) ([]string, error) {
+	verb, keys := words[0], words[1:]
+	r := table.Request[string]{Tag: name}
+	if n := len(keys) - 2; n >= 0 && keys[n] == "in" {
+		r.Session = s.session(keys[n+1])
+		keys = keys[:n]
+	}
+	verb, r.Try = strings.CutPrefix(verb, "try-")
+	switch {
+	case verb == "share":
+		r.Key, r.Mode = keys[0], table.Shared
+	case verb != "lock":
+		return nil, fmt.Errorf("unknown step %q", verb)
+	case len(keys) == 1:
+		r.Key = keys[0]
+	default:
+		r.Keys = keys
+	}
+	switch a := s.table.Join(&r); a.Outcome {
+	case table.Granted:
+		return s.granted([]table.Grant[string]{{Tag: name, Token: a.Token}}), nil
+	case table.Waiting:
+		s.tickets[name] = a.Ticket
+		return []string{name + " waits"}, nil
+	case table.Busy:
+		return []string{name + " is refused: busy"}, nil
+	case table.Full:
+		return []string{fmt.Sprintf("%s is refused: the line for %s is full", name, a.Refusal.Key)}, nil
+	case table.Closed:
+		return []string{name + " is refused: closed"}, nil
+	case table.Deadlock:
+		effects := []string{name + " is refused: deadlock"}
+		for _, e := range a.Refusal.Cycle {
+			relation := "claimed"
+			if e.Held {
+				relation = "held"
+			}
+			effects = append(effects, fmt.Sprintf("%s waits for %s, %s by %s", who(e.Waiter), e.Key, relation, who(e.Owner)))
+		}
+		return effects, nil
+	default:
+		return nil, fmt.Errorf("unknown outcome %d", a.Outcome)
+	}
+}
+
+// cancelled tells whose waits were ended, by name, because those who are cancelled together
+// come in no particular order.
+func (s *script) cancelled(tags []any) []string {
+	var effects []string
+	for _, tag := range tags {
+		delete(s.tickets, tag.(string))
+		effects = append(effects, fmt.Sprintf("%s cancelled", tag))
+	}
+	slices.Sort(effects)
+	return effects
+}
+
+// granted tells of grants, in the order in which they were made.
+func (s *script) granted(grants []table.Grant[string]) []string {
+	var effects []string
+	for _, g := range grants {
+		name := g.Tag.(string)
+		delete(s.tickets, name)
+		s.tokens[name] = g.Token
+		effects = append(effects, fmt.Sprintf("%s granted #%d", name, g.Token.Seq()))
+	}
+	return effects
+}
+
+// showLine shows the holders of a key, by the numbers of their grants, and its waiters.
+func showLine(key string, places iter.Seq[table.Place]) string {
+	var holders, waiters []string
+	for p := range places {
+		words := []string{}
+		if p.Seq != 0 {
+			words = append(words, fmt.Sprintf("#%d", p.Seq))
+		}
+		if p.Mode == table.Shared {
+			words = append(words, "shared")
+		} else if p.Seq == 0 {
+			words = append(words, "exclusive")
+		}
+		if p.Label != "" {
+			words = append(words, "in", p.Label)
+		}
+		text := strings.Join(words, " ")
+		if p.Seq != 0 {
+			holders = append(holders, text)
+		} else {
+			waiters = append(waiters, text)
+		}
+	}
+	return fmt.Sprintf("%s: %s | %s", key, list(holders), list(waiters))
+}
+
+func list(texts []string) string {
+	if len(texts) == 0 {
+		return "nobody"
+	}
+	return strings.Join(texts, ", ")
+}
+
+// who names a session by its label.
+func who(label string) string {
+	if label == "" {
+		return "a request of no session"
+	}
+	return label
+}
+
+func parseConfig(args []string) (table.Config, error) {
+	var config table.Config
+	for _, arg := range args {
+		name, value, _ := strings.Cut(arg, "=")
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			return config, err
+		}
+		switch name {
+		case "max-waiters":
+			config.MaxWaiters = n
+		case "shared-limit":
+			config.SharedLimit = n
+		default:
+			return config, fmt.Errorf("unknown setting %q", name)
+		}
+	}
+	return config, nil
+}
