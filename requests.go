@@ -55,7 +55,7 @@ type acquire[K comparable] struct {
 // caller may change them before the owner has seen them.
 func (m *Manager[K]) newAcquire(want table.Request[K]) *acquire[K] {
 	r := m.pool.Get().(*acquire[K])
-	if want.Keys != nil {
+	if len(want.Keys) > 0 { // none at all must not become nil, which would mean want.Key
 		r.many = append(r.many[:0], want.Keys...)
 		want.Keys = r.many
 	}
