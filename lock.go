@@ -1,6 +1,7 @@
 package keylock
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
@@ -72,6 +73,8 @@ type Reservation[K comparable] struct {
 	m    *Manager[K]
 	r    *acquire[K]
 	turn uint64
+
+	session *Session[K] // whose it is; nil when it is nobody's
 }
 
 // Wait waits until the reservation is granted and returns the lock.
@@ -88,7 +91,13 @@ func (v Reservation[K]) Wait(ctx context.Context) (Lock[K], error) {
 		}
 		return Lock[K]{}, ErrReservationDone
 	}
-	return v.m.wait(ctx, v.r)
+	lock, err := v.m.wait(ctx, v.r)
+	if err == nil && v.session != nil && v.session.closed.Load() {
+		// The session may have given the grant back, long before anybody waited for it.
+		lock.Release()
+		return Lock[K]{}, cmp.Or(ctx.Err(), ErrClosed)
+	}
+	return lock, err
 }
 
 // Cancel gives up the place, or the grant if there was one already, and ends a Wait that

@@ -2,6 +2,7 @@ package keylock
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
@@ -20,8 +21,9 @@ import (
 // A session belongs to one owner, but its methods may be called from any goroutine. All
 // its requests count as waits of that one owner.
 type Session[K comparable] struct {
-	m *Manager[K]
-	s *table.Session[K]
+	m      *Manager[K]
+	s      *table.Session[K]
+	closed atomic.Bool // set before the owner hears of it
 }
 
 // Session returns a new session. The label names it to people, in errors and snapshots;
@@ -69,17 +71,23 @@ func (s *Session[K]) TryAcquireAll(keys ...K) (Locks[K], bool) {
 // Reserve is [Manager.Reserve] for the session; Wait fails as [Session.Acquire] does. The
 // session waits from now on, not only from Wait on.
 func (s *Session[K]) Reserve(key K) Reservation[K] {
-	return s.m.reserve(table.Request[K]{Key: key, Session: s.s})
+	return s.reserve(table.Request[K]{Key: key, Session: s.s})
 }
 
 // ReserveShared is [Manager.ReserveShared] for the session, see [Session.Reserve].
 func (s *Session[K]) ReserveShared(key K) Reservation[K] {
-	return s.m.reserve(table.Request[K]{Key: key, Mode: table.Shared, Session: s.s})
+	return s.reserve(table.Request[K]{Key: key, Mode: table.Shared, Session: s.s})
 }
 
 // ReserveAll is [Manager.ReserveAll] for the session, see [Session.Reserve].
 func (s *Session[K]) ReserveAll(keys ...K) Reservations[K] {
-	return Reservations[K]{s.m.reserve(wantAll(s.s, keys))}
+	return Reservations[K]{s.reserve(wantAll(s.s, keys))}
+}
+
+func (s *Session[K]) reserve(want table.Request[K]) Reservation[K] {
+	v := s.m.reserve(want)
+	v.session = s
+	return v
 }
 
 // Do is [Manager.Do] for the session; it fails as [Session.Acquire] does.
@@ -96,6 +104,7 @@ func (s *Session[K]) Do(ctx context.Context, key K, fn func(context.Context) err
 // at one instant. Later calls of the session get ErrClosed; the release of its locks
 // does nothing any more. It always returns nil and may be called again.
 func (s *Session[K]) Close() error {
+	s.closed.Store(true)
 	s.m.send(&closeSession[K]{s.s}, table.Token[K]{})
 	return nil
 }

@@ -32,3 +32,22 @@ func TestNoKeysIsNotTheZeroKey(t *testing.T) {
 	require.NoError(t, err)
 	assert.Zero(t, stats.Waiting, "nor for a reservation")
 }
+
+// A reservation that is granted and not yet waited for is held by its session, and is
+// released with it. Wait returned the lock all the same, as if somebody held it.
+func TestReservationEndsWithItsSession(t *testing.T) {
+	ctx := context.Background()
+	m := keylock.Start[string](ctx)
+	defer m.Close()
+
+	s := m.Session("s")
+	granted := s.Reserve("key")
+	s.Close()
+	other, ok := m.TryAcquire("key")
+	require.True(t, ok, "the session has released the key")
+	defer other.Release()
+
+	lock, err := granted.Wait(ctx)
+	assert.ErrorIs(t, err, keylock.ErrClosed)
+	assert.Zero(t, lock)
+}
