@@ -1,0 +1,435 @@
+package fuzz
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/table"
+)
+
+// FuzzManager runs programs on a manager, in a bubble.
+//
+//	go test ./fuzz -run='^$' -fuzz=FuzzManager -fuzztime=30s -fuzzminimizetime=1x
+func FuzzManager(f *testing.F) {
+	f.Fuzz(func(t *testing.T, bytes []byte) {
+		require.NoError(t, runManager(t, parse(bytes[:min(len(bytes), maxProgram)])))
+	})
+}
+
+// TestManagerRandomPrograms runs random programs on a manager.
+func TestManagerRandomPrograms(t *testing.T) {
+	limit := 4 * time.Second
+	if testing.Short() {
+		limit = time.Second
+	}
+	steps := 0
+	for seed, start := uint64(0), time.Now(); time.Since(start) < limit; seed++ {
+		random := rand.New(rand.NewPCG(seed, 1))
+		bytes := make([]byte, maxProgram)
+		for i := range bytes {
+			bytes[i] = byte(random.Uint32())
+		}
+		p := parse(bytes)
+		require.NoError(t, runManager(t, p), "seed %d", seed)
+		steps += len(p.steps)
+	}
+	t.Logf("%d steps", steps)
+}
+
+var managerVerbs = [16]int{
+	acquire, acquire, acquire, acquire, try, reserve, reserve, wait,
+	cancel, cancelReservation, release, release, release, handOff, waitIdle, other,
+}
+
+// What comes seldom, because it ends something.
+var seldom = [16]int{
+	closeSession, closeSession, closeSession, shutdown, shutdown, closeManager, endContext,
+	other, other, other, other, other, other, other, other, other,
+}
+
+func managerVerb(s step) int {
+	if verb := managerVerbs[s.verb]; verb != other {
+		return verb
+	}
+	return seldom[s.arg/4%16]
+}
+
+// keyNames are the keys as the manager knows them. Floating-point numbers, because one of them is
+// not equal to itself.
+var keyNames = [keys]float64{0, 1, 2, 3}
+
+// A managerRun is a manager beside the worlds that it may have made.
+type managerRun struct {
+	manager *keylock.Manager[float64]
+	worlds  []*world           // all that fit what was seen so far
+	cancel  context.CancelFunc // of the manager's context
+
+	sessions     [owners]*keylock.Session[float64]
+	calls        []*made
+	reservations []reserved
+}
+
+// made is a call that was made of the manager.
+type made struct {
+	cancel context.CancelFunc // of its context
+	result
+	lock lock
+}
+
+// lock is what Lock and Locks have in common.
+type lock interface {
+	Release()
+	Seq() uint64
+}
+
+// reserved is what Reservation and Reservations have in common.
+type reserved struct {
+	wait   func(context.Context) (lock, error)
+	cancel func()
+}
+
+// locker is what a manager and a session have in common.
+type locker interface {
+	Acquire(context.Context, float64) (keylock.Lock[float64], error)
+	AcquireShared(context.Context, float64) (keylock.Lock[float64], error)
+	AcquireAll(context.Context, ...float64) (keylock.Locks[float64], error)
+	TryAcquire(float64) (keylock.Lock[float64], bool)
+	TryAcquireShared(float64) (keylock.Lock[float64], bool)
+	TryAcquireAll(...float64) (keylock.Locks[float64], bool)
+	Reserve(float64) keylock.Reservation[float64]
+	ReserveShared(float64) keylock.Reservation[float64]
+	ReserveAll(...float64) keylock.Reservations[float64]
+}
+
+// runManager returns an error when the manager differs from its model.
+func runManager(t *testing.T, p program) (err error) {
+	synctest.Test(t, func(*testing.T) {
+		ctx, cancel := context.WithCancel(context.Background())
+		r := &managerRun{
+			manager: keylock.Start[float64](ctx,
+				keylock.WithMaxWaiters(p.maxWaiters), keylock.WithSharedLimit(p.sharedLimit)),
+			worlds: []*world{{model: &model{maxWaiters: p.maxWaiters, sharedLimit: p.sharedLimit}}},
+			cancel: cancel,
+		}
+		defer r.end()
+		for owner := 1; owner < owners; owner++ {
+			r.sessions[owner] = r.manager.Session(label(owner))
+		}
+		for i, s := range p.steps {
+			if err = r.step(s); err != nil {
+				err = p.error(i, err, func(s step) string { return verbNames[managerVerb(s)] })
+				return
+			}
+		}
+	})
+	return err
+}
+
+// end ends whatever still runs. That nothing is left then is for the bubble to say.
+func (r *managerRun) end() {
+	r.cancel()
+	r.manager.Close()
+	for _, c := range r.calls {
+		c.cancel()
+	}
+}
+
+// step does one step and looks whether the manager is where it should be then.
+func (r *managerRun) step(s step) error {
+	a, ok := r.choose(s)
+	if !ok {
+		return nil
+	}
+	var histories []history
+	if racer, ok := pick(r.world().pending(), s.arg/2); ok && s.race && a.canRace() {
+		c := action{verb: cancel, target: racer}
+		cancelFirst := s.arg%2 == 0
+		if cancelFirst {
+			r.do(c)
+			r.do(a)
+		} else {
+			r.do(a)
+			r.do(c)
+		}
+		for _, w := range r.worlds {
+			histories = append(histories, w.racing(a, c, cancelFirst)...)
+		}
+	} else {
+		r.do(a)
+		for _, w := range r.worlds {
+			histories = append(histories, history{w, w.after(a)})
+		}
+	}
+	synctest.Wait()
+	return r.keep(histories, r.look())
+}
+
+// keep keeps the worlds in which the view is possible; it is an error when there is none.
+func (r *managerRun) keep(histories []history, v view) error {
+	var errs []error
+	r.worlds = nil
+	for _, h := range histories {
+		err := h.after.compare(v, h.before)
+		known := func(w *world) bool { return reflect.DeepEqual(w, h.after) }
+		if err != nil {
+			errs = append(errs, err)
+		} else if !slices.ContainsFunc(r.worlds, known) {
+			r.worlds = append(r.worlds, h.after)
+		}
+	}
+	if len(r.worlds) == 0 {
+		return errors.Join(errs...)
+	}
+	return nil
+}
+
+// world is one of those that are possible. They differ in what cannot be seen yet.
+func (r *managerRun) world() *world { return r.worlds[0] }
+
+// canRace says whether the action and the end of some wait's context may come at the same time
+// here: when it is done by the one goroutine that makes the steps.
+func (a action) canRace() bool {
+	switch a.verb {
+	case release, handOff, cancelReservation, closeSession, try, reserve, closeManager, endContext:
+		return true
+	}
+	return false
+}
+
+// A history is a world before and after something has happened.
+type history struct{ before, after *world }
+
+// after is the world after an action.
+func (w *world) after(actions ...action) *world {
+	c := w.clone()
+	for _, a := range actions {
+		c.do(a)
+	}
+	return c
+}
+
+// racing returns every history that an action and the end of a call's context may have when
+// they come at the same time. Unless its context ended first, the call may return as if it had
+// not.
+func (w *world) racing(a, cancellation action, cancelFirst bool) []history {
+	histories := []history{{w, w.after(cancellation, a)}}
+	after := w.after(a)
+	c := &after.calls[cancellation.target]
+	if !c.returned {
+		return append(histories, history{w, after.after(cancellation)})
+	}
+	kept := c.err == nil && after.hasValue(c.request)
+	if !cancelFirst || kept {
+		histories = append(histories, history{w, after})
+	}
+	if kept {
+		return histories
+	}
+	// The answer crosses the cancellation. If it is a lock it is given back.
+	crossed := after.clone()
+	crossed.calls[cancellation.target].fail(context.Canceled)
+	if c.err == nil {
+		crossed.leave(c.request)
+		crossed.settle()
+	}
+	return append(histories, history{w, crossed})
+}
+
+// choose makes the choices of a step; false when there is nothing to choose from.
+func (r *managerRun) choose(s step) (a action, ok bool) {
+	a = action{step: s, verb: managerVerb(s), value: len(r.calls)}
+	switch a.verb {
+	case other:
+	case cancel:
+		a.target, ok = pick(r.world().pending(), s.arg)
+	case release:
+		a.target, ok = pick(append(r.world().locks(false), r.world().locks(true)...), s.arg)
+	case handOff:
+		a.target, ok = pick(r.world().locks(false), s.arg)
+	case wait, cancelReservation:
+		a.target, ok = int(s.arg)%max(len(r.reservations), 1), len(r.reservations) > 0
+	case closeSession:
+		ok = s.owner != 0
+	default:
+		ok = true
+	}
+	return a, ok
+}
+
+// do does an action, without waiting for what it leads to.
+func (r *managerRun) do(a action) {
+	m := r.manager
+	var from locker = m
+	if a.owner != 0 {
+		from = r.sessions[a.owner]
+	}
+	names := make([]float64, len(a.keys))
+	for i, key := range a.keys {
+		names[i] = keyNames[key]
+	}
+	if a.invalid() {
+		names[len(names)-1] = math.NaN()
+	}
+	switch a.verb {
+	case acquire:
+		r.start(a, func(ctx context.Context) (l lock, err error) {
+			switch {
+			case a.many:
+				l, err = from.AcquireAll(ctx, names...)
+			case a.shared:
+				l, err = from.AcquireShared(ctx, names[0])
+			default:
+				l, err = from.Acquire(ctx, names[0])
+			}
+			return l, err
+		})
+	case try:
+		var l lock
+		var ok bool
+		switch {
+		case a.many:
+			l, ok = from.TryAcquireAll(names...)
+		case a.shared:
+			l, ok = from.TryAcquireShared(names[0])
+		default:
+			l, ok = from.TryAcquire(names[0])
+		}
+		r.returned(l, ok)
+	case reserve:
+		var v reserved
+		one := func(w keylock.Reservation[float64]) reserved {
+			return reserved{func(ctx context.Context) (lock, error) { return w.Wait(ctx) }, w.Cancel}
+		}
+		switch {
+		case a.many:
+			w := from.ReserveAll(names...)
+			clear(names) // they are the caller's
+			v = reserved{func(ctx context.Context) (lock, error) { return w.Wait(ctx) }, w.Cancel}
+		case a.shared:
+			v = one(from.ReserveShared(names[0]))
+		default:
+			v = one(from.Reserve(names[0]))
+		}
+		r.reservations = append(r.reservations, v)
+		r.returned(nil, true)
+	case wait:
+		r.start(a, r.reservations[a.target].wait)
+	case cancelReservation:
+		r.reservations[a.target].cancel()
+	case cancel:
+		r.calls[a.target].cancel()
+	case release:
+		r.calls[a.target].lock.Release()
+	case handOff:
+		r.returned(nil, r.calls[a.target].lock.(keylock.Lock[float64]).HandOff(a.value))
+	case closeSession:
+		if r.world().closed[a.owner] {
+			r.sessions[a.owner] = m.Session(label(a.owner))
+		} else {
+			r.sessions[a.owner].Close()
+		}
+	case waitIdle:
+		r.start(a, func(ctx context.Context) (lock, error) { return nil, m.WaitIdle(ctx) })
+	case shutdown:
+		r.start(a, func(ctx context.Context) (lock, error) { return nil, m.Shutdown(ctx) })
+	case closeManager:
+		m.Close()
+	case endContext:
+		r.cancel()
+	}
+}
+
+// start makes a call in a goroutine and with a context of its own.
+func (r *managerRun) start(a action, call func(context.Context) (lock, error)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	if a.done() {
+		cancel()
+	}
+	c := &made{cancel: cancel}
+	r.calls = append(r.calls, c)
+	go func() { c.finish(call(ctx)) }()
+}
+
+// returned notes a call that has returned.
+func (r *managerRun) returned(l lock, ok bool) {
+	c := &made{cancel: func() {}}
+	r.calls = append(r.calls, c)
+	if ok {
+		c.finish(l, nil)
+	} else {
+		c.finish(l, errRefused)
+	}
+}
+
+// finish notes what the call has returned.
+func (c *made) finish(l lock, err error) {
+	c.lock, c.err = l, sentinel(err)
+	if l != nil {
+		c.seq = l.Seq()
+	}
+	if one, ok := l.(keylock.Lock[float64]); ok {
+		c.value = one.Value()
+	}
+	c.result.returned = true
+}
+
+// sentinel returns what the error is, without the particulars.
+func sentinel(err error) error {
+	for _, target := range []error{
+		keylock.ErrClosed, keylock.ErrDeadlock, keylock.ErrInvalidKey, keylock.ErrQueueFull, keylock.ErrReservationDone,
+	} {
+		if errors.Is(err, target) {
+			return target
+		}
+	}
+	return err
+}
+
+// look sees all that can be seen.
+func (r *managerRun) look() view {
+	ctx := context.Background()
+	var v view
+	for _, c := range r.calls {
+		v.results = append(v.results, c.result)
+	}
+	select {
+	case <-r.manager.Done():
+		v.done = true
+	default:
+	}
+	var errs [2 + keys]error
+	v.stats, errs[0] = r.manager.Stats(ctx)
+	infos, err := r.manager.Snapshot(ctx)
+	errs[1] = err
+	v.lines = make(map[int][]table.Place)
+	for _, info := range infos {
+		key := int(info.Key)
+		for _, h := range info.Holders {
+			v.lines[key] = append(v.lines[key], table.Place{Seq: h.Seq, Mode: table.Mode(h.Mode), Label: h.Session})
+		}
+		for _, w := range info.Waiters {
+			v.lines[key] = append(v.lines[key], table.Place{Mode: table.Mode(w.Mode), Label: w.Session})
+		}
+	}
+	for key, name := range keyNames {
+		v.present[key], errs[2+key] = r.manager.Contains(ctx, name)
+	}
+	v.err = errs[0]
+	for _, err := range errs {
+		if err != v.err {
+			v.err = fmt.Errorf("questions are answered differently: %v", errs)
+		}
+	}
+	return v
+}

@@ -1,0 +1,306 @@
+// Package fuzz drives the lock table and the manager with short random programs,
+// and compares them after every step with a model that is too dull to be wrong: a
+// list of requests in the order in which they came, from which everything else is
+// worked out anew each time.
+package fuzz
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/seed-46f81e6d/keylock/internal/table"
+)
+
+// A request is one that was made of the model. It is in the model while it holds or
+// waits.
+type request struct {
+	id      int
+	keys    []int // as they were named, duplicates and all
+	many    bool  // they were named as many, even if it is one
+	shared  bool
+	session string // its label; empty when it has none
+	holds   bool
+	seq     uint64 // of its grant, as the real thing numbered it
+	value   any    // that was handed over with it
+}
+
+// mode is the request's mode as the table calls it.
+func (r *request) mode() table.Mode {
+	if r.shared {
+		return table.Shared
+	}
+	return table.Exclusive
+}
+
+// A model says who holds and who waits.
+type model struct {
+	maxWaiters, sharedLimit int
+	present                 []*request // holders and waiters, in the order in which they came
+	counts                  table.Counts
+}
+
+// An answer is what the model says to a request.
+type answer struct {
+	outcome table.Outcome
+	key     int // whose line is full
+}
+
+// clone returns a copy on which one can try what would happen.
+func (m *model) clone() *model {
+	c := *m
+	c.present = make([]*request, len(m.present))
+	for i, r := range m.present {
+		copied := *r
+		c.present[i] = &copied
+	}
+	return &c
+}
+
+// join lets a request in, unless it is refused.
+func (m *model) join(r *request, try bool) answer {
+	if !m.grantable(r, m.present) {
+		a := m.mayWait(r, try)
+		if a.outcome == table.Waiting && m.deadlocks(r) {
+			a.outcome = table.Deadlock
+		}
+		if a.outcome != table.Waiting {
+			m.counts.Rejected++
+			return a
+		}
+	}
+	m.present = append(m.present, r)
+	if len(m.settle()) == 0 {
+		return answer{outcome: table.Waiting}
+	}
+	m.counts.Waited-- // it was there at once
+	return answer{outcome: table.Granted}
+}
+
+// mayWait says whether a request that cannot be granted is let in to wait. The first of
+// its keys for which it is not is the one that it is told.
+func (m *model) mayWait(r *request, try bool) answer {
+	for _, key := range r.keys {
+		alone := &request{keys: []int{key}, shared: r.shared}
+		switch {
+		case m.grantable(alone, m.present):
+		case try:
+			return answer{outcome: table.Busy}
+		case m.maxWaiters > 0 && m.waiting(key) >= m.maxWaiters:
+			return answer{table.Full, key}
+		}
+	}
+	return answer{outcome: table.Waiting}
+}
+
+// deadlocks says whether a session's request would wait for ever: even if every owner
+// that does not wait dropped all that it holds, and those who are granted because of that
+// did the same, again and again. An owner is a session, or a request that has none.
+func (m *model) deadlocks(r *request) bool {
+	if r.session == "" {
+		return false
+	}
+	what := m.clone()
+	what.present = append(what.present, &request{id: r.id, keys: r.keys, shared: r.shared, session: r.session})
+	for {
+		waits := make(map[string]bool) // sessions
+		for _, waiter := range what.waiters() {
+			waits[waiter.session] = true
+		}
+		before := len(what.present)
+		what.present = what.all(func(other *request) bool {
+			return !other.holds || other.session != "" && waits[other.session]
+		})
+		if len(what.present) == before {
+			return what.get(r.id) != nil
+		}
+		what.settle()
+	}
+}
+
+// leave takes a holder or a waiter out and returns who is granted because of that.
+func (m *model) leave(r *request) []*request {
+	m.present = slices.DeleteFunc(m.present, func(other *request) bool { return other.id == r.id })
+	if r.holds {
+		m.counts.Released++
+	} else {
+		m.counts.Cancelled++
+	}
+	return m.settle()
+}
+
+// handOff is leave for a holder that leaves only if that lets somebody in.
+func (m *model) handOff(r *request, value any) []*request {
+	if r.many || len(m.clone().leave(r)) == 0 {
+		return nil
+	}
+	granted := m.leave(r)
+	for _, next := range granted {
+		next.value = value
+	}
+	return granted
+}
+
+// leaveAll cancels everybody who waits and returns them. Nobody is granted.
+func (m *model) leaveAll() []*request {
+	gone := m.waiters()
+	m.counts.Cancelled += uint64(len(gone))
+	m.present = m.holders()
+	return gone
+}
+
+// closeSession takes out all that a session waits for and holds, at once.
+func (m *model) closeSession(label string) (cancelled, granted []*request) {
+	for _, r := range m.all(func(r *request) bool { return r.session == label }) {
+		if r.holds {
+			m.counts.Released++
+		} else {
+			m.counts.Cancelled++
+			cancelled = append(cancelled, r)
+		}
+	}
+	m.present = m.all(func(r *request) bool { return r.session != label })
+	return cancelled, m.settle()
+}
+
+// settle grants what can be granted and returns it, in the order in which it came.
+func (m *model) settle() []*request {
+	var granted []*request
+	for i, r := range m.present {
+		if !r.holds && m.grantable(r, m.present[:i]) {
+			r.holds = true
+			granted = append(granted, r)
+			m.counts.Acquired++
+			m.counts.Waited++
+		}
+	}
+	return granted
+}
+
+// grantable is the rule: a request is granted when it conflicts with no holder and with
+// no earlier waiter. Holders who came later than r count as well.
+func (m *model) grantable(r *request, earlier []*request) bool {
+	for _, key := range r.keys {
+		sharers := 0
+		for _, holder := range m.holders() {
+			if !slices.Contains(holder.keys, key) {
+				continue
+			}
+			if !r.shared || !holder.shared {
+				return false
+			}
+			sharers++
+		}
+		if m.sharedLimit > 0 && r.shared && sharers >= m.sharedLimit {
+			return false
+		}
+		for _, waiter := range earlier {
+			if !waiter.holds && slices.Contains(waiter.keys, key) && !(r.shared && waiter.shared) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (m *model) holders() []*request { return m.all(func(r *request) bool { return r.holds }) }
+
+func (m *model) waiters() []*request { return m.all(func(r *request) bool { return !r.holds }) }
+
+func (m *model) all(is func(*request) bool) []*request {
+	var found []*request
+	for _, r := range m.present {
+		if is(r) {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
+// get returns the request with the id; nil when it neither holds nor waits.
+func (m *model) get(id int) *request {
+	for _, r := range m.present {
+		if r.id == id {
+			return r
+		}
+	}
+	return nil
+}
+
+func (m *model) waiting(key int) int {
+	return len(m.all(func(r *request) bool { return !r.holds && slices.Contains(r.keys, key) }))
+}
+
+// lines are the places of every key that is held or waited for: its holders, and then its
+// waiters.
+func (m *model) lines() map[int][]table.Place {
+	lines := make(map[int][]table.Place)
+	for _, r := range append(m.holders(), m.waiters()...) {
+		for i, key := range r.keys {
+			if !slices.Contains(r.keys[:i], key) {
+				lines[key] = append(lines[key], table.Place{Seq: r.seq, Mode: r.mode(), Label: r.session})
+			}
+		}
+	}
+	return lines
+}
+
+// totals are the counts, of which those of now are counted now.
+func (m *model) totals() table.Counts {
+	c := m.counts
+	c.Keys, c.Held, c.Waiting = len(m.lines()), len(m.holders()), len(m.waiters())
+	c.Shared = len(m.all(func(r *request) bool { return r.holds && r.shared }))
+	return c
+}
+
+// cycleError returns an error when what a session's request was told is not a cycle of
+// waits that it would close.
+func (m *model) cycleError(r *request, cycle []table.Edge[int]) error {
+	what := m.clone()
+	what.present = append(what.present, &request{id: r.id, keys: r.keys, shared: r.shared, session: r.session})
+	for i, e := range cycle {
+		if i == 0 && e.Waiter != r.session {
+			return fmt.Errorf("the cycle begins with %q, not with %q", e.Waiter, r.session)
+		}
+		if next := cycle[(i+1)%len(cycle)]; e.Owner != next.Waiter {
+			return fmt.Errorf("the cycle goes from %q on to %q", e.Owner, next.Waiter)
+		}
+		if !what.waitsFor(e, i == 0) {
+			return fmt.Errorf("the cycle has an edge that is not there: %+v", e)
+		}
+	}
+	if len(cycle) == 0 {
+		return fmt.Errorf("the cycle is empty")
+	}
+	return nil
+}
+
+// waitsFor says whether an edge is there: some request of the one stands behind one of the
+// other in the line, and in conflict with it. The first edge is that of the last request.
+func (m *model) waitsFor(e table.Edge[int], first bool) bool {
+	for i, waiter := range m.present {
+		if waiter.holds || waiter.session != e.Waiter || first && i < len(m.present)-1 {
+			continue
+		}
+		for _, owner := range m.present[:i] {
+			if owner.session == e.Owner && owner.holds == e.Held && m.blocks(owner, waiter, e.Key) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// blocks says whether one who came earlier is in the way of a waiter, in the line of a key,
+// directly or by those between them who have no session and only pass it on.
+func (m *model) blocks(earlier, waiter *request, key int) bool {
+	if !slices.Contains(earlier.keys, key) || !slices.Contains(waiter.keys, key) {
+		return false
+	}
+	if !earlier.shared || !waiter.shared || m.sharedLimit > 0 {
+		return true
+	}
+	from, to := slices.Index(m.present, earlier), slices.Index(m.present, waiter)
+	return slices.ContainsFunc(m.present[from+1:to], func(between *request) bool {
+		return !between.holds && !between.shared && between.session == "" && slices.Contains(between.keys, key)
+	})
+}

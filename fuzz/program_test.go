@@ -1,0 +1,120 @@
+package fuzz
+
+import "fmt"
+
+// A program is made of bytes: the first is the configuration, and each three after
+// that are a step. Every byte string is a program, so the fuzzer wastes nothing.
+type program struct {
+	maxWaiters, sharedLimit int
+	steps                   []step
+}
+
+// maxProgram caps the length. Short programs find what there is to be found, and keep
+// the executions per second high.
+const maxProgram = 64
+
+// keys is how many keys there are: few, so that requests meet.
+const keys = 4
+
+// owners is how many there are, with nobody among them.
+const owners = 5
+
+// A step names one operation and the things that it is about, as far as it is about them.
+type step struct {
+	verb   byte
+	shared bool
+	many   bool // for the keys below, not for the first of them alone
+	try    bool
+	race   bool  // the next step comes at the same time
+	owner  int   // 0 is nobody, the others are sessions
+	keys   []int // up to three, with duplicates and in any order
+	arg    byte  // picks one of those that are there
+}
+
+func parse(bytes []byte) program {
+	if len(bytes) == 0 {
+		return program{}
+	}
+	p := program{
+		maxWaiters:  []int{0, 0, 1, 3}[bytes[0]&3],
+		sharedLimit: []int{0, 0, 1, 2}[bytes[0]>>2&3],
+	}
+	for bytes = bytes[1:]; len(bytes) >= 3; bytes = bytes[3:] {
+		verb, flags, arg := bytes[0], bytes[1], bytes[2]
+		s := step{
+			verb:   verb & 15,
+			try:    verb>>4&3 == 3,
+			race:   verb>>6&1 == 1,
+			shared: flags&1 == 1,
+			owner:  int(flags>>1&7) % owners,
+			many:   flags>>4&3 == 3,
+			keys:   []int{int(arg) % keys, int(arg) / keys % keys, int(arg) / keys / keys % keys},
+			arg:    arg,
+		}
+		if s.many {
+			s.keys = s.keys[:flags>>6]
+			s.shared = false // many keys are always exclusive
+		} else {
+			s.keys = s.keys[:1]
+		}
+		p.steps = append(p.steps, s)
+	}
+	return p
+}
+
+// error is what went wrong at the last of so many steps.
+func (p program) error(last int, err error, verb func(step) string) error {
+	text := fmt.Sprintf("max waiters %d, shared limit %d", p.maxWaiters, p.sharedLimit)
+	for i, s := range p.steps[:last+1] {
+		text += fmt.Sprintf("\n%d %s: %s", i, verb(s), s)
+	}
+	return fmt.Errorf("%s\n%w", text, err)
+}
+
+// String shows a step, without its verb.
+func (s step) String() string {
+	text := fmt.Sprintf("owner %d, keys %v, arg %d", s.owner, s.keys, s.arg)
+	for _, flag := range []struct {
+		name string
+		set  bool
+	}{{"shared", s.shared}, {"many", s.many}, {"try", s.try}, {"race", s.race}} {
+		if flag.set {
+			text += ", " + flag.name
+		}
+	}
+	return text
+}
+
+// The verbs of programs. Those of the table come first; the manager has more.
+const (
+	join = iota
+	cancel
+	release
+	releaseAny // whose grant may have ended long ago
+	handOff
+	closeSession
+	other
+	acquire
+	try
+	reserve
+	wait
+	cancelReservation
+	waitIdle
+	shutdown
+	closeManager
+	endContext
+)
+
+var verbNames = [...]string{
+	"join", "cancel", "release", "release any", "hand off", "close session", "other", "acquire", "try", "reserve", "wait",
+	"cancel reservation", "wait idle", "shutdown", "close", "end context",
+}
+
+// pick returns one of those who are there; false when nobody is.
+func pick[E any](from []E, arg byte) (E, bool) {
+	if len(from) == 0 {
+		var none E
+		return none, false
+	}
+	return from[int(arg)%len(from)], true
+}

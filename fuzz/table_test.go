@@ -1,0 +1,300 @@
+package fuzz
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/seed-46f81e6d/keylock/internal/table"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// FuzzTable runs programs on the table.
+//
+//	go test ./fuzz -run='^$' -fuzz=FuzzTable -fuzztime=30s -fuzzminimizetime=1x
+func FuzzTable(f *testing.F) {
+	f.Fuzz(func(t *testing.T, bytes []byte) {
+		require.NoError(t, runTable(parse(bytes[:min(len(bytes), maxProgram)])))
+	})
+}
+
+// TestModelRandomPrograms runs random programs on the table: many short ones, and a
+// few that go on for long.
+func TestModelRandomPrograms(t *testing.T) {
+	limit := 4 * time.Second
+	if testing.Short() {
+		limit = time.Second
+	}
+	steps := 0
+	for seed, start := uint64(0), time.Now(); time.Since(start) < limit && steps < 600_000; seed++ {
+		random := rand.New(rand.NewPCG(seed, 0))
+		bytes := make([]byte, maxProgram)
+		if seed%64 == 0 {
+			bytes = make([]byte, 30*maxProgram)
+		}
+		for i := range bytes {
+			bytes[i] = byte(random.Uint32())
+		}
+		p := parse(bytes)
+		require.NoError(t, runTable(p), "seed %d", seed)
+		steps += len(p.steps)
+	}
+	t.Logf("%d steps", steps)
+}
+
+// What should come more often stands there more than once.
+var tableVerbs = [16]int{
+	join, join, join, join, join, join, join, join,
+	cancel, release, release, release, releaseAny, handOff, closeSession, other,
+}
+
+// A tableRun is a table beside its model.
+type tableRun struct {
+	table   *table.Table[int]
+	model   *model
+	tickets map[int]*table.Ticket[int] // of those who wait, by id
+	tokens  []table.Token[int]         // all that were given out
+	owners  []int                      // whom the tokens were given to
+
+	sessions [owners]*table.Session[int] // the first is nil, for no session
+	closed   [owners]bool
+	nextID   int
+}
+
+// label is the label of an owner's session.
+func label(owner int) string {
+	if owner == 0 {
+		return ""
+	}
+	return fmt.Sprint("s", owner)
+}
+
+// runTable returns an error when the table differs from the model, or breaks a rule of its
+// own.
+func runTable(p program) error {
+	r := &tableRun{
+		table:   table.New[int](table.Config{MaxWaiters: p.maxWaiters, SharedLimit: p.sharedLimit}),
+		model:   &model{maxWaiters: p.maxWaiters, sharedLimit: p.sharedLimit},
+		tickets: make(map[int]*table.Ticket[int]),
+	}
+	for owner := 1; owner < owners; owner++ {
+		r.sessions[owner] = table.NewSession[int](label(owner))
+	}
+	for i, s := range p.steps {
+		err := r.step(s)
+		if err == nil {
+			err = r.compare()
+		}
+		if err != nil {
+			return p.error(i, err, func(s step) string { return verbNames[tableVerbs[s.verb]] })
+		}
+	}
+	return nil
+}
+
+func (r *tableRun) step(s step) error {
+	switch tableVerbs[s.verb] {
+	case join:
+		return r.join(s)
+	case cancel:
+		if waiter, ok := pick(r.model.waiters(), s.arg); ok {
+			grants := r.table.Cancel(r.tickets[waiter.id])
+			delete(r.tickets, waiter.id)
+			return r.granted(grants, r.model.leave(waiter))
+		}
+	case release:
+		if holder, ok := pick(r.model.holders(), s.arg); ok {
+			return r.release(slices.Index(r.owners, holder.id))
+		}
+	case releaseAny:
+		if len(r.tokens) > 0 {
+			return r.release(int(s.arg) % len(r.tokens))
+		}
+	case handOff:
+		if len(r.tokens) > 0 {
+			return r.handOff(int(s.arg) % len(r.tokens))
+		}
+	case closeSession:
+		if r.closed[s.owner] || s.arg%4 == 0 { // seldom, or all would be closed half of the time
+			return r.close(s.owner)
+		}
+	case other:
+		switch s.arg % 8 {
+		case 0:
+			return r.cancelled(r.table.CancelAll(), r.model.leaveAll())
+		case 1:
+			r.table.Reject()
+			r.model.counts.Rejected++
+		case 2:
+			return r.granted(r.table.Release(table.Token[int]{}), nil)
+		}
+	}
+	return nil
+}
+
+func (r *tableRun) join(s step) error {
+	asked := &request{id: r.nextID, keys: s.keys, many: s.many, shared: s.shared, session: label(s.owner)}
+	r.nextID++
+	t := table.Request[int]{Mode: asked.mode(), Session: r.sessions[s.owner], Try: s.try, Tag: asked.id}
+	if s.many {
+		t.Keys = s.keys
+	} else {
+		t.Key = s.keys[0]
+	}
+	got := r.table.Join(&t)
+	var want answer
+	if r.closed[s.owner] {
+		want.outcome = table.Closed
+		r.model.counts.Rejected++
+	} else {
+		want = r.model.join(asked, s.try)
+	}
+	if got.Outcome != want.outcome {
+		return fmt.Errorf("outcome is %d, want %d", got.Outcome, want.outcome)
+	}
+	switch got.Outcome {
+	case table.Granted:
+		return r.granted([]table.Grant[int]{{Tag: asked.id, Token: got.Token}}, []*request{asked})
+	case table.Waiting:
+		r.tickets[asked.id] = got.Ticket
+	case table.Full:
+		if got.Refusal.Key != want.key {
+			return fmt.Errorf("the line of key %d is full, want %d", got.Refusal.Key, want.key)
+		}
+	case table.Deadlock:
+		return r.model.cycleError(asked, got.Refusal.Cycle)
+	}
+	return nil
+}
+
+// release releases the i-th token.
+func (r *tableRun) release(i int) error {
+	grants := r.table.Release(r.tokens[i])
+	if holder := r.model.get(r.owners[i]); holder != nil {
+		return r.granted(grants, r.model.leave(holder))
+	}
+	return r.granted(grants, nil)
+}
+
+// handOff hands the i-th token off.
+func (r *tableRun) handOff(i int) error {
+	grants := r.table.HandOff(r.tokens[i])
+	if holder := r.model.get(r.owners[i]); holder != nil {
+		return r.granted(grants, r.model.handOff(holder, nil))
+	}
+	return r.granted(grants, nil)
+}
+
+// close closes the session of an owner, or begins a new one when it is closed.
+func (r *tableRun) close(owner int) error {
+	switch {
+	case owner == 0:
+		return nil
+	case r.closed[owner]:
+		r.closed[owner] = false
+		r.sessions[owner] = table.NewSession[int](label(owner))
+		return nil
+	}
+	r.closed[owner] = true
+	tags, grants := r.table.CloseSession(r.sessions[owner])
+	cancelled, granted := r.model.closeSession(label(owner))
+	if err := r.cancelled(tags, cancelled); err != nil {
+		return err
+	}
+	return r.granted(grants, granted)
+}
+
+// cancelled compares whose waits were ended.
+func (r *tableRun) cancelled(tags []any, cancelled []*request) error {
+	var got, want []int
+	for _, tag := range tags {
+		got = append(got, tag.(int))
+		delete(r.tickets, tag.(int))
+	}
+	for _, gone := range cancelled {
+		want = append(want, gone.id)
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		return fmt.Errorf("cancelled %v, want %v", got, want)
+	}
+	return nil
+}
+
+// granted compares the grants of one transition. They come with the next numbers, in the
+// order in which the table lists them; of two that share a key the earlier request comes
+// first.
+func (r *tableRun) granted(grants []table.Grant[int], want []*request) error {
+	if len(grants) != len(want) {
+		return fmt.Errorf("%d were granted, want %d", len(grants), len(want))
+	}
+	next := uint64(len(r.tokens)) + 1
+	for _, g := range grants {
+		i := slices.IndexFunc(want, func(w *request) bool { return w.id == g.Tag.(int) })
+		if i < 0 {
+			return fmt.Errorf("request %d was granted, which should wait", g.Tag)
+		}
+		if g.Token.Seq() != next {
+			return fmt.Errorf("grant %d has the number %d", next, g.Token.Seq())
+		}
+		want[i].seq = next
+		next++
+		delete(r.tickets, want[i].id)
+		r.tokens = append(r.tokens, g.Token)
+		r.owners = append(r.owners, want[i].id)
+	}
+	return inOrder(want)
+}
+
+// inOrder returns an error when of two grants for one key the later request has the earlier
+// number. The requests are in the order in which they came.
+func inOrder(granted []*request) error {
+	for i, later := range granted {
+		for _, earlier := range granted[:i] {
+			meet := slices.ContainsFunc(later.keys, func(key int) bool { return slices.Contains(earlier.keys, key) })
+			if meet && earlier.seq >= later.seq {
+				return fmt.Errorf("request %d was granted before request %d", later.id, earlier.id)
+			}
+		}
+	}
+	return nil
+}
+
+// compare compares all that can be seen.
+func (r *tableRun) compare() error {
+	if err := r.table.Check(); err != nil {
+		return err
+	}
+	if got, want := r.table.Counts(), r.model.totals(); got != want {
+		return fmt.Errorf("counts are %+v, want %+v", got, want)
+	}
+	lines := r.model.lines()
+	got := make(map[int][]table.Place)
+	for key, places := range r.table.All() {
+		got[key] = slices.Collect(places)
+	}
+	if !maps.EqualFunc(got, lines, slices.Equal) {
+		return fmt.Errorf("lines are %v, want %v", got, lines)
+	}
+	for key := range keys {
+		if _, want := lines[key]; r.table.Contains(key) != want {
+			return fmt.Errorf("Contains(%d) is %t", key, !want)
+		}
+	}
+	if want := len(lines) == 0; r.table.Idle() != want {
+		return fmt.Errorf("Idle is %t", !want)
+	}
+	for i, token := range r.tokens {
+		if want := r.model.get(r.owners[i]) != nil; token.Live() != want {
+			return fmt.Errorf("grant %d: Live is %t", token.Seq(), !want)
+		}
+	}
+	return nil
+}
