@@ -33,8 +33,8 @@ func (l Lock[K]) Key() K { return l.key }
 func (l Lock[K]) Seq() uint64 { return l.token.Seq() }
 
 // HandOff passes the lock on, with a value, to the next waiter, in one transition: it
-// ends this grant and returns true. When nobody waits, or the one who is next must wait
-// for other holders or other keys as well, it returns false and the lock stays held; so
+// ends this grant and returns true. When nobody waits, or the one who is next asks for
+// many keys or must wait for other holders, it returns false and the lock stays held; so
 // it does when the grant, or the manager, has ended. The next holder finds the value in
 // [Lock.Value]. Shared waiters who are let in together all get it. Everything else is as
 // if the lock had been released: nobody is overtaken.

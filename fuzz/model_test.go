@@ -128,9 +128,11 @@ func (m *model) leave(r *request) []*request {
 	return m.settle()
 }
 
-// handOff is leave for a holder that leaves only if that lets somebody in.
+// handOff is leave for a holder that leaves only if that lets in somebody who asked for
+// one key.
 func (m *model) handOff(r *request, value any) []*request {
-	if r.many || len(m.clone().leave(r)) == 0 {
+	next := m.clone().leave(r)
+	if r.many || len(next) == 0 || next[0].many {
 		return nil
 	}
 	granted := m.leave(r)

@@ -203,7 +203,7 @@ func (r *tableRun) close(owner int) error {
 		return nil
 	}
 	r.closed[owner] = true
-	tags, grants := r.table.CloseSession(r.sessions[owner])
+	tags, _, grants := r.table.CloseSession(r.sessions[owner])
 	cancelled, granted := r.model.closeSession(label(owner))
 	if err := r.cancelled(tags, cancelled); err != nil {
 		return err
@@ -277,8 +277,10 @@ func (r *tableRun) compare() error {
 	}
 	lines := r.model.lines()
 	got := make(map[int][]table.Place)
-	for key, places := range r.table.All() {
-		got[key] = slices.Collect(places)
+	for line := range r.table.All() {
+		for p := range line.Places {
+			got[line.Key] = append(got[line.Key], table.Place{Seq: p.Seq, Mode: p.Mode, Label: p.Label})
+		}
 	}
 	if !maps.EqualFunc(got, lines, slices.Equal) {
 		return fmt.Errorf("lines are %v, want %v", got, lines)

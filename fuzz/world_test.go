@@ -322,8 +322,8 @@ func (w *world) locks(many bool) []int {
 type view struct {
 	results []result
 	done    bool
-	err     error // what its questions answered
-	stats   keylock.Stats
+	err     error         // what its questions answered
+	stats   keylock.Stats // without what tells of time
 	lines   map[int][]table.Place
 	present [keys]bool // what Contains says
 }
@@ -357,9 +357,16 @@ func (w *world) compare(v view, before *world) error {
 			return fmt.Errorf("Contains(%d) is %t", key, present)
 		}
 	}
+	longest := 0
+	for _, places := range lines {
+		waiting := func(p table.Place) bool { return p.Seq == 0 }
+		if i := slices.IndexFunc(places, waiting); i >= 0 {
+			longest = max(longest, len(places)-i)
+		}
+	}
 	c := w.model.totals()
 	if want := (keylock.Stats{
-		Keys: c.Keys, Held: c.Held, Shared: c.Shared, Waiting: c.Waiting,
+		Keys: c.Keys, Held: c.Held, Shared: c.Shared, Waiting: c.Waiting, Longest: longest,
 		Acquired: c.Acquired, Waited: c.Waited, Cancelled: c.Cancelled, Rejected: c.Rejected, Released: c.Released,
 	}); v.stats != want || v.err != nil {
 		return fmt.Errorf("Stats is %+v, %v, want %+v", v.stats, v.err, want)

@@ -2,10 +2,10 @@ package table_test
 
 import (
 	"bufio"
+	"cmp"
 	"flag"
 	"fmt"
 	"iter"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -136,7 +136,7 @@ func (s *script) step(words []string) ([]string, error) {
 	case "cancel-all":
 		return s.cancelled(s.table.CancelAll()), nil
 	case "close":
-		cancelled, granted := s.table.CloseSession(s.session(args[0]))
+		cancelled, _, granted := s.table.CloseSession(s.session(args[0]))
 		return append(s.cancelled(cancelled), s.granted(granted)...), nil
 	case "release", "hand-off":
 		token, ok := s.tokens[args[0]]
@@ -149,9 +149,10 @@ func (s *script) step(words []string) ([]string, error) {
 		return s.granted(s.table.HandOff(token)), nil
 	case "lines":
 		var effects []string
-		lines := maps.Collect(s.table.All())
-		for _, key := range slices.Sorted(maps.Keys(lines)) {
-			effects = append(effects, showLine(key, lines[key]))
+		lines := slices.Collect(s.table.All())
+		slices.SortFunc(lines, func(a, b table.View[string]) int { return cmp.Compare(a.Key, b.Key) })
+		for _, line := range lines {
+			effects = append(effects, showLine(line.Key, line.Places))
 		}
 		if s.table.Idle() {
 			effects = append(effects, "idle")

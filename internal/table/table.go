@@ -258,20 +258,18 @@ func (t *Table[K]) Release(token Token[K]) []Grant[K] {
 	return t.granted
 }
 
-// HandOff ends the grant that the token stands for if that lets somebody in, and
-// returns whom. Otherwise, and for many keys, it changes nothing.
+// HandOff ends the grant that the token stands for if that lets in somebody who asked
+// for its key alone, and returns whom. Otherwise it changes nothing.
 func (t *Table[K]) HandOff(token Token[K]) []Grant[K] {
 	if !token.Live() || token.ticket.many != nil {
 		return nil
 	}
 	l := token.ticket.one[0].line
-	switch next := l.next; {
-	case next == nil:
+	if l.next == nil || l.next.ticket.many != nil {
 		return nil
-	case l.held > 1 && !(next.ticket.mode == Shared && l.head.ticket.mode == Shared):
+	}
+	if bothShared := l.next.ticket.mode == Shared && l.head.ticket.mode == Shared; l.held > 1 && !bothShared {
 		return nil // the other holders are in its way
-	case next.ticket.many != nil && next.ticket.many.blocked > 1:
-		return nil // it waits for other keys too
 	}
 	return t.Release(token)
 }
