@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/seed-46f81e6d/keylock"
+)
+
+// A handler does the work of one record. It returns soon after its context has ended.
+type handler func(context.Context, *kgo.Record) error
+
+// A mode is a way to handle the records of a batch. Its handle calls the handler for every record
+// and returns when no call is under way any more: nil if all succeeded, else the first error, after
+// which the context of the other calls has ended.
+type mode struct {
+	name    string
+	suffix  string // of the consumer group's name, and the mode's name in a plot
+	ordered bool   // promises that the records of a key are handled one at a time, in order
+	handle  func(context.Context, *keylock.Manager[string], []*kgo.Record, handler) error
+}
+
+// group returns the name of the mode's consumer group; every mode reads the topic in its own.
+func (m mode) group(prefix string) string { return prefix + "-" + m.suffix }
+
+// modes are all of them, the one to use last.
+var modes = []mode{
+	{"one by one", "one-by-one", true, oneByOne},
+	{"concurrent, no lock", "no-lock", false, unlocked},
+	{"concurrent, key acquired in the goroutine", "acquire", false, acquired},
+	{"concurrent, key reserved in the poll loop", "reserve", true, inOrder},
+}
+
+// oneByOne keeps exclusion and order by doing nothing at the same time.
+func oneByOne(ctx context.Context, _ *keylock.Manager[string], batch []*kgo.Record, handle handler) error {
+	for _, record := range batch {
+		if err := handle(ctx, record); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unlocked keeps neither exclusion nor order.
+func unlocked(ctx context.Context, _ *keylock.Manager[string], batch []*kgo.Record, handle handler) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, record := range batch {
+		g.Go(func() error {
+			return handle(ctx, record)
+		})
+	}
+	return g.Wait()
+}
+
+// acquired keeps exclusion but not order: goroutines ask for their keys in the order in which they
+// happen to start.
+func acquired(ctx context.Context, keys *keylock.Manager[string], batch []*kgo.Record, handle handler) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, record := range batch {
+		g.Go(func() error {
+			return keys.Do(ctx, string(record.Key), func(ctx context.Context) error {
+				return handle(ctx, record)
+			})
+		})
+	}
+	return g.Wait()
+}

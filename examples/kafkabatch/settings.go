@@ -1,0 +1,69 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// settings are what the flags say.
+type settings struct {
+	brokers    []string // none: start a cluster in process
+	topic      string
+	group      string // the prefix of the groups' names, one for each mode
+	records    int
+	keys       int
+	partitions int
+	batchSize  int
+	work       time.Duration
+	failEvery  int
+	svg        string
+}
+
+// parse reads the flags. It writes help, and what is wrong with the flags, to w.
+func parse(args []string, w io.Writer) (settings, error) {
+	var s settings
+	flags := flag.NewFlagSet("kafkabatch", flag.ContinueOnError)
+	flags.SetOutput(w)
+	brokers := flags.String("brokers", "", "comma-separated `addresses` of a cluster (default: one inside this process)")
+	flags.StringVar(&s.topic, "topic", "kafkabatch", "`name` of the topic")
+	flags.StringVar(&s.group, "group", "kafkabatch", "`prefix` of the consumer groups' names")
+	flags.IntVar(&s.records, "records", 6000, "produce `n` records first; none when -brokers is given, unless this is too")
+	flags.IntVar(&s.keys, "keys", 50, "`n` keys for the produced records")
+	flags.IntVar(&s.partitions, "partitions", 2, "`n` partitions for a new topic")
+	flags.IntVar(&s.batchSize, "batch", 500, "poll at most `n` records at once")
+	flags.DurationVar(&s.work, "work", 200*time.Microsecond, "how long the work of one record waits")
+	flags.IntVar(&s.failEvery, "fail-every", 0, "fail at every `n`th call of the handler")
+	flags.StringVar(&s.svg, "svg", "", "write a plot to this `file`")
+	if err := flags.Parse(args); err != nil {
+		return settings{}, err
+	}
+	if *brokers != "" {
+		s.brokers = strings.Split(*brokers, ",")
+	}
+	given := make(map[string]bool)
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if given["brokers"] && !given["records"] {
+		s.records = 0
+	}
+	err := s.check(flags.Args())
+	if err != nil {
+		fmt.Fprintln(w, "kafkabatch:", err)
+	}
+	return s, err
+}
+
+func (s settings) check(rest []string) error {
+	switch {
+	case len(rest) > 0:
+		return fmt.Errorf("unexpected argument %q", rest[0])
+	case s.keys < 1, s.partitions < 1, s.batchSize < 1:
+		return errors.New("-keys, -partitions and -batch must be at least 1")
+	case s.records < 0, s.failEvery < 0, s.work < 0:
+		return errors.New("-records, -fail-every and -work must not be negative")
+	}
+	return nil
+}
