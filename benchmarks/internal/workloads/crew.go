@@ -1,0 +1,203 @@
+package workloads
+
+import (
+	"context"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed-46f81e6d/keylock/benchmarks/internal/peers"
+	"github.com/seed-46f81e6d/keylock/benchmarks/internal/results"
+)
+
+// A Budget says how much of a workload is measured: a time, or else a number of
+// operations; and in which surroundings.
+type Budget struct {
+	Time time.Duration
+	Ops  int64
+	Busy bool // while one unrelated goroutine per core burns CPU
+}
+
+// warmUp is the part of a budget that is spent before anything is measured, so that
+// pools are filled and maps have grown.
+func (b Budget) warmUp() Budget {
+	return Budget{Time: b.Time / 10, Ops: min(b.Ops, 1000), Busy: b.Busy}
+}
+
+// A client is one goroutine of a crew.
+type client struct {
+	peers.Client
+	n    int             // its number, from 0
+	ctx  context.Context // its own, and cancellable
+	ops  int64           // so far
+	crew *crew
+	_    [64]byte // keeps the counters of two goroutines out of one cache line
+}
+
+// acquire locks or panics: nobody cancels a client's own context while it works.
+func (c *client) acquire(key string) {
+	if err := c.Lock(c.ctx, key); err != nil {
+		panic(err)
+	}
+}
+
+// A crew is the goroutines that a workload sets upon a peer.
+type crew struct {
+	clients []*client
+	serial  bool // one goroutine plays all of them
+	cancel  context.CancelFunc
+	goHome  func()       // what a goroutine does last
+	hot     peers.Locker // where not nil, they begin in the line for the hot key
+
+	limit int64 // operations; 0 is none
+	taken atomic.Int64
+	over  atomic.Bool
+}
+
+func newCrew(p peers.Peer, size int, newClient func() peers.Client) *crew {
+	w := &crew{serial: p.Serial, goHome: func() {}}
+	var cancels []context.CancelFunc
+	for n := range size {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancels = append(cancels, cancel)
+		w.clients = append(w.clients, &client{Client: newClient(), n: n, ctx: ctx, crew: w})
+	}
+	w.cancel = func() {
+		for _, cancel := range cancels {
+			cancel()
+		}
+	}
+	return w
+}
+
+// A tally is what a crew has done.
+type tally struct {
+	elapsed time.Duration
+	mallocs uint64
+	ops     []float64 // of each client
+}
+
+// run lets every client repeat op until the budget is spent, first to warm up and
+// then to be measured.
+func (w *crew) run(budget Budget, op func(*client)) tally {
+	w.spend(budget.warmUp(), op)
+	return w.spend(budget, op)
+}
+
+func (w *crew) spend(budget Budget, op func(*client)) tally {
+	w.limit = budget.Ops
+	w.taken.Store(0)
+	w.over.Store(false)
+	teams := w.teams()
+	var working atomic.Int64
+	working.Store(int64(len(teams)))
+	var (
+		begun    = make(chan struct{})
+		finished = make(chan time.Time)
+	)
+	for _, team := range teams {
+		go func() {
+			<-begun
+			w.work(team, op)
+			w.goHome()
+			if working.Add(-1) == 0 {
+				finished <- time.Now()
+			}
+		}()
+	}
+	begin := func() { close(begun) }
+	if w.hot != nil {
+		// Of those who are in line nobody can lock twice before the others have had
+		// their turn, so a line that has formed never dissolves. It is there from the
+		// start, because by itself it forms only when two happen to collide.
+		free := hold(w.hot, hotKey)
+		begin()
+		settle()
+		begin = free
+	}
+	runtime.GC() // nobody pays for another's garbage
+	before := mallocs()
+	if budget.Ops == 0 {
+		defer time.AfterFunc(budget.Time, func() { w.over.Store(true) }).Stop()
+	}
+	if budget.Busy {
+		defer burn()()
+	}
+	started := time.Now()
+	begin()
+	elapsed := (<-finished).Sub(started)
+	t := tally{elapsed: elapsed, mallocs: mallocs() - before}
+	for _, c := range w.clients {
+		t.ops = append(t.ops, float64(c.ops))
+	}
+	return t
+}
+
+// teams are the clients that share a goroutine.
+func (w *crew) teams() [][]*client {
+	if w.serial {
+		return [][]*client{w.clients}
+	}
+	var teams [][]*client
+	for i := range w.clients {
+		teams = append(teams, w.clients[i:i+1])
+	}
+	return teams
+}
+
+func (w *crew) work(team []*client, op func(*client)) {
+	for _, c := range team {
+		c.ops = 0
+	}
+	for {
+		for _, c := range team {
+			if !w.more() {
+				return
+			}
+			op(c)
+			c.ops++
+		}
+	}
+}
+
+// more reports whether there is budget left for one operation, and takes it.
+func (w *crew) more() bool {
+	if w.over.Load() {
+		return false
+	}
+	if w.limit > 0 && w.taken.Add(1) > w.limit {
+		w.over.Store(true)
+		return false
+	}
+	return true
+}
+
+func mallocs() uint64 {
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.Mallocs
+}
+
+func (t tally) total() float64 {
+	var sum float64
+	for _, n := range t.ops {
+		sum += n
+	}
+	return sum
+}
+
+// figures are the tally's cost and allocations per operation.
+func (t tally) figures() results.Figures {
+	total := t.total()
+	return results.Figures{
+		results.PerOp:  float64(t.elapsed) / total,
+		results.Allocs: float64(t.mallocs) / total,
+	}
+}
+
+// fairFigures are figures with the fairness among the clients.
+func (t tally) fairFigures() results.Figures {
+	f := t.figures()
+	f[results.Jain] = results.JainIndex(t.ops)
+	return f
+}

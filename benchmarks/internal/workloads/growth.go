@@ -1,0 +1,153 @@
+package workloads
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/metrics"
+	"sync"
+
+	"github.com/seed-46f81e6d/keylock/benchmarks/internal/peers"
+	"github.com/seed-46f81e6d/keylock/benchmarks/internal/results"
+)
+
+// growth is uncontended on ever other keys, while many keys are held.
+func growth(name string, held int) Workload {
+	const others = 1 << 16
+	return Workload{
+		Name:   name,
+		About:  fmt.Sprintf("one goroutine, %d keys in turn, while %d others are held", others, held),
+		Admits: nests,
+		Heavy:  true,
+		Measure: func(p peers.Peer, budget Budget) results.Figures {
+			l := p.Open()
+			defer l.Close()
+			keys := keys(held + others)
+			holders := newHolders(l, keys[:held])
+			holders.lock()
+			defer holders.unlock()
+			crew := newCrew(p, 1, l.Client)
+			defer crew.cancel()
+			free := keys[held:]
+			return crew.run(budget, func(c *client) {
+				c.acquire(free[c.ops*stride%others])
+				c.Unlock()
+			}).figures()
+		},
+	}
+}
+
+const (
+	memoryKeys    = 1_000_000
+	memoryWaiters = 100_000
+)
+
+// memory is what keys and waiters occupy, and what they leave behind.
+func memory(name string) Workload {
+	return Workload{
+		Name: name,
+		About: fmt.Sprintf("%d keys are held, %d waiters wait for one key, and everybody leaves",
+			memoryKeys, memoryWaiters),
+		Admits: nests,
+		Heavy:  true,
+		Measure: func(p peers.Peer, _ Budget) results.Figures {
+			l := p.Open()
+			defer l.Close()
+			holders := newHolders(l, keys(memoryKeys))
+			empty := liveHeap()
+			holders.lock()
+			full := liveHeap()
+			holders.unlock()
+			left := liveHeap()
+			runtime.KeepAlive(holders)
+			return results.Figures{
+				results.PerKey:   (full - empty) / memoryKeys,
+				results.PerWait:  bytesPerWaiter(p),
+				results.LeftOver: max(0, left-empty),
+			}
+		},
+	}
+}
+
+// holders hold one key each.
+type holders struct {
+	keys    []string
+	clients []peers.Client
+}
+
+func newHolders(l peers.Locker, keys []string) holders {
+	h := holders{keys: keys}
+	for range keys {
+		h.clients = append(h.clients, l.Client())
+	}
+	return h
+}
+
+func (h holders) lock() {
+	for i, c := range h.clients {
+		if err := c.Lock(background, h.keys[i]); err != nil {
+			panic(err)
+		}
+	}
+}
+
+func (h holders) unlock() {
+	for _, c := range h.clients {
+		c.Unlock()
+	}
+}
+
+// bytesPerWaiter is what a waiter occupies beyond a goroutine that is parked already.
+func bytesPerWaiter(p peers.Peer) float64 {
+	l := p.Open()
+	defer l.Close()
+	free := hold(l, hotKey)
+	ctx, cancel := context.WithCancel(background)
+	defer cancel()
+
+	var parked, waiting sync.WaitGroup
+	begin := make(chan struct{})
+	for range memoryWaiters {
+		client := l.Client()
+		parked.Add(1)
+		waiting.Go(func() {
+			parked.Done()
+			<-begin
+			if client.Lock(ctx, hotKey) == nil {
+				client.Unlock()
+			}
+		})
+	}
+	parked.Wait()
+	before := liveHeap()
+	close(begin)
+	settle()
+	after := liveHeap()
+	free()
+	waiting.Wait()
+	return (after - before) / memoryWaiters
+}
+
+// settle lets every other goroutine run until it parks.
+func settle() {
+	samples := []metrics.Sample{
+		{Name: "/sched/goroutines/runnable:goroutines"},
+		{Name: "/sched/goroutines/running:goroutines"},
+	}
+	for {
+		runtime.Gosched()
+		metrics.Read(samples)
+		if samples[0].Value.Uint64() == 0 && samples[1].Value.Uint64() <= 1 {
+			return
+		}
+	}
+}
+
+// liveHeap is what is in use on the heap, in bytes. Two collections empty the pools.
+func liveHeap() float64 {
+	runtime.GC()
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return float64(stats.HeapAlloc)
+}

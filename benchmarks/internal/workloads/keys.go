@@ -1,0 +1,58 @@
+package workloads
+
+import (
+	"fmt"
+	"math/rand"
+	"slices"
+	"sync"
+)
+
+const hotKey = "order/hot"
+
+// keys returns n keys. They are made once, so no workload pays for them.
+func keys(n int) []string {
+	keysMade.Lock()
+	defer keysMade.Unlock()
+	for i := len(keysMade.keys); i < n; i++ {
+		keysMade.keys = append(keysMade.keys, fmt.Sprintf("order/%d", i))
+	}
+	return keysMade.keys[:n]
+}
+
+var keysMade struct {
+	sync.Mutex
+	keys []string
+}
+
+// manyKeys is how many keys there are to draw from.
+const manyKeys = 10_000
+
+// zipfDraws are keys drawn with Zipf's exponent 1.1, the same in every run.
+var zipfDraws = sync.OnceValue(func() []string {
+	zipf := rand.NewZipf(rand.New(rand.NewSource(1)), 1.1, 1, manyKeys-1)
+	keys := keys(manyKeys)
+	draws := make([]string, 1<<16)
+	for i := range draws {
+		draws[i] = keys[zipf.Uint64()]
+	}
+	return draws
+})
+
+// batches are sets of 16 keys, each sorted and without duplicates.
+var batches = sync.OnceValue(func() [][]string {
+	const size = 16
+	random := rand.New(rand.NewSource(1))
+	keys := keys(manyKeys)
+	batches := make([][]string, 1<<12)
+	for i := range batches {
+		drawn := make(map[string]bool, size)
+		for len(drawn) < size {
+			drawn[keys[random.Intn(len(keys))]] = true
+		}
+		for key := range drawn {
+			batches[i] = append(batches[i], key)
+		}
+		slices.Sort(batches[i])
+	}
+	return batches
+})
