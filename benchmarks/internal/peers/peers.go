@@ -75,11 +75,11 @@ func All() []Peer {
 		PingPong,
 		Table,
 		Hollywood,
-	}, base...)
+	}, added...)
 }
 
-// base holds a second copy of keylock when the bench is built with -tags base.
-var base []Peer
+// added holds the second copy of keylock that base.sh makes.
+var added []Peer
 
 // Named returns the peers with the given names, separated by commas, or all of them
 // for the empty string.
