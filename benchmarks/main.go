@@ -1,10 +1,15 @@
-// Command benchmarks measures keylock and its peers, interleaved in one process.
+// Command benchmarks measures keylock and its peers, interleaved in one process, and
+// judges what it measured.
 //
-//	go run -C benchmarks .                                  # everything
-//	go run -C benchmarks . -run 'hot|uncontended' -peers keylock,semaphores
+//	go run -C benchmarks .                                  # everything: about 10 minutes
+//	go run -C benchmarks . -point 2,4                       # what these points need
+//	go run -C benchmarks . -run 'hot|uncontended' -peers keylock,semaphores -rounds 5
+//	go run -C benchmarks . -json run.json -md ../README.md -svg ../benchmarks.svg
+//	go run -C benchmarks . -from run.json                   # show an older run again
 package main
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"io"
@@ -19,33 +24,138 @@ import (
 
 func main() {
 	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+		fmt.Fprintln(os.Stderr, "benchmarks:", err)
 		os.Exit(1)
 	}
 }
 
-func run(args []string, out, progress io.Writer) error {
+// options are what the command line says.
+type options struct {
+	choice
+	rounds        int
+	slice         time.Duration
+	quick, list   bool
+	from          string
+	json, md, svg string
+}
+
+func parse(args []string, usage io.Writer) (options, error) {
+	var o options
 	flags := flag.NewFlagSet("benchmarks", flag.ContinueOnError)
-	pattern := flags.String("run", "", "measure the workloads whose names begin with a match of this regular `expression`")
-	names := flags.String("peers", "", "measure these peers, `names` separated by commas")
-	rounds := flags.Int("rounds", 9, "measure everything so often")
-	slice := flags.Duration("time", 100*time.Millisecond, "measure one peer at one workload for so long, in each round")
+	flags.SetOutput(usage)
+	flags.StringVar(&o.workloads, "run", "", "measure the workloads whose names begin with a match of this `expression`")
+	flags.StringVar(&o.peers, "peers", "", "measure these peers, `names` separated by commas")
+	flags.StringVar(&o.points, "point", "", "measure what these points need, `numbers` separated by commas")
+	flags.IntVar(&o.rounds, "rounds", 9, "measure everything so often, and what takes long to set up up to 3 times")
+	flags.DurationVar(&o.slice, "time", 100*time.Millisecond, "measure one peer at one workload for so long in each round")
+	flags.BoolVar(&o.quick, "quick", false, "one round of 2ms, without what takes long to set up: tells whether the bench works, no more")
+	flags.BoolVar(&o.list, "list", false, "list the workloads and the peers, and measure nothing")
+	flags.StringVar(&o.from, "from", "", "measure nothing, show what -json wrote to this `file`")
+	flags.StringVar(&o.json, "json", "", "write all measurements to this `file`")
+	flags.StringVar(&o.md, "md", "", "put the tables between the markers in this `file`, or - to print them")
+	flags.StringVar(&o.svg, "svg", "", "write the plot to this `file`")
 	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if flags.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if o.quick {
+		o.rounds, o.slice = 1, 2*time.Millisecond
+	}
+	return o, nil
+}
+
+func run(args []string, out, progress io.Writer) error {
+	o, err := parse(args, progress)
+	if err != nil {
 		return err
 	}
-	p := plan{rounds: *rounds, slice: *slice}
-	var err error
-	if p.workloads, err = workloads.Matching(*pattern); err != nil {
+	if o.list {
+		return list(out)
+	}
+	measured, err := o.results(out, progress)
+	if err != nil {
 		return err
 	}
-	if p.peers, err = peers.Named(*names); err != nil {
+	if err := report.Verdicts(out, measured); err != nil {
 		return err
 	}
-	var writeErr error
-	p.measure(progress, func(group *results.Results) {
-		if writeErr == nil {
-			writeErr = report.Text(out, group)
+	return o.write(measured, out)
+}
+
+// results measures, or reads what was measured, and shows it.
+func (o options) results(out, progress io.Writer) (*results.Results, error) {
+	if o.from != "" {
+		file, err := os.Open(o.from)
+		if err != nil {
+			return nil, err
 		}
+		defer file.Close()
+		measured, err := results.Read(file)
+		if err != nil {
+			return nil, err
+		}
+		return measured, report.Text(out, measured)
+	}
+	plan, err := o.plan()
+	if err != nil {
+		return nil, err
+	}
+	return plan.measure(progress, func(group *results.Results) error {
+		return report.Text(out, group)
 	})
-	return writeErr
+}
+
+// write writes the files that were asked for.
+func (o options) write(measured *results.Results, out io.Writer) error {
+	for _, file := range []struct {
+		name   string
+		render func(io.Writer, *results.Results) error
+	}{
+		{o.json, func(w io.Writer, r *results.Results) error { return r.Write(w) }},
+		{o.svg, report.SVG},
+	} {
+		if file.name == "" {
+			continue
+		}
+		var content bytes.Buffer
+		if err := file.render(&content, measured); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file.name, content.Bytes(), 0o644); err != nil {
+			return err
+		}
+	}
+	switch o.md {
+	case "":
+		return nil
+	case "-":
+		return report.Markdown(out, measured)
+	}
+	page, err := os.ReadFile(o.md)
+	if err != nil {
+		return err
+	}
+	var table bytes.Buffer
+	if err := report.Markdown(&table, measured); err != nil {
+		return err
+	}
+	if page, err = report.Insert(page, table.Bytes()); err != nil {
+		return fmt.Errorf("%s: %w", o.md, err)
+	}
+	return os.WriteFile(o.md, page, 0o644)
+}
+
+func list(out io.Writer) error {
+	var page bytes.Buffer
+	for _, w := range workloads.All() {
+		fmt.Fprintf(&page, "%-20s %s\n", w.Name, w.About)
+	}
+	fmt.Fprintln(&page)
+	for _, p := range peers.All() {
+		fmt.Fprintf(&page, "%-20s %s\n", p.Name, p.About)
+	}
+	_, err := page.WriteTo(out)
+	return err
 }

@@ -24,8 +24,8 @@ const heavyRounds = 3
 
 // measure carries out the plan. Workloads of one group and all their peers are
 // measured in turns, in another order in each round, so that whatever disturbs the
-// machine disturbs all of them. After each group it calls done with what it has.
-func (p plan) measure(progress io.Writer, done func(*results.Results)) *results.Results {
+// machine disturbs all of them. After each group it calls done with what it has of it.
+func (p plan) measure(progress io.Writer, done func(*results.Results) error) (*results.Results, error) {
 	measured := results.New(p.slice)
 	for first := 0; first < len(p.workloads); {
 		last := first + 1
@@ -34,11 +34,13 @@ func (p plan) measure(progress io.Writer, done func(*results.Results)) *results.
 		}
 		group := results.New(p.slice)
 		group.Workloads = p.measureGroup(p.workloads[first:last], progress)
-		done(group)
+		if err := done(group); err != nil {
+			return nil, err
+		}
 		measured.Workloads = append(measured.Workloads, group.Workloads...)
 		first = last
 	}
-	return measured
+	return measured, nil
 }
 
 func (p plan) measureGroup(group []workloads.Workload, progress io.Writer) []results.Workload {

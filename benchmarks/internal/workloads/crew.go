@@ -21,7 +21,7 @@ type Budget struct {
 // warmUp is the part of a budget that is spent before anything is measured, so that
 // pools are filled and maps have grown.
 func (b Budget) warmUp() Budget {
-	return Budget{Time: b.Time / 10, Ops: min(b.Ops, 1000), Busy: b.Busy}
+	return Budget{Time: b.Time / 5, Ops: min(b.Ops, 1000), Busy: b.Busy}
 }
 
 // A client is one goroutine of a crew.
@@ -50,7 +50,7 @@ type crew struct {
 	hot     peers.Locker // where not nil, they begin in the line for the hot key
 
 	limit int64 // operations; 0 is none
-	taken atomic.Int64
+	done  atomic.Int64
 	over  atomic.Bool
 }
 
@@ -80,13 +80,14 @@ type tally struct {
 // run lets every client repeat op until the budget is spent, first to warm up and
 // then to be measured.
 func (w *crew) run(budget Budget, op func(*client)) tally {
+	runtime.GC() // nobody pays for another's garbage
 	w.spend(budget.warmUp(), op)
 	return w.spend(budget, op)
 }
 
 func (w *crew) spend(budget Budget, op func(*client)) tally {
 	w.limit = budget.Ops
-	w.taken.Store(0)
+	w.done.Store(0)
 	w.over.Store(false)
 	teams := w.teams()
 	var working atomic.Int64
@@ -115,14 +116,13 @@ func (w *crew) spend(budget Budget, op func(*client)) tally {
 		settle()
 		begin = free
 	}
-	runtime.GC() // nobody pays for another's garbage
-	before := mallocs()
-	if budget.Ops == 0 {
-		defer time.AfterFunc(budget.Time, func() { w.over.Store(true) }).Stop()
-	}
 	if budget.Busy {
 		defer burn()()
 	}
+	if budget.Ops == 0 {
+		defer time.AfterFunc(budget.Time, func() { w.over.Store(true) }).Stop()
+	}
+	before := mallocs()
 	started := time.Now()
 	begin()
 	elapsed := (<-finished).Sub(started)
@@ -145,31 +145,28 @@ func (w *crew) teams() [][]*client {
 	return teams
 }
 
+// work repeats op, for each client at least once, until the budget is spent.
 func (w *crew) work(team []*client, op func(*client)) {
 	for _, c := range team {
 		c.ops = 0
 	}
 	for {
 		for _, c := range team {
-			if !w.more() {
-				return
-			}
 			op(c)
 			c.ops++
+		}
+		if !w.more(len(team)) {
+			return
 		}
 	}
 }
 
-// more reports whether there is budget left for one operation, and takes it.
-func (w *crew) more() bool {
-	if w.over.Load() {
-		return false
-	}
-	if w.limit > 0 && w.taken.Add(1) > w.limit {
+// more reports whether there is budget left, after so many operations.
+func (w *crew) more(ops int) bool {
+	if w.limit > 0 && w.done.Add(int64(ops)) >= w.limit {
 		w.over.Store(true)
-		return false
 	}
-	return true
+	return !w.over.Load()
 }
 
 func mallocs() uint64 {

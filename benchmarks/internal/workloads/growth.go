@@ -53,20 +53,26 @@ func memory(name string) Workload {
 		Measure: func(p peers.Peer, _ Budget) results.Figures {
 			l := p.Open()
 			defer l.Close()
-			holders := newHolders(l, keys(memoryKeys))
-			empty := liveHeap()
-			holders.lock()
-			full := liveHeap()
-			holders.unlock()
-			left := liveHeap()
-			runtime.KeepAlive(holders)
+			keys := keys(memoryKeys)
+			before := liveHeap()
+			perKey := bytesPerKey(l, keys)
+			left := liveHeap() - before
 			return results.Figures{
-				results.PerKey:   (full - empty) / memoryKeys,
+				results.PerKey:   perKey,
 				results.PerWait:  bytesPerWaiter(p),
-				results.LeftOver: max(0, left-empty),
+				results.LeftOver: max(0, left),
 			}
 		},
 	}
+}
+
+// bytesPerKey is what a held key occupies beyond the client that holds it.
+func bytesPerKey(l peers.Locker, keys []string) float64 {
+	holders := newHolders(l, keys)
+	defer holders.unlock()
+	before := liveHeap()
+	holders.lock()
+	return (liveHeap() - before) / float64(len(keys))
 }
 
 // holders hold one key each.

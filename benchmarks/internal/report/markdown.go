@@ -1,0 +1,150 @@
+package report
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/seed-46f81e6d/keylock/benchmarks/internal/peers"
+	"github.com/seed-46f81e6d/keylock/benchmarks/internal/results"
+)
+
+// Markdown writes the tables for the README: cost, allocations, and whatever else was
+// measured, each with a column per peer; then who the peers are, and the verdicts.
+func Markdown(w io.Writer, r *results.Results) error {
+	var page bytes.Buffer
+	columns := columns(r)
+	fmt.Fprintf(&page, "Nanoseconds per operation, medians of up to %d rounds of %v each on %s, %s, %d cores. "+
+		"In brackets how many times keylock's figure that is, the median of the rounds' ratios.\n",
+		rounds(r), r.Slice, r.Go, r.Platform, r.CPUs)
+	grid(&page, r, columns, []results.Metric{results.PerOp}, func(c results.Cell, m results.Metric) string {
+		figure, ok := r.Figure(c, m)
+		if !ok {
+			return ""
+		}
+		if c.Peer == us {
+			return number(m, figure.Median)
+		}
+		return fmt.Sprintf("%s (%s)", number(m, figure.Median), timesUs(r, c, m))
+	})
+	plain := func(c results.Cell, m results.Metric) string {
+		figure, ok := r.Figure(c, m)
+		if !ok {
+			return ""
+		}
+		return number(m, figure.Median)
+	}
+	page.WriteString("\nAllocations per operation.\n")
+	grid(&page, r, columns, []results.Metric{results.Allocs}, plain)
+	page.WriteString("\nFairness by Jain's index, waits in nanoseconds, memory in bytes.\n")
+	grid(&page, r, columns, []results.Metric{
+		results.Jain, results.P50, results.P99, results.P999, results.PerKey, results.PerWait, results.LeftOver,
+	}, plain)
+	legend(&page, r, columns)
+	if err := Verdicts(&page, r); err != nil {
+		return err
+	}
+	_, err := page.WriteTo(w)
+	return err
+}
+
+// columns are the peers that were measured, in the usual order.
+func columns(r *results.Results) []string {
+	var names []string
+	for _, peer := range peers.All() {
+		if slices.ContainsFunc(r.Workloads, func(w results.Workload) bool {
+			return len(r.Rounds(results.Cell{Workload: w.Name, Peer: peer.Name})) > 0
+		}) {
+			names = append(names, peer.Name)
+		}
+	}
+	return names
+}
+
+// rounds is how often the workload was measured that was measured most often.
+func rounds(r *results.Results) (most int) {
+	for _, w := range r.Workloads {
+		for _, p := range w.Peers {
+			most = max(most, len(p.Rounds))
+		}
+	}
+	return most
+}
+
+// grid writes one table with a row per workload and metric and a column per peer,
+// without the rows and columns in which there is nothing.
+func grid(w io.Writer, r *results.Results, columns []string, metrics []results.Metric, show func(results.Cell, results.Metric) string) {
+	type line struct {
+		head  string
+		cells []string
+	}
+	var lines []line
+	filled := make([]bool, len(columns))
+	for _, workload := range r.Workloads {
+		for _, metric := range workload.Measured() {
+			if !slices.Contains(metrics, metric) {
+				continue
+			}
+			l := line{head: workload.Name}
+			if len(metrics) > 1 {
+				l.head += ", " + string(metric)
+			}
+			for i, peer := range columns {
+				text := show(results.Cell{Workload: workload.Name, Peer: peer}, metric)
+				filled[i] = filled[i] || text != ""
+				l.cells = append(l.cells, text)
+			}
+			lines = append(lines, l)
+		}
+	}
+	keep := func(cells []string) []string {
+		var kept []string
+		for i, cell := range cells {
+			if filled[i] {
+				kept = append(kept, cell)
+			}
+		}
+		return kept
+	}
+	heads := keep(columns)
+	fmt.Fprintf(w, "\n| workload | %s |\n|---|%s\n", strings.Join(heads, " | "), strings.Repeat("---:|", len(heads)))
+	for _, l := range lines {
+		fmt.Fprintf(w, "| %s | %s |\n", l.head, strings.Join(keep(l.cells), " | "))
+	}
+}
+
+// legend says what the names in the tables mean.
+func legend(w io.Writer, r *results.Results, columns []string) {
+	fmt.Fprintln(w)
+	for _, workload := range r.Workloads {
+		fmt.Fprintf(w, "- `%s`: %s\n", workload.Name, workload.About)
+	}
+	fmt.Fprintln(w)
+	for _, peer := range peers.All() {
+		if slices.Contains(columns, peer.Name) {
+			fmt.Fprintf(w, "- **%s**: %s\n", peer.Name, peer.About)
+		}
+	}
+}
+
+// The table of a README stands between these lines.
+const (
+	tableBegins = "<!-- benchmarks -->\n"
+	tableEnds   = "<!-- /benchmarks -->\n"
+)
+
+// Insert returns page with the table in the place that it marks for it.
+func Insert(page, table []byte) ([]byte, error) {
+	before, rest, ok := bytes.Cut(page, []byte(tableBegins))
+	if !ok {
+		return nil, errors.New("the page has no line " + strings.TrimSpace(tableBegins))
+	}
+	_, after, ok := bytes.Cut(rest, []byte(tableEnds))
+	if !ok {
+		return nil, errors.New("the page has no line " + strings.TrimSpace(tableEnds))
+	}
+	return slices.Concat(before, []byte(tableBegins), table, []byte(tableEnds), after), nil
+}
