@@ -25,14 +25,15 @@ func (l tableLocker) Client() Client { return &tableClient{table: l.table} }
 func (l tableLocker) Close()         {}
 
 type tableClient struct {
-	table *table.Table[string]
-	token table.Token[string] // of its grant, once it is granted
+	table   *table.Table[string]
+	request table.Request[string]
+	token   table.Token[string] // of its grant, once it is granted
 }
 
 // Lock joins the line of key and does not wait.
 func (c *tableClient) Lock(_ context.Context, key string) error {
-	answer := c.table.Join(table.Request[string]{Key: key, Tag: c})
-	c.token = answer.Token
+	c.request = table.Request[string]{Key: key, Tag: c}
+	c.token = c.table.Join(&c.request).Token
 	return nil
 }
 

@@ -82,11 +82,16 @@ func ours(workload string) results.Cell { return results.Cell{Workload: workload
 
 // against compares keylock's cost with a peer's. A goal of 0 is none.
 func against(r *results.Results, workload, peer string, goal float64) []Verdict {
-	ratio, ok := r.Ratio(ours(workload), results.Cell{Workload: workload, Peer: peer}, results.PerOp)
+	theirs := results.Cell{Workload: workload, Peer: peer}
+	ratio, ok := r.Ratio(ours(workload), theirs, results.PerOp)
 	if !ok {
 		return nil
 	}
-	return []Verdict{times(fmt.Sprintf("%s, keylock / %s", workload, peer), ratio, goal)}
+	v := times(fmt.Sprintf("%s, keylock / %s", workload, peer), ratio, goal)
+	if cpu, ok := r.Ratio(ours(workload), theirs, results.CPU); ok {
+		v.Figure += fmt.Sprintf(", in CPU time %.2f", cpu.Median)
+	}
+	return []Verdict{v}
 }
 
 // times is the verdict on a ratio.
@@ -158,12 +163,8 @@ func distinctKeys(r *results.Results) []Verdict {
 
 func cancellation(r *results.Results) []Verdict {
 	verdicts := against(r, "storm", "semaphores", 1)
-	for _, peer := range append([]string{us}, rivals()...) {
-		few := results.Cell{Workload: "cancel-one/10", Peer: peer}
-		lots := results.Cell{Workload: "cancel-one/100000", Peer: peer}
-		if ratio, ok := r.Ratio(lots, few, results.PerOp); ok {
-			verdicts = append(verdicts, times(peer+", one of 100,000 waiters / one of 10", ratio, 0))
-		}
+	if ratio, ok := r.Ratio(ours("cancel-one/100000"), ours("cancel-one/10"), results.PerOp); ok {
+		verdicts = append(verdicts, times("one of a key's 100,000 waiters / one of its 10", ratio, 1.25))
 	}
 	return verdicts
 }

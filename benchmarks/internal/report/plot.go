@@ -49,6 +49,7 @@ func SVG(w io.Writer, r *results.Results) error {
 		labels[row] = plot.Tick{Value: float64(len(rows) - row), Label: workload}
 	}
 	p.Y.Tick.Marker = plot.ConstantTicks(labels)
+	p.X.Max *= 4 // for the legend
 	p.Y.Min, p.Y.Max = 0.5, float64(len(rows))+0.5
 
 	image, err := p.WriterTo(28*vg.Centimeter, vg.Length(len(rows)+6)*0.7*vg.Centimeter, "svg")

@@ -5,6 +5,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"text/tabwriter"
 
@@ -14,8 +15,8 @@ import (
 // us is the peer that the others are compared with.
 const us = "keylock"
 
-// Text writes one table per workload: the medians, the spread of the first figure, and
-// how many times keylock's figure each peer's is.
+// Text writes one table per workload: the medians, and of what costs time the spread
+// and how many times keylock's figure each peer's is.
 func Text(w io.Writer, r *results.Results) error {
 	for _, workload := range r.Workloads {
 		if len(workload.Peers) == 0 {
@@ -35,9 +36,9 @@ func table(w io.Writer, r *results.Results, workload results.Workload) error {
 	measured := workload.Measured()
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	heads := []string{""}
-	for i, metric := range measured {
+	for _, metric := range measured {
 		heads = append(heads, string(metric))
-		if i == 0 {
+		if compared(metric) {
 			heads = append(heads, "±", "/"+us)
 		}
 	}
@@ -45,20 +46,29 @@ func table(w io.Writer, r *results.Results, workload results.Workload) error {
 	for _, peer := range workload.Peers {
 		cell := results.Cell{Workload: workload.Name, Peer: peer.Name}
 		fields := []string{peer.Name}
-		for i, metric := range measured {
+		for _, metric := range measured {
 			figure, ok := r.Figure(cell, metric)
-			if !ok {
-				fields = append(fields, "-")
-				continue
-			}
-			fields = append(fields, number(metric, figure.Median))
-			if i == 0 {
-				fields = append(fields, fmt.Sprintf("%.0f%%", 100*figure.Relative()), timesUs(r, cell, metric))
+			fields = append(fields, optional(ok, number(metric, figure.Median)))
+			if compared(metric) {
+				spread := fmt.Sprintf("%.0f%%", 100*figure.Relative())
+				fields = append(fields, optional(ok, spread), timesUs(r, cell, metric))
 			}
 		}
 		row(t, fields)
 	}
 	return t.Flush()
+}
+
+// compared reports whether a metric is shown with its spread and as a ratio.
+func compared(metric results.Metric) bool {
+	return metric == results.PerOp || metric == results.CPU
+}
+
+func optional(ok bool, text string) string {
+	if !ok {
+		return "-"
+	}
+	return text
 }
 
 func row(w io.Writer, fields []string) {
@@ -80,6 +90,6 @@ func number(metric results.Metric, v float64) string {
 	case results.Jain, results.Allocs:
 		return fmt.Sprintf("%.2f", v)
 	default:
-		return fmt.Sprintf("%.0f", v)
+		return fmt.Sprintf("%.0f", math.Round(v)+0) // plus 0 turns -0 into 0
 	}
 }

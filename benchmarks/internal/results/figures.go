@@ -13,6 +13,7 @@ type Metric string
 // What the workloads measure. In all of them but Jain less is better.
 const (
 	PerOp    Metric = "ns/op"
+	CPU      Metric = "cpu-ns/op" // on all cores; unlike the time it hardly minds a busy neighbour
 	Allocs   Metric = "allocs/op"
 	Jain     Metric = "jain" // Jain's index of the operations of each goroutine: 1 is perfectly fair, 1/n is one goroutine only
 	P50      Metric = "p50-ns"
@@ -24,7 +25,7 @@ const (
 )
 
 // Metrics are all of them, in the order in which they are shown.
-var Metrics = []Metric{PerOp, Allocs, Jain, P50, P99, P999, PerKey, PerWait, LeftOver}
+var Metrics = []Metric{PerOp, CPU, Allocs, Jain, P50, P99, P999, PerKey, PerWait, LeftOver}
 
 // Figures are what one slice of one workload measured of one peer.
 type Figures map[Metric]float64

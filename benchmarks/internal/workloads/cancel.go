@@ -89,29 +89,33 @@ func contextAllocs() float64 {
 	})
 }
 
-// cancelOne measures from the cancellation of one of many waiters to its return.
-func cancelOne(name string, waiters int) Workload {
+// cancelOne measures from the cancellation of a waiter to its return. There are always
+// as many waiters, so that as much of them is in no cache; only the lines in which they
+// stand differ.
+func cancelOne(name string, waiters, perKey int) Workload {
 	return Workload{
 		Name:   name,
-		About:  fmt.Sprintf("one of %d waiters is cancelled and returns", waiters),
+		About:  fmt.Sprintf("one of %d waiters, of whom %d wait for the same key, is cancelled and returns", waiters, perKey),
 		Admits: cancels,
 		Heavy:  true,
 		Measure: func(p peers.Peer, budget Budget) results.Figures {
 			l := p.Open()
 			defer l.Close()
-			defer hold(l, hotKey)()
-			line := newLine(l, waiters)
-			defer line.leave()
+			keys := keys(waiters / perKey)
+			holders := newHolders(l, keys)
+			holders.lock()
+			defer holders.unlock()
+			waits := newQueues(l, waiters, keys)
+			defer waits.leave()
 			settle()
-			line.cancelInTurn(budget.warmUp())
-			ops, elapsed := line.cancelInTurn(budget)
-			return results.Figures{results.PerOp: float64(elapsed) / float64(ops)}
+			waits.cancelInTurn(budget.warmUp())
+			return waits.cancelInTurn(budget)
 		},
 	}
 }
 
-// A line is goroutines that wait for the hot key, again and again.
-type line struct {
+// queues are goroutines that wait for held keys, again and again.
+type queues struct {
 	waiters []*waiter
 	left    chan struct{} // receives whenever one has given up
 }
@@ -121,21 +125,22 @@ type waiter struct {
 	cancel context.CancelFunc
 }
 
-func newLine(l peers.Locker, size int) *line {
-	line := &line{left: make(chan struct{}, 1)}
-	for range size {
+// newQueues spreads the waiters evenly over the keys.
+func newQueues(l peers.Locker, waiters int, keys []string) *queues {
+	q := &queues{left: make(chan struct{}, 1)}
+	for i := range waiters {
 		w := &waiter{again: make(chan context.Context, 1)}
-		line.waiters = append(line.waiters, w)
-		client := l.Client()
+		q.waiters = append(q.waiters, w)
+		client, key := l.Client(), keys[i%len(keys)]
 		go func() {
 			for ctx := range w.again {
-				mustBeCancelled(client.Lock(ctx, hotKey))
-				line.left <- struct{}{}
+				mustBeCancelled(client.Lock(ctx, key))
+				q.left <- struct{}{}
 			}
 		}()
 		w.wait()
 	}
-	return line
+	return q
 }
 
 func (w *waiter) wait() {
@@ -144,32 +149,39 @@ func (w *waiter) wait() {
 	w.again <- ctx
 }
 
-// stride visits the waiters all over the line; it has no divisor in common with the
-// length of any.
+// stride goes from waiter to waiter all over the place; it has no divisor in common
+// with their number.
 const stride = 61_803
 
-// cancelInTurn cancels one after the other, each of which then waits again at the end.
-func (l *line) cancelInTurn(budget Budget) (ops int64, elapsed time.Duration) {
-	end := time.Now().Add(budget.Time)
+// cancelInTurn cancels one waiter after the other. Each of them then waits again, at
+// the end of its line; that counts as CPU time only.
+func (q *queues) cancelInTurn(budget Budget) results.Figures {
+	var ops int64
+	var elapsed time.Duration
+	cpuBefore, end := cpuTime(), time.Now().Add(budget.Time)
 	for i := stride; ; i += stride {
-		if budget.Ops > 0 && ops == budget.Ops || budget.Ops == 0 && time.Now().After(end) {
-			return ops, elapsed
-		}
-		w := l.waiters[i%len(l.waiters)]
+		w := q.waiters[i%len(q.waiters)]
 		started := time.Now()
 		w.cancel()
-		<-l.left
+		<-q.left
 		elapsed += time.Since(started)
 		ops++
 		w.wait()
+		if ops >= budget.Ops && time.Now().After(end) {
+			break
+		}
+	}
+	return results.Figures{
+		results.PerOp: float64(elapsed) / float64(ops),
+		results.CPU:   float64(cpuTime()-cpuBefore) / float64(ops),
 	}
 }
 
-func (l *line) leave() {
-	for _, w := range l.waiters {
+func (q *queues) leave() {
+	for _, w := range q.waiters {
 		close(w.again)
 		w.cancel()
-		<-l.left
+		<-q.left
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/seed-46f81e6d/keylock/benchmarks/internal/peers"
@@ -73,6 +74,7 @@ func newCrew(p peers.Peer, size int, newClient func() peers.Client) *crew {
 // A tally is what a crew has done.
 type tally struct {
 	elapsed time.Duration
+	cpu     time.Duration // of the whole process, on all cores; 0 where others burn it
 	mallocs uint64
 	ops     []float64 // of each client
 }
@@ -122,11 +124,14 @@ func (w *crew) spend(budget Budget, op func(*client)) tally {
 	if budget.Ops == 0 {
 		defer time.AfterFunc(budget.Time, func() { w.over.Store(true) }).Stop()
 	}
-	before := mallocs()
+	mallocsBefore, cpuBefore := mallocs(), cpuTime()
 	started := time.Now()
 	begin()
 	elapsed := (<-finished).Sub(started)
-	t := tally{elapsed: elapsed, mallocs: mallocs() - before}
+	t := tally{elapsed: elapsed, mallocs: mallocs() - mallocsBefore}
+	if !budget.Busy {
+		t.cpu = cpuTime() - cpuBefore
+	}
 	for _, c := range w.clients {
 		t.ops = append(t.ops, float64(c.ops))
 	}
@@ -175,6 +180,15 @@ func mallocs() uint64 {
 	return stats.Mallocs
 }
 
+// cpuTime is what this process has used so far.
+func cpuTime() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		panic(err) // it fails only for arguments that do not exist
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
 func (t tally) total() float64 {
 	var sum float64
 	for _, n := range t.ops {
@@ -183,13 +197,17 @@ func (t tally) total() float64 {
 	return sum
 }
 
-// figures are the tally's cost and allocations per operation.
+// figures are the tally's cost per operation, in time and in allocations.
 func (t tally) figures() results.Figures {
 	total := t.total()
-	return results.Figures{
+	f := results.Figures{
 		results.PerOp:  float64(t.elapsed) / total,
 		results.Allocs: float64(t.mallocs) / total,
 	}
+	if t.cpu > 0 {
+		f[results.CPU] = float64(t.cpu) / total
+	}
+	return f
 }
 
 // fairFigures are figures with the fairness among the clients.

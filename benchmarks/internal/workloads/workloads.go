@@ -45,8 +45,8 @@ func All() []Workload {
 	all := slices.Concat(contended, []Workload{
 		zipf("zipf"),
 		storm("storm"),
-		cancelOne("cancel-one/10", 10),
-		cancelOne("cancel-one/100000", 100_000),
+		cancelOne("cancel-one/10", 100_000, 10),
+		cancelOne("cancel-one/100000", 100_000, 100_000),
 		many("many/1", 1),
 		many("many/64", 64),
 		shared("shared/0us", 0),
