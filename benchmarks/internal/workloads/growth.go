@@ -37,29 +37,24 @@ func growth(name string, held int) Workload {
 	}
 }
 
-const (
-	memoryKeys    = 1_000_000
-	memoryWaiters = 100_000
-)
-
 // memory is what keys and waiters occupy, and what they leave behind.
-func memory(name string) Workload {
+func memory(name string, held, waiters int) Workload {
 	return Workload{
-		Name: name,
-		About: fmt.Sprintf("%d keys are held, %d waiters wait for one key, and everybody leaves",
-			memoryKeys, memoryWaiters),
+		Name:   name,
+		About:  fmt.Sprintf("%d keys are held, %d waiters wait for one key, and everybody leaves", held, waiters),
 		Admits: nests,
 		Heavy:  true,
 		Measure: func(p peers.Peer, _ Budget) results.Figures {
 			l := p.Open()
 			defer l.Close()
-			keys := keys(memoryKeys)
+			keys := keys(held)
 			before := liveHeap()
 			perKey := bytesPerKey(l, keys)
+			perWaiter := bytesPerWaiter(l, waiters)
 			left := liveHeap() - before
 			return results.Figures{
 				results.PerKey:   perKey,
-				results.PerWait:  bytesPerWaiter(p),
+				results.PerWait:  perWaiter,
 				results.LeftOver: max(0, left),
 			}
 		},
@@ -104,16 +99,14 @@ func (h holders) unlock() {
 }
 
 // bytesPerWaiter is what a waiter occupies beyond a goroutine that is parked already.
-func bytesPerWaiter(p peers.Peer) float64 {
-	l := p.Open()
-	defer l.Close()
+func bytesPerWaiter(l peers.Locker, waiters int) float64 {
 	free := hold(l, hotKey)
 	ctx, cancel := context.WithCancel(background)
 	defer cancel()
 
 	var parked, waiting sync.WaitGroup
 	begin := make(chan struct{})
-	for range memoryWaiters {
+	for range waiters {
 		client := l.Client()
 		parked.Add(1)
 		waiting.Go(func() {
@@ -131,7 +124,7 @@ func bytesPerWaiter(p peers.Peer) float64 {
 	after := liveHeap()
 	free()
 	waiting.Wait()
-	return (after - before) / memoryWaiters
+	return (after - before) / float64(waiters)
 }
 
 // settle lets every other goroutine run until it parks.

@@ -53,7 +53,7 @@ func All() []Workload {
 		shared("shared/10us", 10*time.Microsecond),
 		growth("growth/1000", 1000),
 		growth("growth/1000000", 1_000_000),
-		memory("memory"),
+		memory("memory", 1_000_000, 100_000),
 	})
 	for _, w := range contended {
 		all = append(all, busy(w))
