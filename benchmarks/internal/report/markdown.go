@@ -9,11 +9,13 @@ import (
 	"strings"
 
 	"github.com/seed-46f81e6d/keylock/benchmarks/internal/peers"
+	"github.com/seed-46f81e6d/keylock/benchmarks/internal/points"
 	"github.com/seed-46f81e6d/keylock/benchmarks/internal/results"
 )
 
-// Markdown writes the tables for the README: cost, allocations, and whatever else was
-// measured, each with a column per peer; then who the peers are, and the verdicts.
+// Markdown writes what the README shows: tables of the cost, the allocations and
+// whatever else was measured, each with a column per peer; who the peers are; and the
+// verdicts.
 func Markdown(w io.Writer, r *results.Results) error {
 	var page bytes.Buffer
 	columns := columns(r)
@@ -44,9 +46,7 @@ func Markdown(w io.Writer, r *results.Results) error {
 		results.Jain, results.P50, results.P99, results.P999, results.PerKey, results.PerWait, results.LeftOver,
 	}, plain)
 	legend(&page, r, columns)
-	if err := Verdicts(&page, r); err != nil {
-		return err
-	}
+	verdicts(&page, r)
 	_, err := page.WriteTo(w)
 	return err
 }
@@ -126,6 +126,21 @@ func legend(w io.Writer, r *results.Results, columns []string) {
 	for _, peer := range peers.All() {
 		if slices.Contains(columns, peer.Name) {
 			fmt.Fprintf(w, "- **%s**: %s\n", peer.Name, peer.About)
+		}
+	}
+}
+
+// verdicts lists what is said about each point.
+func verdicts(w io.Writer, r *results.Results) {
+	fmt.Fprintln(w)
+	for _, point := range points.All() {
+		verdicts := point.Judge(r)
+		if len(verdicts) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "- %s\n", point.About)
+		for _, v := range verdicts {
+			fmt.Fprintf(w, "  - %s\n", sentence(v))
 		}
 	}
 }
