@@ -72,6 +72,7 @@ func All() []Peer {
 		Channels,
 		Moby,
 		KeyMutex,
+		RWMutexes,
 		PingPong,
 		Table,
 		Hollywood,
