@@ -107,7 +107,7 @@ func TestTallyCountsOperations(t *testing.T) {
 func TestBytesPerKeyAreThoseOfTheHeldKeys(t *testing.T) {
 	l := &hoarder{perLock: 4096}
 	assert.InDelta(t, l.perLock, bytesPerKey(l, keys(1000)), 64)
-	assert.Empty(t, l.hoard)
+	assert.Zero(t, len(l.hoard))
 }
 
 // hoarder is a locker that keeps something for every lock.
