@@ -1,7 +1,7 @@
 // Command benchmarks measures keylock and its peers, interleaved in one process, and
 // judges what it measured.
 //
-//	go run -C benchmarks .                                  # everything: about 10 minutes
+//	go run -C benchmarks .                                  # everything; ten minutes and more
 //	go run -C benchmarks . -point 2,4                       # what these points need
 //	go run -C benchmarks . -run 'hot|uncontended' -peers keylock,semaphores -rounds 5
 //	go run -C benchmarks . -json run.json -md ../README.md -svg ../benchmarks.svg

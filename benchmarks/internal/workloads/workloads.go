@@ -116,13 +116,9 @@ const crowd = 64
 
 // hot lets a crowd of goroutines want the same key.
 func hot(name string, section time.Duration) Workload {
-	about := fmt.Sprintf("%d goroutines, one key, held for %v", crowd, section)
-	if section == 0 {
-		about = fmt.Sprintf("%d goroutines, one key, nothing done while it is held", crowd)
-	}
 	return Workload{
 		Name:   name,
-		About:  about,
+		About:  fmt.Sprintf("%d goroutines, one key, held %s", crowd, lasting(section)),
 		Admits: func(p peers.Peer) bool { return locks(p) || p.Serial && section == 0 },
 		Measure: func(p peers.Peer, budget Budget) results.Figures {
 			l := p.Open()
@@ -141,6 +137,13 @@ func hot(name string, section time.Duration) Workload {
 			}).fairFigures()
 		},
 	}
+}
+
+func lasting(section time.Duration) string {
+	if section == 0 {
+		return "for no time"
+	}
+	return fmt.Sprintf("for %v", section)
 }
 
 // alone is hot for a peer that does not wait: everybody is in line, and in the order
@@ -213,7 +216,7 @@ func many(name string, goroutines int) Workload {
 func shared(name string, section time.Duration) Workload {
 	return Workload{
 		Name:   name,
-		About:  fmt.Sprintf("%d goroutines share one key for %v, and 1 time in 100 want it for themselves", crowd, section),
+		About:  fmt.Sprintf("%d goroutines, one key, shared %s, and 1 time in 100 not shared", crowd, lasting(section)),
 		Admits: func(p peers.Peer) bool { return locks(p) && shares(p) },
 		Measure: func(p peers.Peer, budget Budget) results.Figures {
 			l := p.Open()
