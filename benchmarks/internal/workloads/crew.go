@@ -82,11 +82,11 @@ type tally struct {
 // run lets every client repeat op until the budget is spent, first to warm up and
 // then to be measured.
 func (w *crew) run(budget Budget, op func(*client)) tally {
-	runtime.GC() // nobody pays for another's garbage
 	w.spend(budget.warmUp(), op)
 	return w.spend(budget, op)
 }
 
+// spend lets every client repeat op until the budget is spent, and tells what they did.
 func (w *crew) spend(budget Budget, op func(*client)) tally {
 	w.limit = budget.Ops
 	w.done.Store(0)
