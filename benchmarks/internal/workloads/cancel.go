@@ -108,7 +108,7 @@ func cancelOne(name string, waiters, perKey int) Workload {
 			waits := newQueues(l, waiters, keys)
 			defer waits.leave()
 			settle()
-			waits.cancelInTurn(budget.warmUp())
+			waits.cancelInTurn(budget.warmUp(0))
 			return waits.cancelInTurn(budget)
 		},
 	}

@@ -11,18 +11,18 @@ import (
 	"github.com/seed-46f81e6d/keylock/benchmarks/internal/results"
 )
 
-// A Budget says how much of a workload is measured: a time, or else a number of
-// operations; and in which surroundings.
+// A Budget says how much of a workload is measured: at least for a time, and at least
+// so many operations; and in which surroundings.
 type Budget struct {
 	Time time.Duration
 	Ops  int64
 	Busy bool // while one unrelated goroutine per core burns CPU
 }
 
-// warmUp is the part of a budget that is spent before anything is measured, so that
-// pools are filled and maps have grown.
-func (b Budget) warmUp() Budget {
-	return Budget{Time: b.Time / 5, Ops: min(b.Ops, 1000), Busy: b.Busy}
+// warmUp is what is spent before anything is measured, so that pools are filled and
+// maps have grown.
+func (b Budget) warmUp(clients int) Budget {
+	return Budget{Time: b.Time / 5, Ops: 5 * int64(clients), Busy: b.Busy}
 }
 
 // A client is one goroutine of a crew.
@@ -50,9 +50,10 @@ type crew struct {
 	goHome  func()       // what a goroutine does last
 	hot     peers.Locker // where not nil, they begin in the line for the hot key
 
-	limit int64 // operations; 0 is none
-	done  atomic.Int64
-	over  atomic.Bool
+	fewest int64 // operations
+	done   atomic.Int64
+	timeUp atomic.Bool
+	over   atomic.Bool // enough of both
 }
 
 func newCrew(p peers.Peer, size int, newClient func() peers.Client) *crew {
@@ -82,14 +83,15 @@ type tally struct {
 // run lets every client repeat op until the budget is spent, first to warm up and
 // then to be measured.
 func (w *crew) run(budget Budget, op func(*client)) tally {
-	w.spend(budget.warmUp(), op)
+	w.spend(budget.warmUp(len(w.clients)), op)
 	return w.spend(budget, op)
 }
 
 // spend lets every client repeat op until the budget is spent, and tells what they did.
 func (w *crew) spend(budget Budget, op func(*client)) tally {
-	w.limit = budget.Ops
+	w.fewest = budget.Ops
 	w.done.Store(0)
+	w.timeUp.Store(budget.Time == 0)
 	w.over.Store(false)
 	teams := w.teams()
 	var working atomic.Int64
@@ -121,9 +123,7 @@ func (w *crew) spend(budget Budget, op func(*client)) tally {
 	if budget.Busy {
 		defer burn()()
 	}
-	if budget.Ops == 0 {
-		defer time.AfterFunc(budget.Time, func() { w.over.Store(true) }).Stop()
-	}
+	defer time.AfterFunc(budget.Time, func() { w.timeUp.Store(true) }).Stop()
 	mallocsBefore, cpuBefore := mallocs(), cpuTime()
 	started := time.Now()
 	begin()
@@ -168,10 +168,11 @@ func (w *crew) work(team []*client, op func(*client)) {
 
 // more reports whether there is budget left, after so many operations.
 func (w *crew) more(ops int) bool {
-	if w.limit > 0 && w.done.Add(int64(ops)) >= w.limit {
-		w.over.Store(true)
+	if w.fewest > 0 && w.done.Add(int64(ops)) < w.fewest || !w.timeUp.Load() {
+		return true
 	}
-	return !w.over.Load()
+	w.over.Store(true)
+	return false
 }
 
 func mallocs() uint64 {

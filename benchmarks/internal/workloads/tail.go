@@ -35,7 +35,7 @@ func tail(name string) Workload {
 					panic(err) // it took longer than the whole run may
 				}
 			}
-			crew.spend(budget.warmUp(), timed)
+			crew.spend(budget.warmUp(crowd), timed)
 			for _, h := range waits {
 				h.Reset()
 			}
