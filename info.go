@@ -25,27 +25,28 @@ type Stats struct {
 	// the end or cancelled. Who was served at once is not counted.
 	Waits Histogram
 
-	// With WithHoldTimes, else zero:
+	Timed      bool          // WithHoldTimes is on; else these are zero:
 	Holds      Histogram     // how long the grants that have ended were held
 	OldestHold time.Duration // how long the oldest live grant has been held
 	OldestWait time.Duration // how long the request that has waited for longest has
 
-	// How busy the owner is: of so many Requests of any kind since Start it had to wait for
-	// so many, in Pauses. The others were there before it was done with the one before,
-	// and had to wait for it: see Busy.
-	Requests, Pauses uint64
+	// How busy the owner has been since Start. Serving is estimated: about every 64th
+	// request is timed.
+	Requests uint64        // of any kind, that it received
+	Serving  time.Duration // that these took it
+	Uptime   time.Duration // since Start
 
 	SlowLogLost uint64 // lines that WithSlowLog did not log
 }
 
-// Busy returns the share, from 0 to 1, of requests that found the owner busy with an
-// earlier one: near 0 the owner waits for requests, near 1 requests wait for the owner.
-// For a share of late, take the difference of two Stats.
+// Busy returns how much of its time since Start the owner has been busy, from 0, when it
+// waits for requests, to 1, when requests wait for it. For a share of late, divide the
+// differences of Serving and Uptime between two Stats.
 func (s Stats) Busy() float64 {
-	if s.Requests == 0 {
+	if s.Uptime == 0 {
 		return 0
 	}
-	return 1 - float64(s.Pauses)/float64(s.Requests)
+	return min(s.Serving.Seconds()/s.Uptime.Seconds(), 1)
 }
 
 // String tells the totals in one line, for people.
@@ -53,7 +54,7 @@ func (s Stats) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "keys %d, held %d (shared %d), waiting %d (longest line %d), acquired %d (waited %d), cancelled %d, rejected %d, released %d, waits %v",
 		s.Keys, s.Held, s.Shared, s.Waiting, s.Longest, s.Acquired, s.Waited, s.Cancelled, s.Rejected, s.Released, s.Waits)
-	if s.Holds.Count > 0 || s.OldestHold > 0 {
+	if s.Timed {
 		fmt.Fprintf(&b, ", holds %v, oldest hold %v, oldest wait %v", s.Holds, brief(s.OldestHold), brief(s.OldestWait))
 	}
 	fmt.Fprintf(&b, ", owner busy %.0f%%", 100*s.Busy())

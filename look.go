@@ -69,9 +69,10 @@ func (o *owner[K]) stats(now time.Duration) Stats {
 	s := Stats{
 		Keys: c.Keys, Held: c.Held, Shared: c.Shared, Waiting: c.Waiting, Longest: o.table.Longest(),
 		Acquired: c.Acquired, Waited: c.Waited, Cancelled: c.Cancelled, Rejected: c.Rejected, Released: c.Released,
-		Waits: o.watch.waits, Requests: o.watch.requests, Pauses: o.watch.pauses,
+		Waits: o.watch.waits, Requests: o.watch.requests, Serving: o.watch.serving, Uptime: now,
 	}
 	if t := o.watch.stays; t != nil && t.timed {
+		s.Timed = true
 		s.Holds, s.OldestHold, s.OldestWait = t.times, t.grants.age(now), t.waits.age(now)
 		if t.slow != nil {
 			s.SlowLogLost = t.slow.lost.Load()

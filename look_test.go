@@ -202,16 +202,34 @@ func TestStatsTellHowBusyTheOwnerIs(t *testing.T) {
 		m := keylock.Start[int](t.Context())
 		defer m.Close()
 		for range 100 {
-			synctest.Wait()
 			m.TryAcquire(1)
 		}
+		time.Sleep(time.Hour)
 		s, err := m.Stats(t.Context())
 		require.NoError(t, err)
 		assert.EqualValues(t, 101, s.Requests)
-		assert.EqualValues(t, s.Requests, s.Pauses)
-		assert.Zero(t, s.Busy())
+		assert.Equal(t, time.Hour, s.Uptime)
+		assert.Zero(t, s.Serving, "in a bubble to serve takes no time")
 	})
-	assert.InDelta(t, 0.75, keylock.Stats{Requests: 4, Pauses: 1}.Busy(), 0)
+
+	m := keylock.Start[int](t.Context())
+	defer m.Close()
+	s, err := m.Stats(t.Context())
+	require.NoError(t, err)
+	for range 1000 {
+		for range 100 {
+			m.Reserve(1).Cancel()
+		}
+		if s, err = m.Stats(t.Context()); err != nil || s.Serving > 0 {
+			break
+		}
+	}
+	require.NoError(t, err)
+	assert.Positive(t, s.Serving)
+	assert.Positive(t, s.Busy())
+
+	assert.InDelta(t, 0.75, keylock.Stats{Serving: 3, Uptime: 4}.Busy(), 1e-9)
+	assert.InDelta(t, 1, keylock.Stats{Serving: 5, Uptime: 4}.Busy(), 0)
 	assert.Zero(t, keylock.Stats{}.Busy())
 }
 
@@ -219,7 +237,7 @@ func TestStatsAsText(t *testing.T) {
 	s := keylock.Stats{Keys: 3, Held: 2, Shared: 1, Waiting: 4, Longest: 3, Acquired: 9, Waited: 5, Cancelled: 2, Rejected: 1, Released: 7}
 	assert.Equal(t, "keys 3, held 2 (shared 1), waiting 4 (longest line 3), acquired 9 (waited 5), cancelled 2, rejected 1, released 7, "+
 		"waits 0, owner busy 0%", fmt.Sprint(s))
-	s.OldestHold, s.OldestWait, s.SlowLogLost = 1234*time.Millisecond, 3*time.Microsecond, 5
+	s.Timed, s.OldestHold, s.OldestWait, s.SlowLogLost = true, 1234*time.Millisecond, 3*time.Microsecond, 5
 	assert.Contains(t, s.String(), "holds 0, oldest hold 1.23s, oldest wait 3µs, owner busy 0%, slow log lines lost 5")
 }
 

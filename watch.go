@@ -13,19 +13,41 @@ type watch[K comparable] struct {
 	waits   Histogram
 	stays   *stays[K] // nil unless an option needs them
 
-	requests uint64        // that the owner has received
-	pauses   uint64        // times that it had to wait for the next one
-	reading  time.Duration // the last of the clock; unread when it is not good any more
-	readAt   uint64        // the request at which it was
+	reading time.Duration // the last of the clock; unread when it is not good any more
+	readAt  uint64        // the request at which it was
+
+	// How busy the owner is. Now and then it takes the time that one request takes, and
+	// counts all since the last such one as if each had taken as long.
+	requests uint64        // received
+	serving  time.Duration // the time that they took
+	counted  uint64        // the request up to which serving goes
+	sample   uint64        // the request from which on the next is to be timed
+	sampling time.Duration // when the one that is being timed began; unread when none is
 }
 
-// next notes that the owner is about to receive a request, with so many there already.
-// It costs no more than the length of a channel that is about to be touched anyway.
+// next notes that the owner has served a request and is about to receive the next, of
+// which so many are there already. It costs two additions and two comparisons, and the
+// length of a channel that is about to be touched anyway.
 func (w *watch[K]) next(there int) {
 	w.requests++
 	if there == 0 {
-		w.pauses++
 		w.reading = unread
+	}
+	if w.requests >= w.sample {
+		w.time(there)
+	}
+}
+
+// time begins or ends to take the time of a request: only of one that is there, because
+// the owner would have to wait for another.
+func (w *watch[K]) time(there int) {
+	switch {
+	case w.sampling != unread:
+		took := time.Since(w.started) - w.sampling
+		w.serving += took * time.Duration(w.requests-w.counted)
+		w.counted, w.sample, w.sampling = w.requests, w.requests+64, unread
+	case there > 0:
+		w.sampling = time.Since(w.started)
 	}
 }
 
@@ -61,7 +83,7 @@ type stays[K comparable] struct {
 
 // observe starts what the options ask for.
 func (o *owner[K]) observe(options options) {
-	o.watch.started, o.watch.reading = time.Now(), unread
+	o.watch.started, o.watch.reading, o.watch.sampling = time.Now(), unread, unread
 	if !options.callers && !options.holdTimes {
 		return
 	}

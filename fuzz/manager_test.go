@@ -410,7 +410,7 @@ func (r *managerRun) look() view {
 	}
 	var errs [2 + keys]error
 	v.stats, errs[0] = r.manager.Stats(ctx)
-	v.stats.Waits, v.stats.Requests, v.stats.Pauses = keylock.Histogram{}, 0, 0
+	v.stats.Waits, v.stats.Requests, v.stats.Serving, v.stats.Uptime = keylock.Histogram{}, 0, 0, 0
 	infos, err := r.manager.Snapshot(ctx)
 	errs[1] = err
 	v.lines = make(map[int][]table.Place)

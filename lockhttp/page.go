@@ -47,6 +47,9 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	},
 	"share": func(part, whole int) int { return 100 * part / max(whole, 1) },
 	"percent": func(share float64) string {
+		if share < 0.1 {
+			return fmt.Sprintf("%.2g%%", 100*share)
+		}
 		return fmt.Sprintf("%.0f%%", 100*share)
 	},
 	"keyURL": func(manager string, k key) string { return managerURL(manager) + "&" + k.Query },
@@ -115,6 +118,7 @@ type tick struct {
 const (
 	plotHeight = 64
 	barWidth   = 14
+	labelRest  = 8 // of the last label, which is longer than its bar is broad
 )
 
 // newPlot draws a histogram; nil when it is empty.
@@ -122,7 +126,7 @@ func newPlot(h keylock.Histogram) *plot {
 	if h.Count == 0 {
 		return nil
 	}
-	p := &plot{Width: len(h.Buckets) * barWidth}
+	p := &plot{Width: len(h.Buckets)*barWidth + labelRest}
 	most := slices.Max(h.Buckets[:])
 	for i, n := range h.Buckets {
 		x, last := i*barWidth, i == len(h.Buckets)-1
