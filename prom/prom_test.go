@@ -1,0 +1,213 @@
+package prom_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/prom"
+)
+
+// busy returns a manager with something in every metric. It must be called in a bubble.
+func busy(t *testing.T) *keylock.Manager[string] {
+	ctx := t.Context()
+	m := keylock.Start[string](ctx, keylock.WithHoldTimes())
+	first, _ := m.TryAcquire("k")
+	second := m.Reserve("k")
+	m.TryAcquire("k")
+	gone := m.Reserve("k")
+	time.Sleep(time.Second)
+	gone.Cancel()
+	time.Sleep(2 * time.Second)
+	first.Release()
+	_, err := second.Wait(ctx)
+	require.NoError(t, err)
+	m.Reserve("k")
+	m.Reserve("k")
+	m.TryAcquireShared("s")
+	m.TryAcquireShared("s")
+	time.Sleep(4 * time.Second)
+	return m
+}
+
+func TestMetricsAreTheTotals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := busy(t)
+		defer m.Close()
+		registry := prometheus.NewPedanticRegistry()
+		require.NoError(t, registry.Register(prom.NewCollector("orders", m)))
+		want := `
+			# HELP keylock_holders Live grants.
+			# TYPE keylock_holders gauge
+			keylock_holders{manager="orders",mode="exclusive"} 1
+			keylock_holders{manager="orders",mode="shared"} 2
+			# HELP keylock_keys Keys that are held or waited for.
+			# TYPE keylock_keys gauge
+			keylock_keys{manager="orders"} 2
+			# HELP keylock_longest_line_waiters The most waiters that any key has.
+			# TYPE keylock_longest_line_waiters gauge
+			keylock_longest_line_waiters{manager="orders"} 2
+			# HELP keylock_oldest_hold_seconds How long the oldest live grant has been held.
+			# TYPE keylock_oldest_hold_seconds gauge
+			keylock_oldest_hold_seconds{manager="orders"} 4
+			# HELP keylock_oldest_wait_seconds How long the request that has waited for longest has.
+			# TYPE keylock_oldest_wait_seconds gauge
+			keylock_oldest_wait_seconds{manager="orders"} 4
+			# HELP keylock_releases_total Grants that have ended.
+			# TYPE keylock_releases_total counter
+			keylock_releases_total{manager="orders"} 1
+			# HELP keylock_requests_total Requests for locks.
+			# TYPE keylock_requests_total counter
+			keylock_requests_total{manager="orders",outcome="cancelled"} 1
+			keylock_requests_total{manager="orders",outcome="immediate"} 3
+			keylock_requests_total{manager="orders",outcome="rejected"} 1
+			keylock_requests_total{manager="orders",outcome="waited"} 1
+			# HELP keylock_up Whether the manager runs.
+			# TYPE keylock_up gauge
+			keylock_up{manager="orders"} 1
+			# HELP keylock_waiters Requests that wait.
+			# TYPE keylock_waiters gauge
+			keylock_waiters{manager="orders"} 2
+			# HELP keylock_slow_log_lost_lines_total Lines that the slow log did not log.
+			# TYPE keylock_slow_log_lost_lines_total counter
+			keylock_slow_log_lost_lines_total{manager="orders"} 0
+		`
+		require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(want),
+			"keylock_holders", "keylock_keys", "keylock_longest_line_waiters", "keylock_oldest_hold_seconds", "keylock_oldest_wait_seconds",
+			"keylock_releases_total", "keylock_requests_total", "keylock_up", "keylock_waiters", "keylock_slow_log_lost_lines_total"))
+
+		families := gather(t, registry)
+		waits := families["keylock_wait_seconds"].Metric[0].Histogram
+		assert.EqualValues(t, 2, waits.GetSampleCount())
+		assert.InDelta(t, 4, waits.GetSampleSum(), 1e-9)
+		assert.Len(t, waits.Bucket, 31)
+		for _, b := range waits.Bucket {
+			want := uint64(0)
+			if b.GetUpperBound() > 1 {
+				want = 1
+			}
+			if b.GetUpperBound() > 3 {
+				want = 2
+			}
+			assert.Equal(t, want, b.GetCumulativeCount(), b.GetUpperBound())
+		}
+		assert.InDelta(t, 3, families["keylock_hold_seconds"].Metric[0].Histogram.GetSampleSum(), 1e-9)
+	})
+}
+
+func gather(t *testing.T, g prometheus.Gatherer) map[string]*dto.MetricFamily {
+	t.Helper()
+	all, err := g.Gather()
+	require.NoError(t, err)
+	families := make(map[string]*dto.MetricFamily)
+	for _, f := range all {
+		families[f.GetName()] = f
+	}
+	return families
+}
+
+func TestLinterFindsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := busy(t)
+		defer m.Close()
+		problems, err := testutil.CollectAndLint(prom.NewCollector("orders", m))
+		require.NoError(t, err)
+		assert.Empty(t, problems)
+	})
+}
+
+// However many keys there are, there are as many series.
+func TestNoKeyIsALabel(t *testing.T) {
+	series := func(keys int) int {
+		m := keylock.Start[int](t.Context(), keylock.WithHoldTimes())
+		defer m.Close()
+		for key := range keys {
+			m.TryAcquire(key)
+			m.Reserve(key)
+		}
+		return testutil.CollectAndCount(prom.NewCollector("m", m))
+	}
+	assert.Equal(t, series(0), series(1000))
+}
+
+func TestWithoutHoldTimesThereAreNone(t *testing.T) {
+	m := keylock.Start[int](t.Context())
+	defer m.Close()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(prom.NewCollector("m", m))
+	families := gather(t, registry)
+	assert.Contains(t, families, "keylock_wait_seconds")
+	for _, timed := range []string{"keylock_hold_seconds", "keylock_oldest_hold_seconds", "keylock_oldest_wait_seconds"} {
+		assert.NotContains(t, families, timed)
+	}
+}
+
+func TestManagerThatHasEndedIsDown(t *testing.T) {
+	m := keylock.Start[int](t.Context())
+	m.Close()
+	c := prom.NewCollector("m", m)
+	assert.Equal(t, 1, testutil.CollectAndCount(c))
+	assert.Zero(t, testutil.ToFloat64(c))
+}
+
+func TestManagersShareARegistryUnderTheirNames(t *testing.T) {
+	a, b := keylock.Start[int](t.Context()), keylock.Start[string](t.Context())
+	defer a.Close()
+	defer b.Close()
+	registry := prometheus.NewPedanticRegistry()
+	require.NoError(t, registry.Register(prom.NewCollector("a", a)))
+	require.NoError(t, registry.Register(prom.NewCollector("b", b)))
+	require.Error(t, registry.Register(prom.NewCollector("a", b)))
+	assert.Len(t, gather(t, registry)["keylock_up"].Metric, 2)
+}
+
+func TestScrapeOverHTTP(t *testing.T) {
+	m := keylock.Start[int](t.Context(), keylock.WithHoldTimes())
+	defer m.Close()
+	m.TryAcquire(1)
+	m.Reserve(1)
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(prom.NewCollector("a \"quoted\"\nname", m))
+	server := httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	defer server.Close()
+	client := server.Client()
+	defer client.CloseIdleConnections()
+	answer, err := client.Get(server.URL)
+	require.NoError(t, err)
+	defer answer.Body.Close()
+	require.Equal(t, http.StatusOK, answer.StatusCode)
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(answer.Body)
+	require.NoError(t, err)
+	assert.Len(t, families, 14)
+	waiters := families["keylock_waiters"].Metric[0]
+	assert.InDelta(t, 1, waiters.Gauge.GetValue(), 0)
+	assert.Equal(t, "a \"quoted\"\nname", waiters.Label[0].GetValue())
+}
+
+// described returns the names of all metrics.
+func described(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	descs := make(chan *prometheus.Desc, 100)
+	prom.NewCollector("m", nil).Describe(descs)
+	close(descs)
+	for d := range descs {
+		names[regexp.MustCompile(`fqName: "(\w+)"`).FindStringSubmatch(d.String())[1]] = true
+	}
+	return names
+}
