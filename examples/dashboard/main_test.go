@@ -1,0 +1,100 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/seed-46f81e6d/keylock"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// The culprit is the first line of the page.
+func TestTheCulpritIsOnTop(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	stdout, printed := io.Pipe()
+	over := make(chan int)
+	go func() { over <- run(ctx, nil, printed, io.Discard) }()
+	lines := bufio.NewScanner(stdout)
+	var urls []string
+	for len(urls) < 2 && lines.Scan() {
+		urls = append(urls, lines.Text()[strings.Index(lines.Text(), "http://"):])
+	}
+	require.Len(t, urls, 2)
+
+	type answer struct {
+		Managers []struct {
+			Longest []struct {
+				Key     string
+				Waiting int
+				Holders []struct{ Session, Caller string }
+			}
+		}
+	}
+	require.Eventually(t, func() bool {
+		var a answer
+		require.NoError(t, json.Unmarshal([]byte(get(t, urls[0]+"?format=json")), &a))
+		longest := a.Managers[0].Longest
+		if len(longest) == 0 || longest[0].Key != popular || longest[0].Holders[0].Session != "monthly statements" {
+			return false // it takes the tellers a moment to come across it
+		}
+		assert.Regexp(t, `^dashboard/bank.go:\d+ .*printStatement$`, longest[0].Holders[0].Caller)
+		return true
+	}, time.Minute, 50*time.Millisecond)
+	assert.Contains(t, get(t, urls[0]), "monthly statements")
+	assert.Contains(t, get(t, strings.Replace(urls[0], "/debug/locks", "/", 1)), "monthly statements")
+	assert.Contains(t, get(t, urls[1]), `keylock_requests_total{manager="accounts",outcome="waited"}`)
+
+	cancel()
+	assert.Zero(t, <-over)
+	http.DefaultClient.CloseIdleConnections()
+}
+
+func get(t *testing.T, url string) string {
+	answer, err := http.Get(url)
+	require.NoError(t, err)
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	require.NoError(t, err)
+	return string(body)
+}
+
+// The bank alone, in a bubble: after ten seconds many tellers stand behind the culprit.
+func TestTellersStandBehindTheCulprit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		locks := keylock.Start[string](ctx, keylock.WithHoldTimes())
+		bank := openBank(ctx, locks)
+		time.Sleep(10 * time.Second)
+		top, err := locks.Top(ctx, 1)
+		require.NoError(t, err)
+		assert.Equal(t, popular, top.Longest[0].Key)
+		assert.Greater(t, top.Longest[0].Waiting, tellers/6)
+		assert.Equal(t, popular, top.Oldest[0].Key)
+		cancel()
+		bank.Wait()
+		<-locks.Done()
+	})
+}
+
+func TestWrongArgumentsAndBusyPortsSaySo(t *testing.T) {
+	for want, args := range map[int][]string{0: {"-h"}, 1: {"-addr", "256.0.0.1:x"}, 2: {"-nonsense"}} {
+		var stderr bytes.Buffer
+		assert.Equal(t, want, run(t.Context(), args, io.Discard, &stderr))
+		assert.NotEmpty(t, stderr.String())
+	}
+	assert.Equal(t, 2, run(t.Context(), []string{"extra"}, io.Discard, io.Discard))
+	assert.Zero(t, run(t.Context(), []string{"-for", "10ms"}, io.Discard, io.Discard))
+}
