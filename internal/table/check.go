@@ -21,6 +21,9 @@ func (t *Table[K]) Check() error {
 	if err := c.totals(); err != nil {
 		return fmt.Errorf("totals: %w", err)
 	}
+	if err := c.ranking(); err != nil {
+		return fmt.Errorf("ranking: %w", err)
+	}
 	return c.spare()
 }
 
@@ -90,6 +93,38 @@ func (c *checker[K]) line(key K, l *line[K]) error {
 		return fmt.Errorf("it counts %d held and %d waiting, but has %d and %d", l.held, l.waiting, held, waiting)
 	case maxWaiters > 0 && waiting > maxWaiters:
 		return fmt.Errorf("%d wait, %d may", waiting, maxWaiters)
+	}
+	return nil
+}
+
+// ranking checks that it has each line in which somebody waits, once and in its place, and
+// no other.
+func (c *checker[K]) ranking() error {
+	top := c.table.ranking.top
+	if n := len(top); n > 0 && top[n-1] == nil {
+		return fmt.Errorf("no line has the most waiters, %d", n-1)
+	}
+	ranked := 0
+	for n, l := range top {
+		for above := (*line[K])(nil); l != nil; above, l = l, l.below {
+			switch {
+			case c.table.lines[l.key] != l:
+				return fmt.Errorf("it has a line of %v that is not the table's", l.key)
+			case l.waiting != n || l.rank != n:
+				return fmt.Errorf("the line of %v has %d waiters, and is among those that have %d", l.key, l.waiting, n)
+			case l.above != above:
+				return fmt.Errorf("the link back of the line of %v is broken", l.key)
+			}
+			ranked++
+		}
+	}
+	for _, l := range c.table.lines {
+		if l.waiting > 0 {
+			ranked--
+		}
+	}
+	if ranked != 0 {
+		return fmt.Errorf("it has %d lines too many", ranked)
 	}
 	return nil
 }
