@@ -65,7 +65,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	locks := keylock.Start[string](ctx,
 		keylock.WithHoldTimes(),
 		keylock.WithCallers(),
-		keylock.WithSlowLog(slog.New(slog.NewTextHandler(stderr, nil)), 5*time.Second),
+		keylock.WithSlowLog(slog.New(slog.NewTextHandler(stderr, nil)), 2*time.Second),
 	)
 	bank := openBank(ctx, locks)
 	server := &http.Server{Handler: handler(locks), ReadHeaderTimeout: 5 * time.Second}
