@@ -152,8 +152,8 @@ type owner[K comparable] struct {
 // run receives one request after the other, until the end.
 func (o *owner[K]) run() {
 	for !o.ended {
-		o.watch.next(len(o.m.mailbox))
 		msg := <-o.m.mailbox
+		o.watch.next(len(o.m.mailbox))
 		if o.ctx.Err() != nil {
 			o.end(ErrClosed)
 			msg.request.refuse()

@@ -15,6 +15,7 @@ type watch[K comparable] struct {
 
 	reading time.Duration // the last of the clock; unread when it is not good any more
 	readAt  uint64        // the request at which it was
+	paused  bool          // the owner may have to wait for the next request
 
 	// How busy the owner is. Now and then it takes the time that one request takes, and
 	// counts all since the last such one as if each had taken as long.
@@ -25,28 +26,29 @@ type watch[K comparable] struct {
 	sampling time.Duration // when the one that is being timed began; unread when none is
 }
 
-// next notes that the owner has served a request and is about to receive the next, of
-// which so many are there already. It costs two additions and two comparisons, and the
-// length of a channel that is about to be touched anyway.
-func (w *watch[K]) next(there int) {
+// next notes that the owner has received a request, and how many more are there. It costs
+// a few additions and comparisons, and the length of a channel whose memory has just been
+// touched.
+func (w *watch[K]) next(more int) {
 	w.requests++
-	if there == 0 {
+	if w.paused {
 		w.reading = unread
 	}
+	w.paused = more == 0
 	if w.requests >= w.sample {
-		w.time(there)
+		w.time()
 	}
 }
 
-// time begins or ends to take the time of a request: only of one that is there, because
-// the owner would have to wait for another.
-func (w *watch[K]) time(there int) {
+// time begins to take the time of a request, or ends it when the next one was received:
+// only of one after which more are there, because the owner would have to wait otherwise.
+func (w *watch[K]) time() {
 	switch {
 	case w.sampling != unread:
 		took := time.Since(w.started) - w.sampling
 		w.serving += took * time.Duration(w.requests-w.counted)
 		w.counted, w.sample, w.sampling = w.requests, w.requests+64, unread
-	case there > 0:
+	case !w.paused:
 		w.sampling = time.Since(w.started)
 	}
 }

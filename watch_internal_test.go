@@ -22,7 +22,9 @@ func TestBusyOwnerReadsItsClockEverySixteenthRequest(t *testing.T) {
 		assert.Equal(t, time.Second, w.now())
 
 		time.Sleep(time.Second)
-		w.next(0) // it pauses
+		w.next(0)
+		assert.Equal(t, time.Second, w.now())
+		w.next(1) // there was a pause before it
 		assert.Equal(t, 2*time.Second, w.now())
 	})
 }
