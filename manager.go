@@ -174,7 +174,10 @@ func (o *owner[K]) tell(grants []table.Grant[K]) {
 	for _, g := range grants {
 		r := g.Tag.(*acquire[K])
 		o.waited(r, now, "granted")
-		o.grant(r, g.Token, now)
+		if r.stay != nil {
+			o.held(r, g.Token, now)
+		}
+		r.answer(g.Token, nil)
 	}
 }
 

@@ -102,7 +102,10 @@ func (r *acquire[K]) serve(o *owner[K], _ table.Token[K]) {
 	}
 	switch a := o.table.Join(&r.want); a.Outcome {
 	case table.Granted:
-		o.grant(r, a.Token, unread)
+		if r.stay != nil {
+			o.held(r, a.Token, unread)
+		}
+		r.answer(a.Token, nil)
 	case table.Waiting:
 		r.ticket = a.Ticket
 		o.wait(r)
@@ -164,7 +167,9 @@ func (a *abandon[K]) refuse() {}
 type release[K comparable] struct{}
 
 func (release[K]) serve(o *owner[K], of table.Token[K]) {
-	o.released(o.stay(of))
+	if o.watch.stays != nil {
+		o.released(o.stay(of))
+	}
 	o.tell(o.table.Release(of))
 	o.left()
 }

@@ -147,35 +147,31 @@ func (o *owner[K]) wait(r *acquire[K]) {
 // waited notes that the wait of a request has ended.
 func (o *owner[K]) waited(r *acquire[K], now time.Duration, outcome string) {
 	o.watch.waits.observe(now - r.since)
-	if s := r.stay; s != nil {
-		o.watch.stays.end(s, now, outcome)
+	if r.stay != nil {
+		o.watch.stays.end(r.stay, now, outcome)
 	}
 }
 
-// grant answers a request with its grant.
-func (o *owner[K]) grant(r *acquire[K], token table.Token[K], now time.Duration) {
-	if s := r.stay; s != nil {
-		r.stay = nil
-		if now == unread && o.watch.stays.timed {
-			now = o.watch.now()
-		}
-		s.ticket, s.since = token.Ticket(), now
-		s.ticket.SetTag(s)
-		o.watch.stays.begin(s, &o.watch.stays.grants)
+// held notes that a request is about to be answered with its grant, if anything is noted
+// of it.
+func (o *owner[K]) held(r *acquire[K], token table.Token[K], now time.Duration) {
+	s := r.stay
+	r.stay = nil
+	if now == unread && o.watch.stays.timed {
+		now = o.watch.now()
 	}
-	r.answer(token, nil)
+	s.ticket, s.since = token.Ticket(), now
+	s.ticket.SetTag(s)
+	o.watch.stays.begin(s, &o.watch.stays.grants)
 }
 
 // stay returns what is noted of a live grant; nil when nothing is.
 func (o *owner[K]) stay(token table.Token[K]) *stay[K] {
-	if o.watch.stays == nil {
-		return nil
-	}
 	s, _ := token.Ticket().Tag().(*stay[K])
 	return s
 }
 
-// released notes that a grant has ended.
+// released notes that a grant has ended, if anything is noted of it.
 func (o *owner[K]) released(s *stay[K]) {
 	if s == nil {
 		return
