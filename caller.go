@@ -15,14 +15,14 @@ type Caller struct {
 	pcs *[callerDepth]uintptr
 }
 
-// callerDepth is how many program counters are kept. Up to five of them are this
-// package's own: what is left for the user is three calls, and more in most cases.
+// callerDepth is how many calls are kept. Up to four of them are this package's own, which
+// leaves four for the user: the line, and who called the helper that it is in.
 const callerDepth = 8
 
 // capture notes who called into this package.
 func (c *Caller) capture() {
 	c.pcs = new([callerDepth]uintptr)
-	runtime.Callers(3, c.pcs[:]) // without itself and capture and note
+	runtime.Callers(3, c.pcs[:]) // without itself, capture and newStay
 }
 
 // Frames returns the calls, innermost first, beginning with the first outside this
