@@ -2,16 +2,24 @@
 // in sshd's logs, and blocks an address, once, when its score goes over a threshold.
 //
 // Many workers do this at once, each event in a transaction that reads, modifies and writes the
-// record of its address in an embedded database (Badger, on disk in a temporary folder, every
-// commit synced). When events of one address meet, the database gives up all their transactions
-// but one, to be tried again. With a lock per address, taken before the transaction and held
-// until it is through, they stand in line instead. Threatscore runs the same events without and
-// with the lock, prints what that did to transactions and latencies, and proves every score
-// against a sequential pass.
+// record of its address in a database. When events of one address meet, the database gives up all
+// their transactions but one, to be tried again. With a lock per address, taken before the
+// transaction and held until it is through, they stand in line instead. Threatscore runs the same
+// events without and with the lock, prints what that did to transactions and latencies, and proves
+// every score against a sequential pass.
 //
 // Usage:
 //
-//	threatscore [-log FILE]... [-lock on|off|both] [-workers N] [-threshold N] [-events N] [-svg FILE]
+//	threatscore [-db badger|postgres|URL] [-tx KIND] [-log FILE]... [-lock on|off|both] [-workers N]
+//		[-threshold N] [-events N] [-svg FILE]
+//
+// The database is Badger, embedded, on disk in a temporary folder, every commit synced. With -db
+// postgres it is the PostgreSQL server that DATABASE_URL names; if that is empty, a private one,
+// started from the binaries of this machine in a temporary folder. Or -db is the postgres:// URL.
+// There, threatscore works in schemas of its own, which it drops, over a connection for each worker,
+// and -tx picks the kind of transaction: serializable, repeatable-read, for-update, upsert, or all
+// of them. The last two make the database itself let one wait for the other, so that the lock has
+// nothing to do.
 //
 // -log reads a real log, with classic or RFC 3339 time stamps; - is standard input. Without it,
 // threatscore makes a log up, the same in every run, with -events events. -svg writes a plot of
@@ -48,7 +56,7 @@ const (
 )
 
 func main() {
-	t := threatscore{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, open: store.OpenBadger}
+	t := threatscore{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, openBadger: store.OpenBadger}
 	os.Exit(t.main(context.Background(), os.Args[1:]))
 }
 
@@ -56,7 +64,7 @@ func main() {
 type threatscore struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	open           func(dir string) (store.Store, error)
+	openBadger     func(dir string) (store.Store, error)
 }
 
 // main runs the program with its arguments until it is done, interrupted, or ctx ends, and
@@ -81,7 +89,7 @@ func (t threatscore) main(ctx context.Context, args []string) int {
 	return exitFailed
 }
 
-func (t threatscore) run(ctx context.Context, opts options) error {
+func (t threatscore) run(ctx context.Context, opts options) (err error) {
 	log, err := t.readLogs(opts)
 	if err != nil {
 		return err
@@ -94,12 +102,18 @@ func (t threatscore) run(ctx context.Context, opts options) error {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
+	db, err := t.database(opts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.close()) }()
+
 	var results []result
-	for _, locked := range opts.modes {
+	for _, run := range opts.runs {
 		if ctx.Err() != nil {
 			break
 		}
-		result, err := t.score(ctx, log.Events, locked, opts)
+		result, err := t.score(ctx, db, log.Events, run, opts)
 		if err != nil {
 			return err
 		}
@@ -130,9 +144,9 @@ func interruption(events []sshlog.Event, results []result, opts options) error {
 		return fmt.Errorf("%w before the first event", errInterrupted)
 	}
 	last := results[len(results)-1]
-	if len(results) == len(opts.modes) && last.committed() == len(events) {
+	if len(results) == len(opts.runs) && last.committed() == len(events) {
 		return nil
 	}
 	return fmt.Errorf("%w after %d of %d events of the run %s; each of them is in the database whole",
-		errInterrupted, last.committed(), len(events), mode(last.locked))
+		errInterrupted, last.committed(), len(events), last.run)
 }

@@ -50,13 +50,13 @@ func newProgram(t *testing.T, stdin string) *program {
 		assert.Empty(t, left, "the databases are removed")
 	})
 	p := new(program)
-	p.threatscore = threatscore{stdin: strings.NewReader(stdin), stdout: &p.stdout, stderr: &p.stderr, open: store.OpenBadger}
+	p.threatscore = threatscore{stdin: strings.NewReader(stdin), stdout: &p.stdout, stderr: &p.stderr, openBadger: store.OpenBadger}
 	return p
 }
 
 // wrap puts every database that the program opens into a store of the test's own.
 func (p *program) wrap(around func(store.Store) store.Store) {
-	p.open = func(dir string) (store.Store, error) {
+	p.openBadger = func(dir string) (store.Store, error) {
 		s, err := store.OpenBadger(dir)
 		if err != nil {
 			return nil, err
@@ -236,7 +236,7 @@ func TestInterruptLeavesNothingHalfWritten(t *testing.T) {
 const hangs = "THREATSCORE_TEST_HANGS"
 
 func hangingProgram() threatscore {
-	return threatscore{stdout: os.Stdout, stderr: os.Stderr, open: func(dir string) (store.Store, error) {
+	return threatscore{stdout: os.Stdout, stderr: os.Stderr, openBadger: func(dir string) (store.Store, error) {
 		s, err := store.OpenBadger(dir)
 		return onRaise{s, func() { fmt.Println("hanging"); select {} }}, err
 	}}
@@ -358,7 +358,7 @@ func TestFailuresEndWithStatusOne(t *testing.T) {
 		"log is a folder":    {[]string{"-log", filepath.Dir(missing)}, func(*program) {}, "is a directory"},
 		"plot goes nowhere":  {[]string{"-log", "-", "-svg", filepath.Join(missing, "plot.svg")}, func(*program) {}, missing},
 		"no database": {[]string{"-log", "-"}, func(p *program) {
-			p.open = func(string) (store.Store, error) { return nil, broken }
+			p.openBadger = func(string) (store.Store, error) { return nil, broken }
 		}, "disk on fire"},
 		"database fails": {[]string{"-log", "-"}, func(p *program) {
 			p.wrap(func(s store.Store) store.Store { return failingStore{s, broken} })
@@ -381,7 +381,7 @@ func TestFailuresEndWithStatusOne(t *testing.T) {
 func TestWrongArgumentsEndWithStatusTwo(t *testing.T) {
 	for _, args := range [][]string{
 		{"-workers", "0"}, {"-workers", "many"}, {"-threshold", "-1"}, {"-events", "0"},
-		{"-lock", "maybe"}, {"-lock", ""}, {"-unknown"}, {"auth.log"},
+		{"-lock", "maybe"}, {"-lock", ""}, {"-db", "mysql://server/"}, {"-tx", "snapshot"}, {"-unknown"}, {"auth.log"},
 	} {
 		p := newProgram(t, "")
 		assert.Equal(t, exitUsage, p.main(t.Context(), args), "%q", args)
@@ -393,7 +393,7 @@ func TestWrongArgumentsEndWithStatusTwo(t *testing.T) {
 func TestHelpIsNoFailure(t *testing.T) {
 	p := newProgram(t, "")
 	assert.Equal(t, exitOK, p.main(t.Context(), []string{"-help"}))
-	for _, flag := range []string{"-log FILE", "-lock on", "-workers N", "(default 64)", "-threshold N", "(default 100)", "-events N", "(default 6000)", "-svg FILE"} {
+	for _, flag := range []string{"-log FILE", "-lock on", "-db badger", "-tx KIND", "-workers N", "(default 64)", "-threshold N", "(default 100)", "-events N", "(default 6000)", "-svg FILE"} {
 		assert.Contains(t, p.stderr.String(), flag)
 	}
 }

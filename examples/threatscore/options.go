@@ -5,14 +5,25 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
+
+	"github.com/seed-46f81e6d/keylock/examples/threatscore/store"
+)
+
+// Values of -db that are not a URL.
+const (
+	badger          = "badger"
+	privatePostgres = "postgres"
 )
 
 // options are the arguments of the command line.
 type options struct {
 	logs      []string // files to read; "-" is standard input; none: a log is made up
 	events    int      // how many events the made-up log has
-	modes     []bool   // a run for each: true is with the lock
+	db        string   // badger, privatePostgres or a postgres:// URL
+	runs      []run    // in this order
 	workers   int
 	threshold int64
 	svg       string // file for the plot; empty: none
@@ -20,7 +31,8 @@ type options struct {
 
 // parseOptions reads the command line. What is wrong with it is written to stderr.
 func parseOptions(args []string, stderr io.Writer) (options, error) {
-	opts := options{modes: []bool{false, true}}
+	opts := options{db: badger}
+	modes, transactions := []bool{false, true}, store.Transactions
 	flags := flag.NewFlagSet("threatscore", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Func("log", "read sshd's log from `FILE`, or from standard input if it is -; may be repeated", func(file string) error {
@@ -28,7 +40,15 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 		return nil
 	})
 	flags.Func("lock", "run with the lock `on`, off or both (default both)", func(mode string) (err error) {
-		opts.modes, err = parseModes(mode)
+		modes, err = parseModes(mode)
+		return err
+	})
+	flags.Func("db", "keep the scores in `badger`, in postgres (at DATABASE_URL, or else a private server), or at a postgres:// URL (default badger)", func(db string) error {
+		opts.db = db
+		return checkDB(db)
+	})
+	flags.Func("tx", "with PostgreSQL, do transactions of one `KIND`: serializable, repeatable-read, for-update, upsert; or all (default all)", func(kind string) (err error) {
+		transactions, err = parseTransactions(kind)
 		return err
 	})
 	opts.workers = 64
@@ -48,7 +68,32 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 		flags.Usage()
 		return options{}, err
 	}
+	if opts.db == badger {
+		transactions = []store.Transaction{""}
+	}
+	for _, transaction := range transactions {
+		for _, locked := range modes {
+			opts.runs = append(opts.runs, run{transaction, locked})
+		}
+	}
 	return opts, nil
+}
+
+func checkDB(db string) error {
+	if db == badger || db == privatePostgres || strings.HasPrefix(db, "postgres://") || strings.HasPrefix(db, "postgresql://") {
+		return nil
+	}
+	return errors.New("want badger, postgres or a postgres:// URL")
+}
+
+func parseTransactions(kind string) ([]store.Transaction, error) {
+	if kind == "all" {
+		return store.Transactions, nil
+	}
+	if slices.Contains(store.Transactions, store.Transaction(kind)) {
+		return []store.Transaction{store.Transaction(kind)}, nil
+	}
+	return nil, fmt.Errorf("want all or one of %q", store.Transactions)
 }
 
 func parseModes(mode string) ([]bool, error) {

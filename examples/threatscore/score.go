@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -31,7 +30,7 @@ func points(e sshlog.Event) int64 { return severity[e.Kind] * e.Count }
 
 // result is what became of a run over all events.
 type result struct {
-	locked   bool
+	run
 	wall     time.Duration
 	outcomes []outcome // of the event with the same index
 	records  map[netip.Addr]store.Record
@@ -45,49 +44,36 @@ type outcome struct {
 	latency   time.Duration // from taking the event to the end of its last transaction
 }
 
-// score handles all events over an empty database, with or without the lock. The end of ctx stops
-// it between two transactions of each worker; that is no error, the outcomes tell.
-func (t threatscore) score(ctx context.Context, events []sshlog.Event, locked bool, opts options) (r result, err error) {
-	dir, err := os.MkdirTemp("", "threatscore-")
-	if err != nil {
-		return result{}, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	db, err := t.open(dir)
-	if err != nil {
-		return result{}, err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-
-	progress := report.NewProgress(t.stderr, mode(locked), len(events))
-	defer progress.Finish()
-	s := scorer{db: db, threshold: opts.threshold}
+// score handles all events over an empty store of db. The end of ctx stops it between two
+// transactions of each worker; that is no error, the outcomes tell.
+func (t threatscore) score(ctx context.Context, db database, events []sshlog.Event, run run, opts options) (r result, err error) {
 	// What still has to be done when ctx ends must not end with it.
 	lasting := context.WithoutCancel(ctx)
-	if locked {
+	records, err := db.open(lasting, run)
+	if err != nil {
+		return result{}, err
+	}
+	defer func() { err = errors.Join(err, records.Close()) }()
+
+	progress := report.NewProgress(t.stderr, run.String(), len(events))
+	defer progress.Finish()
+	s := scorer{db: records, threshold: opts.threshold}
+	if run.locked {
 		s.locks = keylock.Start[netip.Addr](lasting)
 	}
 
-	r = result{locked: locked, outcomes: make([]outcome, len(events))}
+	r = result{run: run, outcomes: make([]outcome, len(events))}
 	begun := time.Now()
 	err = s.handleAll(ctx, events, r.outcomes, opts.workers, progress.Step)
 	r.wall = time.Since(begun)
-	if locked {
+	if run.locked {
 		err = errors.Join(err, s.locks.Shutdown(lasting))
 	}
 	if err != nil {
 		return result{}, err
 	}
-	r.records, err = db.Records(lasting)
+	r.records, err = records.Records(lasting)
 	return r, err
-}
-
-// mode names a run for people.
-func mode(locked bool) string {
-	if locked {
-		return "with the lock"
-	}
-	return "without the lock"
 }
 
 // scorer raises scores in a database.

@@ -146,7 +146,7 @@ func TestInterruptStopsBetweenTransactions(t *testing.T) {
 			require.NoError(t, s.handleAll(ctx, events, outcomes, 10, ignore))
 
 			assert.LessOrEqual(t, time.Since(begun), 6500*time.Microsecond, "transactions at hand are finished, no others begun")
-			r := result{locked: locked, outcomes: outcomes, records: db.records}
+			r := result{run: run{locked: locked}, outcomes: outcomes, records: db.records}
 			assert.Positive(t, r.committed())
 			assert.Less(t, r.committed(), len(events))
 			assert.NoError(t, verify(events, r, s.threshold))

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"slices"
 	"strconv"
+
+	gonum "gonum.org/v1/plot"
 
 	"github.com/seed-46f81e6d/keylock/examples/internal/report"
 	"github.com/seed-46f81e6d/keylock/examples/threatscore/sshlog"
@@ -46,7 +49,7 @@ func showRuns(w io.Writer, results []result) error {
 	for _, r := range results {
 		latency := report.Summarize(r.latencies())
 		rows = append(rows, []string{
-			mode(r.locked),
+			r.String(),
 			strconv.Itoa(r.committed()),
 			strconv.Itoa(r.committed() + r.conflicts()),
 			strconv.Itoa(r.conflicts()),
@@ -80,23 +83,13 @@ func showBlocked(w io.Writer, events []sshlog.Event, r result) error {
 	return report.Table(w, []string{"address", "score", "failed passwords", "invalid users", "auth failures", "break-in attempts"}, rows)
 }
 
-// plot writes an SVG picture of latencies and retries to a file.
+// plot writes an SVG picture of latencies and conflicts to a file.
 func plot(file string, results []result) (err error) {
-	var (
-		curves  []report.Latencies
-		modes   []string
-		retries report.Bars
-	)
-	for _, r := range results {
-		curves = append(curves, report.Latencies{Name: mode(r.locked), Values: r.latencies()})
-		modes = append(modes, mode(r.locked))
-		retries.Values = append(retries.Values, float64(r.conflicts()))
-	}
-	left, err := report.LatencyPlot("latency per event", curves...)
+	latencies, err := plotLatencies(results)
 	if err != nil {
 		return err
 	}
-	right, err := report.BarPlot("conflicts retried", "transactions", modes, retries)
+	conflicts, err := plotBars("conflicts retried", "transactions", results, func(r result) float64 { return float64(r.conflicts()) })
 	if err != nil {
 		return err
 	}
@@ -106,5 +99,40 @@ func plot(file string, results []result) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	return report.WriteSVG(f, left, right)
+	return report.WriteSVG(f, latencies, conflicts)
+}
+
+// plotLatencies draws a curve for each run, or a bar where there would be too many curves.
+func plotLatencies(results []result) (*gonum.Plot, error) {
+	if len(results) > 2 {
+		return plotBars("latency per event, 99th percentile", "milliseconds", results, func(r result) float64 {
+			return math.Round(1e3 * report.Summarize(r.latencies()).P99.Seconds())
+		})
+	}
+	var curves []report.Latencies
+	for _, r := range results {
+		curves = append(curves, report.Latencies{Name: r.String(), Values: r.latencies()})
+	}
+	return report.LatencyPlot("latency per event", curves...)
+}
+
+// plotBars draws a value of each run: a group for each kind of transaction, in the colours of
+// without and with the lock.
+func plotBars(title, unit string, results []result, value func(result) float64) (*gonum.Plot, error) {
+	var (
+		groups []string
+		series []report.Bars
+	)
+	for _, r := range results {
+		if group := string(r.transaction); !slices.Contains(groups, group) {
+			groups = append(groups, group)
+		}
+		i := slices.IndexFunc(series, func(s report.Bars) bool { return s.Name == lockName(r.locked) })
+		if i < 0 {
+			i = len(series)
+			series = append(series, report.Bars{Name: lockName(r.locked)})
+		}
+		series[i].Values = append(series[i].Values, value(r))
+	}
+	return report.BarPlot(title, unit, groups, series...)
 }

@@ -59,7 +59,7 @@ func verify(events []sshlog.Event, r result, threshold int64) error {
 		}
 	}
 	if len(wrong) > 0 {
-		return fmt.Errorf("%s, these addresses differ from a sequential pass:%s", mode(r.locked), strings.Join(wrong, ""))
+		return fmt.Errorf("%s, these addresses differ from a sequential pass:%s", r, strings.Join(wrong, ""))
 	}
 	return nil
 }

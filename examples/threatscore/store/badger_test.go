@@ -17,7 +17,7 @@ func openBadger(t *testing.T) Store {
 	return s
 }
 
-func TestBadger(t *testing.T) { testStore(t, openBadger) }
+func TestBadger(t *testing.T) { testStore(t, openBadger, true) }
 
 func TestBadgerSyncsEveryCommit(t *testing.T) {
 	s := openBadger(t)
