@@ -3,14 +3,14 @@
 //
 // Many goroutines add to one row, the hot one, each in a transaction that locks the row with SELECT
 // FOR UPDATE, works for a moment and updates it. A few others add to rows of their own, cold ones,
-// ten times a second, in the same way but without the work. Whoever waits for the hot row does so with a transaction open, so on a
-// connection of the pool: soon all connections wait for that row, and the cold rows' goroutines wait
-// for a connection. With a lock per row, taken before the connection, all but one of the hot row's
-// goroutines wait without one.
+// ten times a second, by a single UPDATE. Whoever waits for the hot row does so with a transaction
+// open, so on a connection of the pool: soon all connections wait for that row, and the goroutines
+// of the cold rows wait for a connection. With a lock per row, taken before the connection, all but
+// one of the goroutines of the hot row wait without one.
 //
-// Coldrows runs without and with the lock, in turns, prints how long the cold rows took, how much of that was
-// waiting for a connection, and how many transactions the hot row got through, and proves that every
-// addition is in the database.
+// Coldrows runs without and with the lock, in turns. It prints how long the cold rows took, how much
+// of that was waiting for a connection, and how many transactions the hot row got through, and
+// proves that every addition is in the database.
 //
 // Usage:
 //

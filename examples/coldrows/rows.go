@@ -69,7 +69,8 @@ func (r *rows) add(ctx context.Context, row int) (waited time.Duration, err erro
 	return waited, err
 }
 
-// update is the transaction. Once it has a connection, the end of ctx does not tear it off.
+// update does the transaction and returns how long it waited for a connection. Once it has one, the
+// end of ctx does not tear it off.
 func (r *rows) update(ctx context.Context, row int) (waited time.Duration, err error) {
 	begun := time.Now()
 	conn, err := r.pool.Acquire(ctx)
@@ -80,15 +81,22 @@ func (r *rows) update(ctx context.Context, row int) (waited time.Duration, err e
 	defer conn.Release()
 
 	ctx = context.WithoutCancel(ctx)
-	return waited, pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	if row == hotRow {
+		return waited, r.updateHot(ctx, conn)
+	}
+	_, err = conn.Exec(ctx, "UPDATE rows SET n = n + 1 WHERE id = $1", row)
+	return waited, err
+}
+
+// updateHot reads the hot row, so that nobody else can, works, and writes it.
+func (r *rows) updateHot(ctx context.Context, conn *pgxpool.Conn) error {
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		var n int64
-		if err := tx.QueryRow(ctx, "SELECT n FROM rows WHERE id = $1 FOR UPDATE", row).Scan(&n); err != nil {
+		if err := tx.QueryRow(ctx, "SELECT n FROM rows WHERE id = $1 FOR UPDATE", hotRow).Scan(&n); err != nil {
 			return err
 		}
-		if row == hotRow {
-			time.Sleep(r.work)
-		}
-		_, err := tx.Exec(ctx, "UPDATE rows SET n = $2 WHERE id = $1", row, n+1)
+		time.Sleep(r.work)
+		_, err := tx.Exec(ctx, "UPDATE rows SET n = $2 WHERE id = $1", hotRow, n+1)
 		return err
 	})
 }
