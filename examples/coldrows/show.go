@@ -78,6 +78,9 @@ func plot(file string, results []result) (err error) {
 	if err != nil {
 		return err
 	}
+	left.Y.Label.Text = "% of updates done"
+	left.Legend.Left, left.Legend.Top = true, true // the slow curve begins at the bottom right
+	left.Legend.XOffs = -left.Legend.XOffs
 	right, err := report.BarPlot("throughput of the hot row", "transactions per second", names, throughput)
 	if err != nil {
 		return err
