@@ -1,0 +1,216 @@
+//go:build !race
+
+package keylock
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/seed-46f81e6d/keylock/internal/table"
+)
+
+// A fingerprint is the same for two states of a world that differ in nothing that can
+// ever matter. It covers everything that can be reached from the owner and from the
+// actors, field by field, with two kinds of exceptions: where objects lie in memory does
+// not count, only which of them are the same; and neither does what irrelevant names,
+// because no decision depends on it. A field that the code gains one day is covered
+// until somebody says that it is irrelevant, so the explorer may become slow by it, but
+// not blind.
+type fingerprint struct {
+	bytes   []byte
+	objects []object // met so far; a pointer is written as its index
+	fields  map[reflect.Type][]int
+}
+
+func newFingerprint() *fingerprint { return &fingerprint{fields: make(map[reflect.Type][]int)} }
+
+type object struct {
+	at unsafe.Pointer
+	of reflect.Type // the first field of a struct lies where the struct does
+}
+
+// irrelevant are fields that only count, only report, or are blank between requests.
+var irrelevant = map[string]map[string]bool{
+	"Table": {
+		"counts": true, "seq": true, "peak": true, // count
+		"searches": true,                // numbers the searches, so that old marks mean nothing
+		"granted":  true, "spare": true, // blank, as Check says
+	},
+	"Session": {"mark": true, "via": true, "from": true, "stuck": true}, // of a search that is over
+	// Grants and turns are numbered for ever. Which ticket is granted is told by its line,
+	// whose next is the first that is not, as Check says; who has which grant and whose
+	// turn it is, is written where a token or a turn is met.
+	"Ticket": {"seq": true}, "Token": {"seq": true},
+	"acquire": {"turn": true}, "Reservation": {"turn": true}, "abandon": {"turn": true},
+	"Manager": {"pool": true}, // empty: the world takes out what is put in
+	"actor":   {"name": true, "yield": true, "resume": true, "stop": true, "chosen": true, "did": true},
+	"caller":  {"w": true},
+}
+
+var seed = maphash.MakeSeed()
+
+// of returns the fingerprint of all that the roots, which are pointers, lead to.
+func (f *fingerprint) of(roots ...any) uint64 {
+	f.bytes, f.objects = f.bytes[:0], f.objects[:0]
+	for _, root := range roots {
+		f.value(reflect.ValueOf(root))
+	}
+	return maphash.Bytes(seed, f.bytes)
+}
+
+func (f *fingerprint) number(n uint64) { f.bytes = binary.AppendUvarint(f.bytes, n) }
+
+func (f *fingerprint) bool(b bool) {
+	if b {
+		f.number(1)
+	} else {
+		f.number(0)
+	}
+}
+
+func (f *fingerprint) text(s string) {
+	f.number(uint64(len(s)))
+	f.bytes = append(f.bytes, s...)
+}
+
+func (f *fingerprint) value(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Bool:
+		f.bool(v.Bool())
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		f.number(uint64(v.Int()))
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		f.number(v.Uint())
+	case reflect.String:
+		f.text(v.String())
+	case reflect.Pointer:
+		f.pointer(v)
+	case reflect.Interface:
+		if v.IsNil() {
+			f.number(0)
+			return
+		}
+		f.text(v.Elem().Type().String())
+		f.value(v.Elem())
+	case reflect.Slice, reflect.Array:
+		f.number(uint64(v.Len()))
+		for i := range v.Len() {
+			f.value(v.Index(i))
+		}
+	case reflect.Map:
+		keys := v.MapKeys()
+		slices.SortFunc(keys, func(a, b reflect.Value) int { return int(a.Int() - b.Int()) })
+		f.number(uint64(len(keys)))
+		for _, key := range keys {
+			f.number(uint64(key.Int()))
+			f.value(v.MapIndex(key))
+		}
+	case reflect.Chan:
+		f.channel(v)
+	case reflect.Struct:
+		f.structure(v)
+	case reflect.Func:
+		f.bool(v.IsNil())
+	default:
+		panic("fingerprint: " + v.Type().String())
+	}
+}
+
+func (f *fingerprint) pointer(v reflect.Value) {
+	if v.IsNil() {
+		f.number(0)
+		return
+	}
+	o := object{v.UnsafePointer(), v.Type()}
+	if i := slices.Index(f.objects, o); i >= 0 {
+		f.number(uint64(i) + 2)
+		return
+	}
+	f.objects = append(f.objects, o)
+	f.number(1)
+	f.value(v.Elem())
+}
+
+// channel covers what is in a channel, by taking it out and putting it back; of one
+// without room, whether it is closed.
+func (f *fingerprint) channel(v reflect.Value) {
+	if v.IsNil() {
+		f.number(0)
+		return
+	}
+	v = reflect.NewAt(v.Type(), v.Addr().UnsafePointer()).Elem() // reflect does not receive from unexported fields
+	n := v.Len()
+	f.number(uint64(n) + 1)
+	if v.Cap() == 0 {
+		item, _ := v.TryRecv()
+		f.bool(item.IsValid())
+	}
+	for range n {
+		item, _ := v.Recv()
+		v.Send(item)
+		held := reflect.New(item.Type()) // addressable
+		held.Elem().Set(item)
+		f.value(held.Elem())
+	}
+}
+
+func (f *fingerprint) structure(v reflect.Value) {
+	if v.NumField() == 0 {
+		return
+	}
+	switch at := v.Addr().UnsafePointer(); v.Type() {
+	case reflect.TypeFor[table.Token[int]]():
+		// Grant numbers are not used again, so all tokens of ended grants are alike.
+		if token := (*table.Token[int])(at); !token.Live() {
+			f.number(0)
+			return
+		}
+	case reflect.TypeFor[Reservation[int]]():
+		if r := (*Reservation[int])(at); !f.turn(r.r, r.turn) {
+			return
+		}
+	case reflect.TypeFor[abandon[int]]():
+		if r := (*abandon[int])(at); !f.turn(r.acquire, r.turn) {
+			return
+		}
+	case reflect.TypeFor[time.Time](), reflect.TypeFor[sync.Pool]():
+		return
+	}
+	for _, i := range f.fieldsOf(v.Type()) {
+		f.value(v.Field(i))
+	}
+}
+
+// turn covers how far a reservation's request is ahead of it, and reports whether they
+// still have to do with each other.
+func (f *fingerprint) turn(r *acquire[int], turn uint64) bool {
+	if r == nil {
+		f.number(0)
+		return false
+	}
+	ahead := min(r.turn.Load()-turn, 2)
+	f.number(1 + ahead)
+	return ahead < 2
+}
+
+// fieldsOf returns the fields of a struct type that matter.
+func (f *fingerprint) fieldsOf(t reflect.Type) []int {
+	fields, known := f.fields[t]
+	if known {
+		return fields
+	}
+	name, _, _ := strings.Cut(t.Name(), "[")
+	for i := range t.NumField() {
+		if field := t.Field(i).Name; !irrelevant[name][field] {
+			fields = append(fields, i)
+		}
+	}
+	f.fields[t] = fields
+	return fields
+}
