@@ -1,0 +1,349 @@
+// Package linear records what concurrent callers see of a manager, and checks that one
+// sequence of transitions of the model explains it.
+package linear
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/verify/model"
+	"github.com/seed-46f81e6d/keylock/verify/verbs"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var length = flag.Duration("linear", 5*time.Second, "how long TestHistoriesAreLinearizable goes on")
+
+// TestHistoriesAreLinearizable makes short histories of the real manager, each with a few
+// callers who use all verbs at the same time, until the time is over.
+//
+//	go test -C verify ./linear -v -args -linear=1m
+func TestHistoriesAreLinearizable(t *testing.T) {
+	stuck := time.AfterFunc(*length+time.Minute, func() {
+		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
+		panic("a history does not end: somebody waits for ever")
+	})
+	defer stuck.Stop()
+	histories, operations := 0, 0
+	for start := time.Now(); time.Since(start) < *length; histories++ {
+		random := rand.New(rand.NewPCG(uint64(start.UnixNano()), uint64(histories)))
+		initial := model.State{MaxWaiters: random.IntN(3), SharedLimit: random.IntN(3)}
+		events := record(initial, random)
+		operations += len(events)
+		verdict, info := porcupine.CheckOperationsVerbose(specification(initial), events, time.Minute)
+		if verdict != porcupine.Ok {
+			picture, err := os.CreateTemp("", "history-*.html")
+			require.NoError(t, err)
+			require.NoError(t, porcupine.Visualize(specification(initial), info, picture))
+			for _, e := range events {
+				t.Logf("%4d to %4d: %v -> %v", e.Call, e.Return, e.Input, e.Output)
+			}
+			t.Fatalf("history %d of %+v is %s; a picture is in %s", histories, initial, verdict, picture.Name())
+		}
+	}
+	t.Logf("%d histories of %d operations", histories, operations)
+	require.Greater(t, histories, 10)
+}
+
+// An input is one transition, or one look. A call that asks and waits is two: it joins and,
+// later, it holds. Both lie between its beginning and its end.
+type input struct {
+	verb    verb
+	request model.Request // to join
+	try     bool
+	id      int // to hold, to leave, and of who is told that it is closed
+	key     int // to look at
+}
+
+type verb string
+
+const (
+	join     verb = "join"
+	hold     verb = "hold"
+	refuse   verb = "fail to try"
+	leave    verb = "leave" // release, or give up
+	shut     verb = "is told closed"
+	closing  verb = "close"
+	draining verb = "shutdown begins"
+	drained  verb = "shutdown ends"
+	idle     verb = "idle"
+	contains verb = "contains"
+	stats    verb = "stats"
+	ended    verb = "is told that the manager has ended"
+)
+
+// counts are the totals that a look shows.
+type counts struct{ keys, held, shared, waiting int }
+
+// maybe is the outcome of a join whose caller gave up: it may have come in or not.
+const maybe model.Outcome = "maybe"
+
+// specification is the model, as porcupine wants it.
+func specification(initial model.State) porcupine.Model {
+	return porcupine.Model{
+		Init:              func() any { return initial },
+		Equal:             func(a, b any) bool { return a.(model.State).Equal(b.(model.State)) },
+		Step:              func(s, in, out any) (bool, any) { return step(s.(model.State), in.(input), out) },
+		DescribeOperation: func(in, out any) string { return fmt.Sprintf("%v -> %v", in, out) },
+		DescribeState:     func(s any) string { return fmt.Sprintf("%+v", s) },
+	}
+}
+
+// step reports whether in some state an input can have the output, and what follows.
+func step(s model.State, in input, out any) (bool, model.State) {
+	switch in.verb {
+	case join:
+		next, outcome := s.Join(in.request, in.try)
+		return outcome == out || out == maybe, next
+	case refuse:
+		_, outcome := s.Join(in.request, true)
+		return outcome == model.Busy || outcome == model.Closed, s
+	case hold:
+		return s.Holds(in.id), s
+	case leave:
+		return true, s.Leave(in.id)
+	case shut:
+		return (s.Closed || s.Draining) && !s.Has(in.id), s
+	case closing:
+		return true, s.Close()
+	case draining:
+		return true, s.Drain()
+	case drained:
+		return s.Ended(), s.Close()
+	case idle:
+		return s.Idle(), s
+	case contains:
+		holders, waiters := s.Line(in.key)
+		return !s.Ended() && out == (len(holders)+len(waiters) > 0), s
+	case stats:
+		return !s.Ended() && out == totals(s), s
+	case ended:
+		return s.Ended(), s
+	}
+	panic(in.verb)
+}
+
+func totals(s model.State) counts {
+	var c counts
+	for key := range keys {
+		if holders, waiters := s.Line(key); len(holders)+len(waiters) > 0 {
+			c.keys++
+		}
+	}
+	for _, r := range s.Present {
+		switch {
+		case !s.Holds(r.ID):
+			c.waiting++
+		case r.Shared:
+			c.shared++
+			fallthrough
+		default:
+			c.held++
+		}
+	}
+	return c
+}
+
+const (
+	keys    = 2
+	callers = 4
+	calls   = 5 // of each caller
+)
+
+// A recorder is where callers write down what they do.
+type recorder struct {
+	manager *keylock.Manager[int]
+	clock   atomic.Int64
+	ids     atomic.Int64
+	mu      sync.Mutex
+	events  []porcupine.Operation
+}
+
+// record makes one history.
+func record(initial model.State, random *rand.Rand) []porcupine.Operation {
+	r := &recorder{manager: keylock.Start[int](context.Background(),
+		keylock.WithMaxWaiters(initial.MaxWaiters), keylock.WithSharedLimit(initial.SharedLimit))}
+	var all sync.WaitGroup
+	for n := range callers {
+		c := &caller{recorder: r, client: n, random: rand.New(rand.NewPCG(random.Uint64(), 0))}
+		all.Go(func() {
+			for range calls {
+				c.call()
+			}
+		})
+	}
+	all.Wait()
+	r.manager.Close()
+	return r.events
+}
+
+// now is later than every moment before.
+func (r *recorder) now() int64 { return r.clock.Add(1) }
+
+// note writes down what happened between two moments.
+func (c *caller) note(since, until int64, in input, out any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.events = append(c.events, porcupine.Operation{ClientId: c.client, Input: in, Call: since, Output: out, Return: until})
+}
+
+// A caller makes random calls, one after the other.
+type caller struct {
+	*recorder
+	client int
+	random *rand.Rand
+}
+
+// call makes a call and gives back what it gets.
+func (c *caller) call() {
+	ctx, cancel := context.Background(), context.CancelFunc(func() {})
+	if c.random.IntN(3) == 0 {
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(c.random.IntN(40_000)))
+	}
+	defer cancel()
+	switch n := c.random.IntN(40); {
+	case n < 30:
+		c.lock(ctx)
+	case n < 33:
+		c.contains(c.random.IntN(keys))
+	case n < 36:
+		c.stats()
+	case n < 38:
+		c.waitIdle(ctx)
+	case n == 38 && c.client == 0:
+		c.shutdown(ctx)
+	case n == 39 && c.client == 0:
+		since := c.now()
+		c.manager.Close()
+		c.note(since, c.now(), input{verb: closing}, nil)
+	}
+}
+
+// lock asks for a lock in one of the ways, and releases it.
+func (c *caller) lock(ctx context.Context) {
+	r := model.Request{ID: int(c.ids.Add(1)), Keys: []int{c.random.IntN(keys)}, Shared: c.random.IntN(2) == 0}
+	if c.random.IntN(5) == 0 {
+		r.Keys, r.Shared = []int{0, 1}, false
+	}
+	since := c.now()
+	switch c.random.IntN(4) {
+	case 0:
+		lock, ok := verbs.Try(c.manager, r)
+		c.tried(since, r, lock, ok)
+	case 1:
+		reservation := verbs.Reserve(c.manager, r)
+		reserved := c.now()
+		runtime.Gosched()
+		if c.random.IntN(4) == 0 {
+			gone := c.now()
+			reservation.Cancel()
+			c.note(since, reserved, input{verb: join, request: r}, maybe)
+			c.note(gone, c.now(), input{verb: leave, id: r.ID}, nil)
+			return
+		}
+		waits := c.now()
+		lock, err := reservation.Wait(ctx)
+		c.waited(since, reserved, waits, r, lock, err)
+	default:
+		lock, err := verbs.Acquire(ctx, c.manager, r)
+		c.waited(since, c.now(), since, r, lock, err)
+	}
+}
+
+// tried writes down a try, and releases.
+func (c *caller) tried(since int64, r model.Request, lock verbs.Lock, ok bool) {
+	until := c.now()
+	if !ok {
+		c.note(since, until, input{verb: refuse, request: r}, nil)
+		return
+	}
+	c.note(since, until, input{verb: join, request: r, try: true}, model.In)
+	c.release(r, lock)
+}
+
+// waited writes down a request that joined between two moments and then waited, and
+// releases.
+func (c *caller) waited(since, joined, waits int64, r model.Request, lock verbs.Lock, err error) {
+	until := c.now()
+	switch {
+	case err == nil:
+		c.note(since, joined, input{verb: join, request: r}, model.In)
+		c.note(waits, until, input{verb: hold, id: r.ID}, nil)
+		c.release(r, lock)
+	case errors.Is(err, keylock.ErrQueueFull):
+		c.note(since, joined, input{verb: join, request: r}, model.Full)
+	case errors.Is(err, keylock.ErrClosed):
+		// It was refused, or it came in and was sent away.
+		c.note(since, joined, input{verb: join, request: r}, maybe)
+		c.note(since, until, input{verb: shut, id: r.ID}, nil)
+	default:
+		c.note(since, joined, input{verb: join, request: r}, maybe)
+		c.note(since, until, input{verb: leave, id: r.ID}, nil)
+	}
+}
+
+// release holds for a moment, and releases.
+func (c *caller) release(r model.Request, lock verbs.Lock) {
+	for range c.random.IntN(3) {
+		runtime.Gosched()
+	}
+	since := c.now()
+	lock.Release()
+	c.note(since, c.now(), input{verb: leave, id: r.ID}, nil)
+	if c.random.IntN(4) == 0 {
+		lock.Release() // nothing happens, so there is nothing to write down
+	}
+}
+
+func (c *caller) contains(key int) {
+	since := c.now()
+	found, err := c.manager.Contains(context.Background(), key)
+	c.look(since, input{verb: contains, key: key}, found, err)
+}
+
+func (c *caller) stats() {
+	since := c.now()
+	s, err := c.manager.Stats(context.Background())
+	c.look(since, input{verb: stats}, counts{s.Keys, s.Held, s.Shared, s.Waiting}, err)
+}
+
+func (c *caller) waitIdle(ctx context.Context) {
+	since := c.now()
+	err := c.manager.WaitIdle(ctx)
+	c.look(since, input{verb: idle}, nil, err)
+}
+
+// look writes down what a call has seen; nothing when its context ended.
+func (c *caller) look(since int64, in input, out any, err error) {
+	switch until := c.now(); {
+	case err == nil:
+		c.note(since, until, in, out)
+	case errors.Is(err, keylock.ErrClosed):
+		c.note(since, until, input{verb: ended}, nil)
+	}
+}
+
+func (c *caller) shutdown(ctx context.Context) {
+	since := c.now()
+	err := c.manager.Shutdown(ctx)
+	until := c.now()
+	c.note(since, until, input{verb: draining}, nil)
+	if err == nil {
+		c.note(since, until, input{verb: drained}, nil)
+	}
+}

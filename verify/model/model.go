@@ -1,0 +1,173 @@
+// Package model says what a lock manager does, as plainly as it can be said: everybody who
+// is there stands in one list, in the order of arrival, and the list alone says who holds.
+package model
+
+import "slices"
+
+// A Request is one that somebody made.
+type Request struct {
+	ID      int
+	Keys    []int // without duplicates
+	Shared  bool
+	Session int // 0 is none
+}
+
+// A State is a manager at one moment. Its methods return the next state and leave it as
+// it is.
+type State struct {
+	MaxWaiters, SharedLimit int
+
+	Present  []Request // those who hold or wait, in the order in which they came
+	Draining bool
+	Closed   bool
+	Sessions []int // those that are closed
+}
+
+// An Outcome is what becomes of a request.
+type Outcome string
+
+const (
+	In       Outcome = "in" // it holds or waits
+	Busy     Outcome = "busy"
+	Full     Outcome = "full"
+	Deadlock Outcome = "deadlock"
+	Closed   Outcome = "closed"
+)
+
+// Join lets a request in, or says why not.
+func (s State) Join(r Request, try bool) (State, Outcome) {
+	if s.Closed || s.Draining || slices.Contains(s.Sessions, r.Session) {
+		return s, Closed
+	}
+	next := s
+	next.Present = append(slices.Clone(s.Present), r)
+	if next.Holds(r.ID) {
+		return next, In
+	}
+	switch {
+	case try:
+		return s, Busy
+	case s.full(r):
+		return s, Full
+	case r.Session != 0 && next.stuck(r):
+		return s, Deadlock
+	}
+	return next, In
+}
+
+// Leave takes out a holder or a waiter.
+func (s State) Leave(id int) State {
+	return s.without(func(r Request) bool { return r.ID == id })
+}
+
+// CloseSession takes out all of a session, for ever.
+func (s State) CloseSession(session int) State {
+	s.Sessions = append(slices.Clone(s.Sessions), session)
+	return s.without(func(r Request) bool { return r.Session == session })
+}
+
+// Drain lets nobody new in.
+func (s State) Drain() State {
+	s.Draining = true
+	return s
+}
+
+// Close lets nobody in, and takes out all who wait.
+func (s State) Close() State {
+	next := s.without(func(r Request) bool { return !s.Holds(r.ID) })
+	next.Closed = true
+	return next
+}
+
+// Ended reports whether the manager is over.
+func (s State) Ended() bool { return s.Closed || s.Draining && s.Idle() }
+
+// Idle reports whether no key is held or waited for.
+func (s State) Idle() bool {
+	return !slices.ContainsFunc(s.Present, func(r Request) bool { return len(r.Keys) > 0 })
+}
+
+// Has reports whether a request holds or waits.
+func (s State) Has(id int) bool { return s.index(id) >= 0 }
+
+// Holds reports whether a request holds: it does if it conflicts with nobody who came
+// before it.
+func (s State) Holds(id int) bool {
+	i := s.index(id)
+	return i >= 0 && !slices.ContainsFunc(s.Present[i].Keys, func(key int) bool {
+		return s.blocked(s.Present[i], key, i)
+	})
+}
+
+// Line returns who holds a key and who waits for it, in their order.
+func (s State) Line(key int) (holders, waiters []int) {
+	for _, r := range s.Present {
+		switch {
+		case !slices.Contains(r.Keys, key):
+		case s.Holds(r.ID):
+			holders = append(holders, r.ID)
+		default:
+			waiters = append(waiters, r.ID)
+		}
+	}
+	return holders, waiters
+}
+
+// Equal reports whether two states of one manager are the same.
+func (s State) Equal(other State) bool {
+	return s.Closed == other.Closed && s.Draining == other.Draining &&
+		slices.Equal(s.Sessions, other.Sessions) &&
+		slices.EqualFunc(s.Present, other.Present, func(a, b Request) bool { return a.ID == b.ID })
+}
+
+func (s State) index(id int) int {
+	return slices.IndexFunc(s.Present, func(r Request) bool { return r.ID == id })
+}
+
+// blocked reports whether r, with i others before it, has to wait for a key.
+func (s State) blocked(r Request, key, i int) bool {
+	before := 0
+	for _, other := range s.Present[:i] {
+		if !slices.Contains(other.Keys, key) {
+			continue
+		}
+		if !r.Shared || !other.Shared {
+			return true
+		}
+		before++
+	}
+	return s.SharedLimit > 0 && before >= s.SharedLimit
+}
+
+// full reports whether r would have to wait where no more may.
+func (s State) full(r Request) bool {
+	return s.MaxWaiters > 0 && slices.ContainsFunc(r.Keys, func(key int) bool {
+		_, waiters := s.Line(key)
+		return s.blocked(r, key, len(s.Present)) && len(waiters) >= s.MaxWaiters
+	})
+}
+
+// stuck reports whether r waits for ever, even if every owner who does not wait drops all
+// that it holds, again and again. An owner is a session, or a request without one.
+func (s State) stuck(r Request) bool {
+	for {
+		waits := make(map[int]bool)
+		for _, other := range s.Present {
+			if !s.Holds(other.ID) {
+				waits[other.Session] = true
+			}
+		}
+		next := s.without(func(other Request) bool {
+			return s.Holds(other.ID) && (other.Session == 0 || !waits[other.Session])
+		})
+		if len(next.Present) == len(s.Present) {
+			return s.Has(r.ID)
+		}
+		s = next
+	}
+}
+
+func (s State) without(gone func(Request) bool) State {
+	s.Present = slices.DeleteFunc(slices.Clone(s.Present), gone)
+	return s
+}
