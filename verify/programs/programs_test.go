@@ -1,0 +1,160 @@
+// Package programs runs random programs of all verbs on a manager in fake time and
+// compares what everybody has, and what everybody is told, with the model after each step.
+package programs
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestRandomPrograms runs programs that rapid makes up. It prints the shortest one that
+// fails as Go, ready to be pasted into TestPrograms.
+//
+//	go test -C verify ./programs -run=TestRandomPrograms -v -rapid.checks=10000
+func TestRandomPrograms(outer *testing.T) {
+	rapid.Check(outer, func(t *rapid.T) {
+		p := program{
+			maxWaiters:  rapid.IntRange(0, 2).Draw(t, "maxWaiters"),
+			sharedLimit: rapid.IntRange(0, 2).Draw(t, "sharedLimit"),
+			steps:       rapid.SliceOfN(rapid.Custom(drawStep), 1, 60).Draw(t, "steps"),
+		}
+		// The bubble must not fail rapid's test from within.
+		if err := run(outer, p); err != nil {
+			t.Fatalf("%v\n%v", err, p)
+		}
+	})
+}
+
+// TestPrograms runs the programs that once failed, and some that reach rare states.
+func TestPrograms(t *testing.T) {
+	for _, p := range []program{
+		{steps: []step{acquire(0), acquire(0), cancel(1), release(0)}},
+		{steps: []step{acquire(0), acquire(0), share(0), cancel(1)}},
+		{steps: []step{acquire(0, 1), acquire(1, 0), acquire(0), cancel(1), release(0)}},
+		{steps: []step{acquire(0).by(1), acquire(1).by(2), acquire(1).by(1), acquire(0).by(2)}},
+		{sharedLimit: 1, steps: []step{share(0).by(1), share(0).by(1)}},
+		{maxWaiters: 1, steps: []step{acquire(0), acquire(0), acquire(0), cancel(1), acquire(0)}},
+		{steps: []step{reserve(0), reserve(0), cancel(0), await(1), cancel(1), release(1)}},
+		{steps: []step{acquire(0), acquire(0), waitIdle(), shutdown(), acquire(1), release(0), release(1)}},
+		{steps: []step{acquire(0), acquire(0), handOff(0), closeAll()}},
+	} {
+		require.NoError(t, run(t, p), "%v", p)
+	}
+}
+
+// A program is a list of steps. Each is made when everybody has come to rest.
+type program struct {
+	maxWaiters, sharedLimit int
+	steps                   []step
+}
+
+func (p program) String() string {
+	var steps []string
+	for _, s := range p.steps {
+		steps = append(steps, s.String())
+	}
+	return fmt.Sprintf("{maxWaiters: %d, sharedLimit: %d, steps: []step{%s}}", p.maxWaiters, p.sharedLimit, strings.Join(steps, ", "))
+}
+
+// A step is one call. What it is about, it names by number: keys, sessions, and, with
+// of, a request, counted from the first.
+type step struct {
+	verb    string
+	keys    []int
+	session int
+	of      int
+}
+
+func acquire(keys ...int) step { return step{verb: "acquire", keys: keys} }
+func share(key int) step       { return step{verb: "share", keys: []int{key}} }
+func try(keys ...int) step     { return step{verb: "try", keys: keys} }
+func tryShare(key int) step    { return step{verb: "tryShare", keys: []int{key}} }
+func reserve(keys ...int) step { return step{verb: "reserve", keys: keys} }
+func await(of int) step        { return step{verb: "await", of: of} }
+func cancel(of int) step       { return step{verb: "cancel", of: of} }
+func release(of int) step      { return step{verb: "release", of: of} }
+func handOff(of int) step      { return step{verb: "handOff", of: of} }
+func closeSession(s int) step  { return step{verb: "closeSession", session: s} }
+func waitIdle() step           { return step{verb: "waitIdle"} }
+func shutdown() step           { return step{verb: "shutdown"} }
+func closeAll() step           { return step{verb: "closeAll"} }
+
+// by is the step, made by a session.
+func (s step) by(session int) step {
+	s.session = session
+	return s
+}
+
+func (s step) String() string {
+	switch {
+	case s.keys != nil:
+		args := strings.Trim(strings.ReplaceAll(fmt.Sprint(s.keys), " ", ", "), "[]")
+		if s.session == 0 {
+			return fmt.Sprintf("%s(%s)", s.verb, args)
+		}
+		return fmt.Sprintf("%s(%s).by(%d)", s.verb, args, s.session)
+	case s.verb == "closeSession":
+		return fmt.Sprintf("%s(%d)", s.verb, s.session)
+	case s.verb == "waitIdle" || s.verb == "shutdown" || s.verb == "closeAll":
+		return s.verb + "()"
+	}
+	return fmt.Sprintf("%s(%d)", s.verb, s.of)
+}
+
+// drawStep makes up a step. Those that end things are rare, so that something is there
+// to be ended.
+func drawStep(t *rapid.T) step {
+	key := func() int { return rapid.IntRange(0, keys-1).Draw(t, "key") }
+	keys := func() []int { return rapid.SliceOfNDistinct(rapid.IntRange(0, keys-1), 0, 3, rapid.ID).Draw(t, "keys") }
+	of := func() int { return rapid.IntRange(0, 12).Draw(t, "of") }
+	session := rapid.SampledFrom([]int{0, 0, 1, 2, 3}).Draw(t, "session")
+	switch n := rapid.IntRange(0, 99).Draw(t, "verb"); {
+	case n < 14:
+		return acquire(key()).by(session)
+	case n < 24:
+		return share(key()).by(session)
+	case n < 34:
+		return acquire(keys()...).by(session).named()
+	case n < 38:
+		return try(key()).by(session)
+	case n < 41:
+		return tryShare(key()).by(session)
+	case n < 44:
+		return try(keys()...).by(session).named()
+	case n < 50:
+		return reserve(key()).by(session)
+	case n < 56:
+		return await(of())
+	case n < 68:
+		return cancel(of())
+	case n < 90:
+		return release(of())
+	case n < 94:
+		return handOff(of())
+	case n < 96:
+		return closeSession(1 + session)
+	case n < 98:
+		return waitIdle()
+	case n < 99:
+		return shutdown()
+	default:
+		return closeAll()
+	}
+}
+
+// named is the step with a list of keys, also if it is an empty one.
+func (s step) named() step {
+	if s.keys == nil {
+		s.keys = []int{}
+	}
+	return s
+}
+
+const keys = 3
