@@ -17,7 +17,11 @@ func (w *world) check() error {
 		return err
 	}
 	for _, r := range w.requests {
-		if len(r.answered) > 1 {
+		messages := 1
+		if r.prompt {
+			messages = 2
+		}
+		if len(r.answered) > messages {
 			return fmt.Errorf("a request was answered twice")
 		}
 	}

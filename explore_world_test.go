@@ -78,8 +78,8 @@ func (w *world) newAcquire(want table.Request[int]) *acquire[int] {
 			w.spare = w.spare[:last]
 			return r
 		}
-		// With room for two, a second answer is found instead of blocking.
-		r := &acquire[int]{answered: make(chan struct{}, 2)}
+		// With room for one more, a second answer is found instead of blocking.
+		r := &acquire[int]{answered: make(chan bool, 3), lucky: true}
 		w.requests = append(w.requests, r)
 		return r
 	}
@@ -145,7 +145,7 @@ type caller struct {
 	r           *acquire[int]      // of the running call
 	out         message[int]       // on its way into the mailbox
 	holds       []held             // acquired and not released
-	passing     held               // offered to the next waiter
+	passing     Lock[int]          // offered to the next waiter
 	reservation Reservation[int]
 	old         Reservation[int] // one that was used
 	cancelled   Reservation[int] // the one of the running Cancel
@@ -199,6 +199,7 @@ func (c *caller) ask(ctx *lifetime, want table.Request[int]) error {
 		return ctx.Err()
 	}
 	c.r = c.w.newAcquire(want)
+	c.r.prompt = c.r.lucky && !ctx.endless
 	c.out = message[int]{request: c.r}
 	m.mailbox <- c.out
 	c.sent()
@@ -218,30 +219,48 @@ func (c *caller) acquire(want table.Request[int]) (Lock[int], error) {
 // to look at the context are one step: nobody else uses the request, but for the turn,
 // of which a Cancel learns nothing that it would not learn before.
 func (c *caller) wait() (Lock[int], error) {
-	m, r := c.w.m, c.r
-	answered := func() bool { return len(r.answered) > 0 }
-	chosen := c.choose(
-		move{label: "gets the answer", ready: answered},
-		c.ctx.ends("sees its context end"),
-		c.ctx.ends("gets the answer, and its context ends").when(answered),
-	)
-	if chosen > 0 {
-		c.ctx.end()
+	r := c.r
+	told := func() bool { return len(r.answered) > 0 }
+	if !r.prompt || !c.hears(move{label: "hears whether it has to wait", ready: told}) {
+		answered := move{label: "gets the answer", ready: told}
+		switch c.choose(answered, c.ctx.ends("sees its context end"),
+			c.ctx.ends("gets the answer, and its context ends").when(told)) {
+		case 0:
+			<-r.answered
+		case 1:
+			c.ctx.end()
+			c.withdraw(r)
+		case 2:
+			c.ctx.end()
+			<-r.answered
+		}
 	}
 	c.r = nil
-	if chosen == 1 {
-		c.send((*withdraw[int])(r), table.Token[int]{})
-		return Lock[int]{}, c.ctx.Err()
-	}
-	<-r.answered
-	lock, err := m.take(r)
-	if ctxErr := c.ctx.Err(); ctxErr != nil {
+	lock, err := c.w.m.take(r)
+	if err := c.ctx.Err(); err != nil && lock.value == nil {
 		if lock.m != nil {
 			c.send(release[int]{}, lock.token)
 		}
-		return Lock[int]{}, ctxErr
+		return Lock[int]{}, err
 	}
 	return c.got(lock, err)
+}
+
+// hears receives what its request is told, and its context may end then.
+func (c *caller) hears(told move) bool {
+	if c.choose(told, c.ctx.ends(told.label+", and its context ends").when(told.ready)) == 1 {
+		c.ctx.end()
+	}
+	return <-c.r.answered
+}
+
+// withdraw is [Manager.withdraw].
+func (c *caller) withdraw(r *acquire[int]) {
+	c.r = r
+	c.send((*withdraw[int])(r), table.Token[int]{})
+	c.step("gets the answer to its withdrawal", func() bool { return len(r.answered) > 0 })
+	<-r.answered
+	c.r = nil
 }
 
 // got notes what a call returns.
@@ -284,7 +303,7 @@ func (c *caller) reserve(want table.Request[int]) {
 	c.reserved = true
 }
 
-// Wait is [Reservation.Wait].
+// Wait is [Reservation.Wait], of a reservation that no session has.
 func (c *caller) Wait() (Lock[int], error) {
 	c.calls++
 	c.step("claims the reservation, to wait", nil)
@@ -305,7 +324,11 @@ func (c *caller) Cancel(v Reservation[int]) {
 	c.cancelled = v
 	c.step("claims the reservation, to cancel", nil)
 	if v.claim() {
-		c.send((*withdraw[int])(v.r), table.Token[int]{})
+		c.withdraw(v.r)
+		lock, err := c.w.m.take(v.r)
+		if err == nil && (lock.value == nil || !c.handOff(lock, lock.value)) {
+			c.send(release[int]{}, lock.token)
+		}
 		return
 	}
 	c.step("looks who has claimed it", nil)
@@ -335,17 +358,24 @@ func (c *caller) drop(lock Lock[int]) (dropped held) {
 }
 
 // HandOff is [Lock.HandOff].
-func (c *caller) HandOff(lock Lock[int]) bool {
+func (c *caller) HandOff(lock Lock[int], value any) bool {
 	c.calls++
-	c.passing = c.drop(lock) // the next one may have it before this one hears of it
-	c.passes = &handOff[int]{value: "baton", passed: make(chan bool, 1)}
+	h := c.drop(lock) // the next one may have it before this one hears of it
+	passed := c.handOff(lock, value)
+	if !passed {
+		c.holds = append(c.holds, h)
+	}
+	return passed
+}
+
+// handOff is HandOff for a lock that nobody may rely on.
+func (c *caller) handOff(lock Lock[int], value any) bool {
+	c.passing = lock
+	c.passes = &handOff[int]{value: value, passed: make(chan bool, 1)}
 	c.send(c.passes, lock.token)
 	c.step("hears of the hand-off", func() bool { return len(c.passes.passed) > 0 })
 	passed := <-c.passes.passed
-	if !passed {
-		c.holds = append(c.holds, c.passing)
-	}
-	c.passes, c.passing = nil, held{}
+	c.passes, c.passing = nil, Lock[int]{}
 	return passed
 }
 

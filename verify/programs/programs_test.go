@@ -3,6 +3,7 @@
 package programs
 
 import (
+	"flag"
 	"fmt"
 	"strings"
 	"testing"
@@ -12,7 +13,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Set("rapid.checks", "3000") // unless the command line says otherwise
+	goleak.VerifyTestMain(m)
+}
 
 // TestRandomPrograms runs programs that rapid makes up. It prints the shortest one that
 // fails as Go, ready to be pasted into TestPrograms.

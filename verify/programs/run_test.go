@@ -142,6 +142,11 @@ func (r *runner) make(s step) error {
 		if !r.state.Ended() {
 			r.refuse(func(q model.Request) bool { return q.Session == s.session })
 		}
+		for _, q := range r.requests {
+			if q.Session == s.session && q.want == nil && !q.returned {
+				q.want = keylock.ErrClosed // also when it was granted, and nobody has waited for it
+			}
+		}
 		r.state = r.state.CloseSession(s.session)
 		r.session(s.session).Close()
 	default:
@@ -277,11 +282,11 @@ func (r *runner) cancel(q *request) {
 	case q.reservation == nil && q.cancel == nil:
 		return // a try
 	case q.reservation == nil:
-		q.cancel()
 		if !q.returned {
 			q.settle(context.Canceled)
 			r.state = r.state.Leave(q.ID)
 		}
+		q.cancel()
 	case !q.used: // the place or the grant is given up, and nobody will ever wait for it
 		q.used = true
 		q.reservation.Cancel()
@@ -291,11 +296,11 @@ func (r *runner) cancel(q *request) {
 			r.state = r.state.Leave(q.ID)
 		}
 	default:
-		q.reservation.Cancel()
 		if !q.returned {
 			q.settle(keylock.ErrReservationDone)
 			r.state = r.state.Leave(q.ID)
 		}
+		q.reservation.Cancel()
 	}
 }
 
