@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed-46f81e6d/keylock"
+)
+
+// A life is one manager, from its start to its end, with what its locks guard.
+type life struct {
+	manager *keylock.Manager[int]
+	cancel  context.CancelFunc
+	users   sync.WaitGroup
+
+	counters []int64      // one for each key; plain, because a lock guards them
+	total    atomic.Int64 // what they must add up to
+}
+
+func newLife(keys int) *life {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &life{
+		manager:  keylock.Start[int](ctx, keylock.WithMaxWaiters(rand.IntN(2)*5000), keylock.WithSharedLimit(rand.IntN(2)*8)),
+		cancel:   cancel,
+		counters: make([]int64, keys),
+	}
+}
+
+// write is what a holder of keys does with them.
+func (l *life) write(keys []int) {
+	for _, key := range keys {
+		before := l.counters[key]
+		if rand.IntN(8) == 0 {
+			runtime.Gosched() // so that one who should not be in here has time to spoil it
+		}
+		l.counters[key] = before + 1
+	}
+	l.total.Add(int64(len(keys)))
+}
+
+// read is what a shared holder of a key does with it.
+func (l *life) read(key int) error {
+	before := l.counters[key]
+	runtime.Gosched()
+	if after := l.counters[key]; after != before {
+		return fmt.Errorf("key %d was written to beside a shared holder: %d became %d", key, before, after)
+	}
+	return nil
+}
+
+// end ends the manager in one of the ways that there are, waits until nobody uses it
+// any more, and checks what it has guarded.
+func (l *life) end() error {
+	switch rand.IntN(4) {
+	case 0:
+		l.manager.Close()
+	case 1:
+		l.cancel()
+	case 2:
+		ctx, cancel := context.WithTimeout(context.Background(), rand.N(10*time.Millisecond))
+		defer cancel()
+		if err := l.manager.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("Shutdown returned %w", err)
+		}
+		l.manager.Close()
+	case 3:
+		if err := l.manager.Shutdown(context.Background()); err != nil {
+			return fmt.Errorf("Shutdown returned %w", err)
+		}
+	}
+	<-l.manager.Done()
+	l.users.Wait()
+	l.cancel()
+	var sum int64
+	for _, n := range l.counters {
+		sum += n
+	}
+	if total := l.total.Load(); sum != total {
+		return fmt.Errorf("the counters add up to %d, but were increased %d times: two held a key at once", sum, total)
+	}
+	return nil
+}
