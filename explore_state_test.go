@@ -47,8 +47,9 @@ var irrelevant = map[string]map[string]bool{
 	// whose next is the first that is not, as Check says; who has which grant and whose
 	// turn it is, is written where a token or a turn is met.
 	"Ticket": {"seq": true}, "Token": {"seq": true},
-	"acquire": {"turn": true}, "Reservation": {"turn": true}, "abandon": {"turn": true},
-	"Manager": {"pool": true}, // empty: the world takes out what is put in
+	"acquire": {"turn": true, "since": true}, "Reservation": {"turn": true}, "abandon": {"turn": true},
+	"owner":   {"watch": true}, // counts and times
+	"Manager": {"pool": true},  // the world knows what is in it
 	"actor":   {"name": true, "yield": true, "resume": true, "stop": true, "chosen": true, "did": true},
 	"caller":  {"w": true},
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
@@ -72,7 +73,7 @@ func newWorld(s scenario) *world {
 // newAcquire is the real one, on a pool that forgets nothing and returns what was put
 // into it last, because that is the worst for whoever still has an old reservation.
 func (w *world) newAcquire(want table.Request[int]) *acquire[int] {
-	w.m.pool.New = func() any {
+	w.m.pool = sync.Pool{New: func() any {
 		if last := len(w.spare) - 1; last >= 0 {
 			r := w.spare[last]
 			w.spare = w.spare[:last]
@@ -82,15 +83,16 @@ func (w *world) newAcquire(want table.Request[int]) *acquire[int] {
 		r := &acquire[int]{answered: make(chan bool, 3), lucky: true}
 		w.requests = append(w.requests, r)
 		return r
-	}
+	}}
 	return w.m.newAcquire(want)
 }
 
-// settle takes out of the pool what the last step put into it.
+// settle notes what the last step put into the pool: requests that ask for nothing.
 func (w *world) settle() {
-	w.m.pool.New = nil
-	for r := w.m.pool.Get(); r != nil; r = w.m.pool.Get() {
-		w.spare = append(w.spare, r.(*acquire[int]))
+	for _, r := range w.requests {
+		if r.want.Tag == nil && !slices.Contains(w.spare, r) {
+			w.spare = append(w.spare, r)
+		}
 	}
 }
 
@@ -215,7 +217,7 @@ func (c *caller) acquire(want table.Request[int]) (Lock[int], error) {
 	return c.wait()
 }
 
-// wait is [Manager.wait]. To receive the answer, to read it, to recycle the request and
+// wait is [Manager.wait], with [Manager.listen]. To receive the answer, to read it, to recycle the request and
 // to look at the context are one step: nobody else uses the request, but for the turn,
 // of which a Cancel learns nothing that it would not learn before.
 func (c *caller) wait() (Lock[int], error) {
