@@ -1,0 +1,46 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// Every bug can still be made: what it replaces is there, once, and what it says to try
+// first exists.
+func TestBugsAreUpToDate(t *testing.T) {
+	bugs, err := readBugs("bugs")
+	require.NoError(t, err)
+	assert.GreaterOrEqual(t, len(bugs), 20)
+	root := t.TempDir()
+	require.NoError(t, os.CopyFS(root, os.DirFS("../..")))
+	for _, b := range bugs {
+		mend, err := b.apply(root)
+		if assert.NoError(t, err, b.name) {
+			require.NoError(t, mend())
+		}
+		for _, name := range b.first {
+			assert.Condition(t, func() bool { return known(name) }, "%s: there is no check %q", b.name, name)
+		}
+	}
+	same, err := os.ReadFile(filepath.Join(root, "manager.go"))
+	require.NoError(t, err)
+	original, err := os.ReadFile("../../manager.go")
+	require.NoError(t, err)
+	assert.Equal(t, string(original), string(same), "a bug was not taken out again")
+}
+
+func known(name string) bool {
+	for _, c := range checks {
+		if c.name == name {
+			return true
+		}
+	}
+	return false
+}
