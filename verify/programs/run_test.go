@@ -244,9 +244,7 @@ func (r *runner) use(s step, q *request) error {
 			return nil
 		}
 		next := r.state.Leave(q.ID)
-		want := r.state.Holds(q.ID) && !r.state.Ended() && slices.ContainsFunc(r.requests, func(other *request) bool {
-			return next.Holds(other.ID) && !r.state.Holds(other.ID)
-		})
+		want := r.state.Holds(q.ID) && !r.state.Ended() && r.takes(next, q.Keys[0])
 		if want {
 			r.state = next
 		}
@@ -255,6 +253,13 @@ func (r *runner) use(s step, q *request) error {
 		}
 	}
 	return nil
+}
+
+// takes reports whether the first who waits for a key can have it handed over: it asks for
+// this key alone, and holds it in the state that follows.
+func (r *runner) takes(next model.State, key int) bool {
+	_, waiters := r.state.Line(key)
+	return len(waiters) > 0 && len(r.requests[waiters[0]].Keys) == 1 && next.Holds(waiters[0])
 }
 
 // await waits for a reservation.
