@@ -175,9 +175,9 @@ func scenariosOf(n int) []scenario {
 		plain,
 		{mailbox: 16, config: table.Config{MaxWaiters: 1}},
 		{mailbox: 16, config: table.Config{SharedLimit: 1}},
-		{mailbox: 1, callers: []program{waitsIdle}},
 	}
 	endings := []scenario{
+		{mailbox: 1, callers: []program{waitsIdle}},
 		{mailbox: 16, callers: []program{closes}},
 		{mailbox: 16, callers: []program{shutsDown}},
 		{mailbox: 16, contextEnds: true},
@@ -191,6 +191,9 @@ func scenariosOf(n int) []scenario {
 	}
 	for chosen := range combinations(n+1, []program{acquires, tries, shares, acquiresAll, handsOff}) {
 		add(chosen, plain)
+	}
+	for chosen := range combinations(2, []program{acquires, tries}) { // one waits, however small n is
+		add(chosen, endings...)
 	}
 	for chosen := range combinations(n-1, callers) {
 		add(chosen, endings...)
