@@ -136,7 +136,7 @@ func (c *caller) look(ctx context.Context, l *life) error {
 	}
 	stats, err := l.manager.Stats(ctx)
 	if err == nil && stats.Acquired-stats.Released != uint64(stats.Held) {
-		return fmt.Errorf("Stats does not add up: %+v", stats)
+		return fmt.Errorf("totals do not add up: %+v", stats)
 	}
 	return err
 }

@@ -66,12 +66,12 @@ func (l *life) end() error {
 		ctx, cancel := context.WithTimeout(context.Background(), rand.N(10*time.Millisecond))
 		defer cancel()
 		if err := l.manager.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			return fmt.Errorf("Shutdown returned %w", err)
+			return fmt.Errorf("a shutdown returned %w", err)
 		}
 		l.manager.Close()
 	case 3:
 		if err := l.manager.Shutdown(context.Background()); err != nil {
-			return fmt.Errorf("Shutdown returned %w", err)
+			return fmt.Errorf("a shutdown returned %w", err)
 		}
 	}
 	<-l.manager.Done()
