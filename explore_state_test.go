@@ -39,9 +39,11 @@ type object struct {
 var irrelevant = map[string]map[string]bool{
 	"Table": {
 		"counts": true, "seq": true, "peak": true, // count
+		"ranking":  true,                // only Top looks at it
 		"searches": true,                // numbers the searches, so that old marks mean nothing
 		"granted":  true, "spare": true, // blank, as Check says
 	},
+	"line":    {"rank": true, "above": true, "below": true},             // where it is in the ranking
 	"Session": {"mark": true, "via": true, "from": true, "stuck": true}, // of a search that is over
 	// Grants and turns are numbered for ever. Which ticket is granted is told by its line,
 	// whose next is the first that is not, as Check says; who has which grant and whose
