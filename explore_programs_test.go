@@ -195,14 +195,16 @@ func scenariosOf(n int) []scenario {
 	for chosen := range combinations(2, []program{acquires, tries}) { // one waits, however small n is
 		add(chosen, endings...)
 	}
-	for chosen := range combinations(n-1, callers) {
-		add(chosen, endings...)
-		add(append(chosen, waitsIdle, closes), scenario{mailbox: 1})
-		add(append(chosen, shutsDown, closes), scenario{mailbox: 16})
+	for chosen := range combinations(n, []program{acquires, tries}) {
 		for _, s := range endings {
 			s.unhurried = true
 			add(chosen, s)
 		}
+	}
+	for chosen := range combinations(n-1, callers) {
+		add(chosen, endings...)
+		add(append(chosen, waitsIdle, closes), scenario{mailbox: 1})
+		add(append(chosen, shutsDown, closes), scenario{mailbox: 16})
 	}
 	return scenarios
 }
