@@ -201,6 +201,8 @@ func scenariosOf(n int) []scenario {
 			add(chosen, s)
 		}
 	}
+	add([]program{acquires, reserves}, plain) // who reserves has to wait
+	add([]program{acquires, reservesAgain}, plain)
 	for chosen := range combinations(n-1, callers) {
 		add(chosen, endings...)
 		add(append(chosen, waitsIdle, closes), scenario{mailbox: 1})

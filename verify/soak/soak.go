@@ -38,7 +38,8 @@ type soaking struct {
 
 // soak soaks, prints how it goes, and returns what went wrong.
 func soak(out io.Writer, c config) error {
-	goroutines, heap := runtime.NumGoroutine(), heapInUse()
+	warmUp(c.goroutines)
+	goroutines, heap := runtime.NumGoroutine(), heapAfterGC()
 	s := &soaking{config: c}
 	s.current = newLife(c.keys)
 	ctx, cancel := context.WithTimeout(context.Background(), c.length)
@@ -67,6 +68,18 @@ func soak(out io.Writer, c config) error {
 	fmt.Fprintf(out, "%d calls, %d grants, %d managers\n", s.calls.Load(), s.grants.Load(), s.lives.Load())
 	s.current = nil
 	return asBefore(out, goroutines, heap)
+}
+
+// warmUp has as many goroutines once: the runtime keeps what they consist of for ever, and
+// that is not what is looked for.
+func warmUp(goroutines int) {
+	var all sync.WaitGroup
+	over := make(chan struct{})
+	for range goroutines {
+		all.Go(func() { <-over })
+	}
+	close(over)
+	all.Wait()
 }
 
 // changeLives replaces the manager by a new one, again and again, and ends the old one.
