@@ -79,7 +79,7 @@ func build(root string, sources map[string]string) (*suites, error) {
 	s := &suites{folder: folder, all: []suite{ // in the order of what they cost
 		{name: "table", dir: ".", pkg: "./internal/table", timeout: 30 * time.Second},
 		{name: "explorer", dir: ".", pkg: ".", args: []string{"-test.run=TestEveryInterleaving"}, timeout: 30 * time.Second},
-		{name: "programs", dir: "verify", pkg: "./programs", args: []string{"-rapid.checks=1000"}, timeout: 30 * time.Second},
+		{name: "programs", dir: "verify", pkg: "./programs", args: []string{"-rapid.checks=1000", "-rapid.nofailfile"}, timeout: 30 * time.Second},
 		{name: "behaviour", dir: ".", pkg: ".", args: []string{"-test.short", "-test.skip=" + aboutSources + "|TestEvery|" + long}, timeout: time.Minute},
 		{name: "fuzz", dir: ".", pkg: "./fuzz", args: []string{"-test.short"}, timeout: 30 * time.Second},
 		{name: "linear", dir: "verify", pkg: "./linear", args: []string{"-linear=1s"}, timeout: 30 * time.Second},
