@@ -1,0 +1,51 @@
+package cohort
+
+import "context"
+
+// Engine is where processes meet: a lock service that grants a key to one
+// contender among all processes, numbers its grants, and tells when it can no
+// longer vouch for one. The package cohorttest holds the checks that every
+// engine must pass.
+//
+// A Manager has at most one contender per key at its engine at any time. An
+// engine's calls may come from several goroutines at once.
+type Engine interface {
+	// Acquire waits in the engine's line until key is granted to this process.
+	// It returns as soon as ctx ends, with an error that wraps ctx.Err(), also
+	// while the engine is unreachable; what the attempt left at the engine is
+	// then cleared away in the background, within a bound. A wait outlives the
+	// loss of the session it began in: Acquire lines up anew. After Close, and
+	// when Close ends it, it returns ErrClosed; an error that waiting cannot
+	// mend, such as a refused permission, comes back as the engine gave it.
+	Acquire(ctx context.Context, key string) (Grant, error)
+
+	// TryAcquire is Acquire without the wait in line: it returns ErrHeld when
+	// the key is held or waited for.
+	TryAcquire(ctx context.Context, key string) (Grant, error)
+
+	// Close gives up every key that is still held, closes its Lost, ends
+	// every wait and clears away what it can until ctx ends. It returns nil
+	// when nothing is left at the engine, and may be called again.
+	Close(ctx context.Context) error
+}
+
+// Grant is the engine's lock on one key, held by one process.
+type Grant interface {
+	// Epoch numbers the grant: of two grants of one key, to whichever
+	// processes, the later has the greater Epoch. It is never 0.
+	Epoch() uint64
+
+	// Lost is closed when the engine can no longer promise that the key is
+	// ours: before the lease could have run out elsewhere, however late the
+	// engine's answers were, or when it learns that the lock is gone.
+	Lost() <-chan struct{}
+
+	// Release gives the key back: this grant of it and no later one, so that a
+	// late or repeated call harms nobody. It returns nil when the engine has
+	// confirmed it, and ErrLost when the lock had been lost before. When ctx
+	// ends first it returns an error that wraps ctx.Err(), and the key is
+	// given back in the background, within a bound; a ctx that has already
+	// ended therefore still releases. Calling it again waits for, and
+	// returns, the same outcome.
+	Release(ctx context.Context) error
+}

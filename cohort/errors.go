@@ -1,0 +1,17 @@
+package cohort
+
+import "errors"
+
+var (
+	// ErrLost means that the engine's lock was lost while it was held. It is
+	// the cause with which a Lock's Context is cancelled, and what Lock.Release
+	// and Grant.Release then return.
+	ErrLost = errors.New("cohort: lock lost")
+
+	// ErrHeld means that Engine.TryAcquire found the key held or waited for.
+	ErrHeld = errors.New("cohort: key held")
+
+	// ErrClosed is returned by every call on a Manager or an Engine that is
+	// closed or shutting down.
+	ErrClosed = errors.New("cohort: closed")
+)
