@@ -1,6 +1,10 @@
 package cohort
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/seed-46f81e6d/keylock"
+)
 
 var (
 	// ErrLost means that the engine's lock was lost while it was held. It is
@@ -12,6 +16,6 @@ var (
 	ErrHeld = errors.New("cohort: key held")
 
 	// ErrClosed is returned by every call on a Manager or an Engine that is
-	// closed or shutting down.
-	ErrClosed = errors.New("cohort: closed")
+	// closed or shutting down. It is keylock.ErrClosed.
+	ErrClosed = keylock.ErrClosed
 )

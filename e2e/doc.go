@@ -1,0 +1,11 @@
+// Package e2e tests cohort and etcdlock against real etcd servers, real operating-system
+// processes and a network that fails. It is a module of its own, so that nobody who
+// imports etcdlock pulls in the server.
+//
+//	go test -C e2e -race ./...                       # about four minutes
+//	go test -C e2e -run Chaos -timeout 30m ./... -chaos 5m   # each chaos test for five minutes
+//	go test -C e2e -run '^$' -bench . ./...          # figures, interleaved with concurrency.Mutex
+//
+// The tests whose names begin with TestP1 to TestP12 each provoke one of the ways in which locks
+// by lease go wrong.
+package e2e

@@ -1,0 +1,31 @@
+package e2e
+
+import (
+	"flag"
+	"os"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// The test binary is also the programs that the tests start as processes of their own.
+const roleVariable = "KEYLOCK_E2E_ROLE"
+
+var roles = map[string]func() error{
+	"node": nodeMain,
+}
+
+var chaosTime = flag.Duration("chaos", 30*time.Second, "how long each chaos test goes on")
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleVariable); role != "" {
+		if err := roles[role](); err != nil {
+			os.Stderr.WriteString(role + ": " + err.Error() + "\n")
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	flag.Parse()
+	goleak.VerifyTestMain(m)
+}

@@ -1,0 +1,154 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/seed-46f81e6d/keylock/e2e/etcdserver"
+)
+
+// startNode starts etcd with one member in this process and returns its address.
+func startNode(t testing.TB) (addr string) {
+	client, peer := freeAddress(t), freeAddress(t)
+	server, err := etcdserver.Start(t.Context(), etcdserver.Config{
+		Name: "n0", Dir: t.TempDir(), Client: client, Peer: peer, Advertise: map[string]string{"n0": peer},
+	})
+	require.NoError(t, err)
+	t.Cleanup(server.Close)
+	return client
+}
+
+// nodeMain is the program of a member in a process of its own. It ends in good order at SIGTERM.
+func nodeMain() error {
+	stopped, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	var c etcdserver.Config
+	if err := json.Unmarshal([]byte(os.Getenv("KEYLOCK_E2E_NODE")), &c); err != nil {
+		return err
+	}
+	server, err := etcdserver.Start(stopped, c)
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	<-stopped.Done()
+	server.Close()
+	return nil
+}
+
+// cluster is three members, each in a process of its own, that reach each other through proxies.
+type cluster struct {
+	configs []etcdserver.Config
+	nodes   []*process
+	peers   *network
+}
+
+func startCluster(t testing.TB) *cluster {
+	c := &cluster{peers: newNetwork(t)}
+	dir := t.TempDir()
+	advertise := make(map[string]string)
+	for i := range 3 {
+		name := fmt.Sprintf("n%d", i)
+		config := etcdserver.Config{Name: name, Dir: dir, Client: freeAddress(t), Peer: freeAddress(t), Advertise: advertise}
+		advertise[name] = c.peers.to(t, name, config.Peer)
+		c.configs = append(c.configs, config)
+	}
+	for i := range c.configs {
+		c.nodes = append(c.nodes, nil)
+		c.start(t, i)
+	}
+	for _, n := range c.nodes {
+		n.await(t, "ready")
+	}
+	client := dial(t, c.endpoints()...)
+	members, err := client.MemberList(t.Context())
+	require.NoError(t, err)
+	for _, m := range members.Members {
+		c.peers.know(m.Name, fmt.Sprintf("%x", m.ID))
+	}
+	return c
+}
+
+// start starts the member again, on what it had stored.
+func (c *cluster) start(t testing.TB, i int) {
+	config, err := json.Marshal(c.configs[i])
+	require.NoError(t, err)
+	c.nodes[i] = startProcess(t, "node", "KEYLOCK_E2E_NODE="+string(config))
+}
+
+func (c *cluster) endpoints() (all []string) {
+	for _, config := range c.configs {
+		all = append(all, config.Client)
+	}
+	return all
+}
+
+// leader returns which member leads.
+func (c *cluster) leader(t testing.TB) int {
+	client := dial(t, c.endpoints()...)
+	for {
+		for i, addr := range c.endpoints() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			status, err := client.Status(ctx, addr)
+			cancel()
+			if err == nil && status.Leader != 0 && status.Leader == status.Header.MemberId {
+				return i
+			}
+			require.NoError(t, t.Context().Err(), "no member leads")
+		}
+	}
+}
+
+// dial returns a client that is closed when the test ends.
+func dial(t testing.TB, endpoints ...string) *clientv3.Client {
+	client, err := newClient(endpoints...)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+func newClient(endpoints ...string) (*clientv3.Client, error) {
+	return clientv3.New(clientv3.Config{
+		Endpoints:            endpoints,
+		DialTimeout:          time.Second,
+		DialKeepAliveTime:    time.Second,
+		DialKeepAliveTimeout: time.Second,
+		Logger:               zap.NewNop(),
+	})
+}
+
+func freeAddress(t testing.TB) string {
+	addr, err := etcdserver.FreeAddress()
+	require.NoError(t, err)
+	return addr
+}
+
+// keysUnder returns the etcd keys under the prefix, oldest first.
+func keysUnder(t testing.TB, client *clientv3.Client, prefix string) (keys []string) {
+	resp, err := client.Get(t.Context(), prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly(),
+		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
+	require.NoError(t, err)
+	for _, kv := range resp.Kvs {
+		keys = append(keys, string(kv.Key))
+	}
+	return keys
+}
+
+// leaseOf returns the lease by which a contender's key is named.
+func leaseOf(t testing.TB, key string) clientv3.LeaseID {
+	var id int64
+	_, err := fmt.Sscanf(key[strings.LastIndexByte(key, '/')+1:], "%x", &id)
+	require.NoError(t, err, key)
+	return clientv3.LeaseID(id)
+}
