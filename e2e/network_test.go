@@ -189,3 +189,10 @@ func (n *network) carry(l *link, dst io.WriteCloser, src io.Reader, answers bool
 		}
 	}
 }
+
+// connections returns how many there are.
+func (n *network) connections() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.links)
+}
