@@ -1,0 +1,111 @@
+package cohort
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed-46f81e6d/keylock"
+)
+
+// Lock is a key held by this process. The zero Lock is released.
+type Lock struct {
+	holder *holder
+}
+
+// holder is what the copies of a Lock share.
+type holder struct {
+	m        *Manager
+	place    keylock.Lock[string]
+	tenure   *tenure
+	token    Token
+	ctx      context.Context
+	cancel   context.CancelFunc
+	released atomic.Bool
+}
+
+func (m *Manager) newLock(place keylock.Lock[string], t *tenure) Lock {
+	h := &holder{m: m, place: place, tenure: t, token: Token{t.grant.Epoch(), t.seq}}
+	h.ctx, h.cancel = context.WithCancel(withToken(t.ctx, h.token))
+	return Lock{h}
+}
+
+// Key returns the key; "" for the zero Lock.
+func (l Lock) Key() string {
+	if l.holder == nil {
+		return ""
+	}
+	return l.holder.place.Key()
+}
+
+// Token returns the number of this holder among all holders of the key, in all
+// processes; the zero Token for the zero Lock.
+func (l Lock) Token() Token {
+	if l.holder == nil {
+		return Token{}
+	}
+	return l.holder.token
+}
+
+// Context returns a context that ends with the lock: with the cause [ErrLost] when it is lost, with
+// context.Canceled when it is released. It carries the token, see [TokenFrom],
+// and nothing else of the context of Acquire. That of the zero Lock has ended.
+func (l Lock) Context() context.Context {
+	if l.holder == nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		return ctx
+	}
+	return l.holder.ctx
+}
+
+// Grant returns the engine's lock, which the local holders of the key share one
+// after the other; nil for the zero Lock. An engine's own type may offer more than
+// cohort.Grant does, such as etcdlock's IsOwner.
+func (l Lock) Grant() Grant {
+	if l.holder == nil {
+		return nil
+	}
+	return l.holder.tenure.grant
+}
+
+// Release ends the lock: it hands the key to the next waiter of this process, or gives it
+// back to the engine and waits for the engine's word, for at most [EngineTimeout]. It depends
+// on no context. It returns [ErrLost] when the lock was lost while it was held, so
+// that what was done under it may have been refused by the resource; any other
+// error means that the engine did not answer in time, and that other processes may have to
+// wait until it has dropped the lock. Releasing again, or the zero Lock, does nothing
+// and returns nil.
+func (l Lock) Release() error {
+	h := l.holder
+	if h == nil || !h.released.CompareAndSwap(false, true) {
+		return nil
+	}
+	h.cancel()
+	if h.m.mayPass(h.tenure) && h.m.pass(h.place, h.tenure) {
+		h.m.handedOver.Add(1)
+		return nil
+	}
+	err := h.m.giveBack(h.tenure)
+	h.place.Release()
+	return err
+}
+
+// mayPass reports whether the tenure may be handed over once more.
+func (m *Manager) mayPass(t *tenure) bool {
+	return t.seq <= uint64(m.maxHandOvers) && time.Now().Before(t.until) && !t.isLost()
+}
+
+// withToken returns a context that carries the token.
+func withToken(ctx context.Context, t Token) context.Context {
+	return context.WithValue(ctx, tokenKey{}, t)
+}
+
+type tokenKey struct{}
+
+// TokenFrom returns the token of the lock whose context this is, or that [Manager.Do]
+// called with it; the zero Token if there is none.
+func TokenFrom(ctx context.Context) Token {
+	t, _ := ctx.Value(tokenKey{}).(Token)
+	return t
+}

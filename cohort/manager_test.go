@@ -1,0 +1,594 @@
+package cohort_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
+)
+
+// world is a store and the managers of the processes that share it.
+type world struct {
+	t     *testing.T
+	store *cohorttest.Store
+}
+
+// inWorld runs a test in a bubble.
+func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t, cohorttest.NewStore()}
+		t.Cleanup(w.store.Close)
+		test(t, w)
+	})
+}
+
+// process starts the manager of one more process, and closes it when the test ends.
+func (w *world) process(opts ...cohort.Option) (*cohort.Manager, *cohorttest.Engine) {
+	e := w.store.Engine()
+	m := cohort.Start(context.Background(), e, opts...)
+	w.t.Cleanup(func() { _ = m.Close() })
+	return m, e
+}
+
+func acquire(t *testing.T, m *cohort.Manager, key string) cohort.Lock {
+	l, err := m.Acquire(t.Context(), key)
+	require.NoError(t, err)
+	return l
+}
+
+// result is what an Acquire in the background returned.
+type result struct {
+	lock cohort.Lock
+	err  error
+}
+
+// wait starts an Acquire and returns when it waits.
+func wait(ctx context.Context, m *cohort.Manager, key string) <-chan result {
+	c := make(chan result, 1)
+	go func() {
+		l, err := m.Acquire(ctx, key)
+		c <- result{l, err}
+	}()
+	synctest.Wait()
+	return c
+}
+
+func TestKeyIsHandedOverInOrderWithoutTheEngine(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.process()
+		first := acquire(t, m, "k")
+		var waiting []<-chan result
+		for range 3 {
+			waiting = append(waiting, wait(t.Context(), m, "k"))
+		}
+		held := first
+		for i, next := range waiting {
+			assert.Empty(t, next)
+			require.NoError(t, held.Release())
+			got := <-next
+			require.NoError(t, got.err)
+			assert.Equal(t, cohort.Token{Epoch: 1, Seq: uint64(i) + 2}, got.lock.Token())
+			assert.Equal(t, first.Grant(), got.lock.Grant())
+			held = got.lock
+		}
+		require.NoError(t, held.Release())
+		assert.Zero(t, w.store.Len("k"))
+		stats, err := m.Stats(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, uint64(1), stats.Granted)
+		assert.Equal(t, uint64(3), stats.HandedOver)
+		assert.Equal(t, uint64(4), stats.Local.Acquired)
+	})
+}
+
+func TestHandOversAreBoundedByCount(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ours, _ := w.process(cohort.MaxHandOvers(2), cohort.MaxHold(time.Hour))
+		theirs, _ := w.process(cohort.MaxHandOvers(2), cohort.MaxHold(time.Hour))
+		var order []string
+		var all sync.WaitGroup
+		work := func(name string, m *cohort.Manager) {
+			l := acquire(t, m, "k")
+			order = append(order, name) // nothing else protects it
+			time.Sleep(time.Millisecond)
+			assert.NoError(t, l.Release())
+		}
+		for range 6 {
+			all.Go(func() { work("o", ours) })
+		}
+		synctest.Wait()
+		for range 6 {
+			all.Go(func() { work("t", theirs) })
+		}
+		all.Wait()
+		assert.Equal(t, []string{"o", "o", "o", "t", "t", "t", "o", "o", "o", "t", "t", "t"}, order)
+	})
+}
+
+func TestHandOversAreBoundedByTime(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ours, _ := w.process(cohort.MaxHandOvers(1000), cohort.MaxHold(50*time.Millisecond))
+		theirs, _ := w.process()
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for range 3 {
+			all.Go(func() {
+				for ctx.Err() == nil {
+					if l, err := ours.Acquire(ctx, "k"); err == nil {
+						time.Sleep(time.Millisecond)
+						assert.NoError(t, l.Release())
+					}
+				}
+			})
+		}
+		time.Sleep(time.Millisecond / 2)
+		began := time.Now()
+		l := acquire(t, theirs, "k")
+		assert.InDelta(t, 50*time.Millisecond, time.Since(began), float64(2*time.Millisecond))
+		assert.NoError(t, l.Release())
+		cancel()
+		all.Wait()
+	})
+}
+
+func TestMaxHandOversZeroAsksTheEngineEveryTime(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.process(cohort.MaxHandOvers(0))
+		first := acquire(t, m, "k")
+		next := wait(t.Context(), m, "k")
+		require.NoError(t, first.Release())
+		assert.Equal(t, cohort.Token{Epoch: 2, Seq: 1}, (<-next).lock.Token())
+	})
+}
+
+func TestTokensGrowAcrossProcesses(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var processes []*cohort.Manager
+		for range 3 {
+			m, _ := w.process(cohort.MaxHandOvers(3))
+			processes = append(processes, m)
+		}
+		var last cohort.Token
+		var all sync.WaitGroup
+		for i := range 60 {
+			all.Go(func() {
+				l := acquire(t, processes[i%3], "k")
+				assert.Equal(t, 1, l.Token().Compare(last), "%v after %v", l.Token(), last)
+				last = l.Token()
+				time.Sleep(time.Duration(i%5) * time.Microsecond)
+				assert.NoError(t, l.Release())
+			})
+		}
+		all.Wait()
+		assert.Zero(t, w.store.Len("k"))
+	})
+}
+
+func TestLossIsToldAndEndsTheHandOver(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, e := w.process()
+		l := acquire(t, m, "k")
+		other := acquire(t, m, "other")
+		next := wait(t.Context(), m, "k")
+		require.NoError(t, l.Context().Err())
+
+		e.Expire()
+		synctest.Wait()
+		require.ErrorIs(t, context.Cause(l.Context()), cohort.ErrLost)
+		require.ErrorIs(t, context.Cause(other.Context()), cohort.ErrLost)
+		assert.Empty(t, next, "in this process, the holder still has the key")
+		require.ErrorIs(t, l.Release(), cohort.ErrLost)
+		got := <-next
+		require.NoError(t, got.err)
+		assert.Equal(t, cohort.Token{Epoch: 3, Seq: 1}, got.lock.Token(), "acquired anew")
+		require.NoError(t, got.lock.Release())
+		require.ErrorIs(t, other.Release(), cohort.ErrLost)
+		stats, err := m.Stats(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, uint64(2), stats.Lost)
+	})
+}
+
+func TestLossWhileTheHandOverIsUnderWay(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, e := w.process()
+		l := acquire(t, m, "k")
+		next := wait(t.Context(), m, "k")
+		e.Revoke() // nobody here knows yet
+		theirs, _ := w.process()
+		stolen := acquire(t, theirs, "k")
+		require.NoError(t, l.Release())
+		stale := <-next
+		assert.Equal(t, -1, stale.lock.Token().Compare(stolen.Token()), "the token tells who is late")
+		require.ErrorIs(t, stale.lock.Release(), cohort.ErrLost)
+		require.NoError(t, stolen.Release())
+	})
+}
+
+func TestReleaseTwiceEndsOneLock(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.process()
+		l := acquire(t, m, "k")
+		again := l
+		next := wait(t.Context(), m, "k")
+		third := wait(t.Context(), m, "k")
+		require.NoError(t, l.Release())
+		got := <-next
+		require.NoError(t, again.Release())
+		synctest.Wait()
+		assert.Empty(t, third)
+		require.ErrorIs(t, l.Context().Err(), context.Canceled)
+		require.NoError(t, got.lock.Context().Err())
+		require.NoError(t, got.lock.Release())
+		require.NoError(t, (<-third).lock.Release())
+		assert.Zero(t, w.store.Len("k"))
+	})
+}
+
+func TestZeroLock(t *testing.T) {
+	var l cohort.Lock
+	require.NoError(t, l.Release())
+	assert.Zero(t, l.Key())
+	assert.Zero(t, l.Token())
+	assert.Nil(t, l.Grant())
+	assert.Error(t, l.Context().Err())
+}
+
+// The process's place in the engine's line outlives the caller for whom it was taken.
+func TestCancelledCallerLeavesItsPlaceAtTheEngineToTheNext(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ours, _ := w.process()
+		theirs, _ := w.process()
+		last, _ := w.process()
+		held := acquire(t, theirs, "k")
+		ctx, cancel := context.WithCancel(t.Context())
+		first := wait(ctx, ours, "k")
+		second := wait(t.Context(), ours, "k")
+		behind := wait(t.Context(), last, "k")
+		require.Equal(t, 3, w.store.Len("k"))
+
+		cancel()
+		require.ErrorIs(t, (<-first).err, context.Canceled)
+		synctest.Wait()
+		require.Equal(t, 3, w.store.Len("k"))
+		require.NoError(t, held.Release())
+		got := <-second
+		require.NoError(t, got.err)
+		assert.Empty(t, behind)
+		require.NoError(t, got.lock.Release())
+		require.NoError(t, (<-behind).lock.Release())
+	})
+}
+
+func TestCancelledCallerWithoutSuccessorLeavesTheLine(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ours, _ := w.process()
+		theirs, _ := w.process()
+		held := acquire(t, theirs, "k")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := ours.Acquire(ctx, "k")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		synctest.Wait()
+		assert.Equal(t, 1, w.store.Len("k"))
+		require.NoError(t, ours.WaitIdle(t.Context()))
+		require.NoError(t, held.Release())
+		require.NoError(t, acquire(t, ours, "k").Release())
+	})
+}
+
+// A waiter that gives up at the very moment at which the key is handed to it must not take the
+// engine's lock with it. It is not in a bubble: the moment has to be hit.
+func TestHandOverToOneWhoGivesUpIsNotLost(t *testing.T) {
+	store := cohorttest.NewStore()
+	defer store.Close()
+	m := cohort.Start(t.Context(), store.Engine())
+	defer m.Close()
+	for range 3000 {
+		l := acquire(t, m, "k")
+		ctx, cancel := context.WithCancel(t.Context())
+		gone := make(chan result, 1)
+		go func() {
+			l, err := m.Acquire(ctx, "k")
+			gone <- result{l, err}
+		}()
+		for range rand.IntN(20) {
+			runtime.Gosched()
+		}
+		go cancel()
+		for range rand.IntN(20) {
+			runtime.Gosched()
+		}
+		require.NoError(t, l.Release())
+		if r := <-gone; r.err == nil {
+			require.NoError(t, r.lock.Release())
+		}
+		cancel()
+		require.NoError(t, m.WaitIdle(t.Context()))
+		require.Zero(t, store.Len("k"), "the engine's lock was left behind")
+	}
+}
+
+func TestContextThatIsDoneNeverAcquires(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.process()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := m.Acquire(ctx, "k")
+		require.ErrorIs(t, err, context.Canceled)
+		_, ok := m.TryAcquire(ctx, "k")
+		assert.False(t, ok)
+		assert.Zero(t, w.store.Len("k"))
+	})
+}
+
+func TestTryAcquire(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ours, _ := w.process()
+		theirs, _ := w.process()
+		l, ok := ours.TryAcquire(t.Context(), "k")
+		require.True(t, ok)
+		_, ok = ours.TryAcquire(t.Context(), "k")
+		assert.False(t, ok, "held here")
+		_, ok = theirs.TryAcquire(t.Context(), "k")
+		assert.False(t, ok, "held there")
+		require.NoError(t, theirs.WaitIdle(t.Context()))
+		require.NoError(t, l.Release())
+		l, ok = theirs.TryAcquire(t.Context(), "k")
+		require.True(t, ok)
+		require.NoError(t, l.Release())
+	})
+}
+
+// A waiter behind a TryAcquire does not inherit its impatience.
+func TestWaiterBehindATryGoesOnWaiting(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		theirs, _ := w.process()
+		held := acquire(t, theirs, "k")
+		ours := cohort.Start(t.Context(), w.store.Engine(cohorttest.Fault{Call: cohorttest.Acquire, Delay: time.Second}))
+		defer ours.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		tried := make(chan bool, 1)
+		go func() {
+			_, ok := ours.TryAcquire(ctx, "k")
+			tried <- ok
+		}()
+		synctest.Wait()
+		waiting := wait(t.Context(), ours, "k")
+		assert.False(t, <-tried)
+		time.Sleep(2 * time.Second)
+		assert.Empty(t, waiting)
+		require.NoError(t, held.Release())
+		got := <-waiting
+		require.NoError(t, got.err)
+		require.NoError(t, got.lock.Release())
+	})
+}
+
+func TestEngineErrorGoesToTheCallerAlone(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		refused := errors.New("permission denied")
+		m := cohort.Start(t.Context(), w.store.Engine(cohorttest.Fault{Call: cohorttest.Acquire, Delay: time.Second, Err: refused}))
+		defer m.Close()
+		first := wait(t.Context(), m, "k")
+		second := wait(t.Context(), m, "k")
+		require.ErrorIs(t, (<-first).err, refused)
+		got := <-second
+		require.NoError(t, got.err)
+		require.NoError(t, got.lock.Release())
+	})
+}
+
+func TestDo(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, e := w.process()
+		failed := errors.New("failed")
+		require.ErrorIs(t, m.Do(t.Context(), "k", func(ctx context.Context) error {
+			assert.Equal(t, cohort.Token{Epoch: 1, Seq: 1}, cohort.TokenFrom(ctx))
+			assert.Equal(t, 1, w.store.Len("k"))
+			return failed
+		}), failed)
+		assert.Panics(t, func() {
+			_ = m.Do(t.Context(), "k", func(context.Context) error { panic("oh") })
+		})
+		require.NoError(t, m.WaitIdle(t.Context()))
+
+		err := m.Do(t.Context(), "k", func(ctx context.Context) error {
+			e.Expire()
+			<-ctx.Done()
+			assert.Equal(t, cohort.ErrLost, context.Cause(ctx))
+			return nil
+		})
+		require.ErrorIs(t, err, cohort.ErrLost)
+
+		ctx, cancel := context.WithCancel(t.Context())
+		require.NoError(t, m.Do(ctx, "k", func(ctx context.Context) error {
+			cancel()
+			<-ctx.Done()
+			return nil
+		}), "the end of the caller's context does not lose the lock")
+		assert.Zero(t, cohort.TokenFrom(t.Context()))
+	})
+}
+
+func TestSnapshotAndWaitIdle(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.process()
+		l := acquire(t, m, "k")
+		next := wait(t.Context(), m, "k")
+		keys, err := m.Snapshot(t.Context())
+		require.NoError(t, err)
+		require.Len(t, keys, 1)
+		assert.Equal(t, "k", keys[0].Key)
+		assert.Equal(t, 1, keys[0].Held)
+		assert.Equal(t, 1, keys[0].Waiting)
+		idle := make(chan error, 1)
+		go func() { idle <- m.WaitIdle(t.Context()) }()
+		require.NoError(t, l.Release())
+		synctest.Wait()
+		assert.Empty(t, idle)
+		require.NoError(t, (<-next).lock.Release())
+		require.NoError(t, <-idle)
+	})
+}
+
+func TestShutdownServesWhoeverWaits(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ours, _ := w.process()
+		theirs, _ := w.process()
+		held := acquire(t, theirs, "k")
+		first, second := wait(t.Context(), ours, "k"), wait(t.Context(), ours, "k")
+		down := make(chan error, 1)
+		go func() { down <- ours.Shutdown(t.Context()) }()
+		synctest.Wait()
+		_, err := ours.Acquire(t.Context(), "k")
+		require.ErrorIs(t, err, cohort.ErrClosed)
+		require.NoError(t, held.Release())
+		require.NoError(t, (<-first).lock.Release())
+		got := <-second
+		assert.Empty(t, down)
+		require.NoError(t, got.lock.Release())
+		require.NoError(t, <-down)
+		<-ours.Done()
+		require.NoError(t, ours.Close())
+	})
+}
+
+func TestCloseTellsEverybody(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ours, _ := w.process()
+		theirs, _ := w.process()
+		held := acquire(t, ours, "ours")
+		foreign := acquire(t, theirs, "k")
+		atEngine, behind := wait(t.Context(), ours, "k"), wait(t.Context(), ours, "k")
+		require.NoError(t, ours.Close())
+		require.ErrorIs(t, (<-atEngine).err, cohort.ErrClosed)
+		require.ErrorIs(t, (<-behind).err, cohort.ErrClosed)
+		synctest.Wait()
+		require.ErrorIs(t, context.Cause(held.Context()), cohort.ErrLost)
+		assert.Zero(t, w.store.Len("ours"))
+		require.ErrorIs(t, held.Release(), cohort.ErrLost)
+		_, err := ours.Stats(t.Context())
+		require.ErrorIs(t, err, cohort.ErrClosed)
+		require.ErrorIs(t, ours.WaitIdle(t.Context()), keylock.ErrClosed)
+		require.NoError(t, foreign.Release())
+	})
+}
+
+func TestEndOfStartsContextCloses(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ctx, cancel := context.WithCancel(t.Context())
+		m := cohort.Start(ctx, w.store.Engine())
+		l := acquire(t, m, "k")
+		cancel()
+		<-m.Done()
+		require.ErrorIs(t, l.Release(), cohort.ErrLost)
+		assert.Zero(t, w.store.Len("k"))
+	})
+}
+
+// With the engine out of reach, waits end with their contexts and the rest within the EngineTimeout.
+func TestUnreachableEngine(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, e := w.process(cohort.EngineTimeout(3 * time.Second))
+		l := acquire(t, m, "held")
+		e.Cut()
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		first := wait(ctx, m, "k")
+		second := wait(ctx, m, "k")
+		require.ErrorIs(t, (<-first).err, context.DeadlineExceeded)
+		require.ErrorIs(t, (<-second).err, context.DeadlineExceeded)
+		assert.Equal(t, time.Second, time.Since(began))
+
+		require.ErrorIs(t, l.Release(), context.DeadlineExceeded)
+		assert.Equal(t, 4*time.Second, time.Since(began))
+		require.ErrorIs(t, m.Close(), context.DeadlineExceeded)
+		assert.Equal(t, 7*time.Second, time.Since(began))
+	})
+}
+
+// Processes come, give up, lose their sessions and are cut off; in the end everything is free.
+func TestManyProcessesInTrouble(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		last := make(map[string]cohort.Token) // what the resource remembers
+		var mu sync.Mutex
+		var refused, written int
+		write := func(l cohort.Lock) {
+			mu.Lock()
+			defer mu.Unlock()
+			if l.Token().Compare(last[l.Key()]) < 0 {
+				refused++
+				return
+			}
+			assert.NotEqual(t, l.Token(), last[l.Key()])
+			last[l.Key()] = l.Token()
+			written++
+		}
+		var all sync.WaitGroup
+		for p := range 4 {
+			m, e := w.process(cohort.MaxHandOvers(5), cohort.EngineTimeout(time.Second))
+			random := rand.New(rand.NewPCG(uint64(p), 1))
+			seeds := make([]uint64, 8)
+			for i := range seeds {
+				seeds[i] = random.Uint64()
+			}
+			all.Go(func() {
+				for range 20 {
+					time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond)
+					switch random.IntN(3) {
+					case 0:
+						e.Expire()
+					case 1:
+						e.Revoke()
+						time.Sleep(time.Duration(random.IntN(10)) * time.Millisecond)
+						e.Notice()
+					case 2:
+						e.Cut()
+						time.Sleep(time.Duration(random.IntN(10)) * time.Millisecond)
+						e.Heal()
+					}
+				}
+			})
+			for _, seed := range seeds {
+				all.Go(func() {
+					random := rand.New(rand.NewPCG(seed, 2))
+					for range 100 {
+						key := fmt.Sprint("k", random.IntN(3))
+						ctx, cancel := context.WithTimeout(t.Context(), time.Duration(random.IntN(10))*time.Millisecond)
+						l, err := m.Acquire(ctx, key)
+						cancel()
+						if err != nil {
+							assert.ErrorIs(t, err, context.DeadlineExceeded)
+							continue
+						}
+						time.Sleep(time.Duration(random.IntN(1000)) * time.Microsecond)
+						write(l)
+						_ = l.Release()
+					}
+				})
+			}
+		}
+		all.Wait()
+		time.Sleep(time.Minute) // for what is cleared away in the background
+		for key := range last {
+			assert.Zero(t, w.store.Len(key), key)
+		}
+		t.Logf("%d writes, %d refused", written, refused)
+		assert.Greater(t, written, 300)
+	})
+}

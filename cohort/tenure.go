@@ -1,0 +1,191 @@
+package cohort
+
+import (
+	"context"
+	"time"
+
+	"github.com/seed-46f81e6d/keylock"
+)
+
+// tenure is the process's claim to a key at the engine, from when it asks until it has
+// given the key back. It belongs to the local holder of the key, the only one who touches it,
+// and travels with the local lock to the next.
+type tenure struct {
+	answered chan struct{} // closed when the engine has answered
+	err      error         // why it refused; the other fields are for when it granted
+	withdraw context.CancelFunc
+
+	grant Grant
+	ctx   context.Context // cancelled with the cause ErrLost, or when the key is given back
+	end   context.CancelCauseFunc
+	until time.Time // for how long it may be handed over
+	seq   uint64    // of the last local holder
+}
+
+// ask asks the engine for key. The question outlives its asker, who may leave it to the next.
+func (m *Manager) ask(key string, acquire func(context.Context, string) (Grant, error)) *tenure {
+	ctx, cancel := context.WithCancel(m.ctx)
+	t := &tenure{answered: make(chan struct{}), withdraw: cancel}
+	go func() {
+		defer close(t.answered)
+		defer cancel()
+		grant, err := acquire(ctx, key)
+		switch {
+		case err == nil:
+			m.begin(t, grant)
+		case m.ctx.Err() != nil:
+			t.err = ErrClosed
+		default:
+			t.err = err
+		}
+	}()
+	return t
+}
+
+func (m *Manager) begin(t *tenure, grant Grant) {
+	m.granted.Add(1)
+	t.grant = grant
+	t.until = time.Now().Add(m.maxHold)
+	t.ctx, t.end = context.WithCancelCause(context.Background())
+	go func() {
+		select {
+		case <-grant.Lost():
+			m.lost.Add(1)
+			t.end(ErrLost)
+		case <-t.ctx.Done():
+		}
+	}()
+}
+
+// isAnswered reports whether the engine has answered.
+func (t *tenure) isAnswered() bool {
+	select {
+	case <-t.answered:
+		return true
+	default:
+		return false
+	}
+}
+
+// isLost reports whether the engine's lock is lost; it asks the grant, which knows first.
+func (t *tenure) isLost() bool {
+	select {
+	case <-t.grant.Lost():
+		return true
+	default:
+		return false
+	}
+}
+
+// giveBack gives the key back to the engine, and waits for that for a while.
+func (m *Manager) giveBack(t *tenure) error {
+	t.end(nil)
+	ctx, cancel := context.WithTimeout(context.Background(), m.engineTimeout)
+	defer cancel()
+	return t.grant.Release(ctx)
+}
+
+// contend turns the local lock into one among processes, with the tenure that came
+// with it, nil for none, or by asking the engine.
+func (m *Manager) contend(ctx context.Context, place keylock.Lock[string], t *tenure, acquire func(context.Context, string) (Grant, error)) (Lock, error) {
+	for inherited := true; ; inherited = false {
+		if t == nil {
+			t = m.ask(place.Key(), acquire)
+			inherited = false
+		}
+		select {
+		case <-t.answered:
+		case <-ctx.Done():
+		}
+		switch {
+		case ctx.Err() != nil:
+			m.abandon(place, t)
+			return Lock{}, ctx.Err()
+		case t.err != nil && !inherited:
+			place.Release()
+			return Lock{}, t.err
+		case t.err == nil && !t.isLost():
+			t.seq++
+			return m.newLock(place, t), nil
+		case t.err == nil:
+			_ = m.giveBack(t) // it is lost, and its engine may forget it
+		}
+		t = nil
+	}
+}
+
+// abandon leaves the claim to the next waiter of the process, or withdraws it.
+func (m *Manager) abandon(place keylock.Lock[string], t *tenure) {
+	if m.pass(place, t) {
+		return
+	}
+	t.withdraw()
+	go m.settle(place, t)
+}
+
+// settle ends a claim that nobody wants any more. It holds the local lock until that is
+// done, so that the engine has one contender per key.
+func (m *Manager) settle(place keylock.Lock[string], t *tenure) {
+	<-t.answered
+	if t.err == nil {
+		_ = m.giveBack(t)
+	}
+	place.Release()
+}
+
+// pass hands the claim to the next waiter with the local lock, and reports false if there is none.
+func (m *Manager) pass(place keylock.Lock[string], t *tenure) bool {
+	m.change(func(inTransit map[string]*tenure) { inTransit[place.Key()] = t })
+	if place.HandOff(t) {
+		return true
+	}
+	m.change(func(inTransit map[string]*tenure) { delete(inTransit, place.Key()) })
+	return false
+}
+
+// A local hand-over can miss: the waiter that it was for gives up at the same moment, and the
+// local lock goes to another, or becomes free, without what came with it. So a tenure
+// is entered in a list while it is between two holders. Whoever gets the local lock finds it
+// there, and whoever gave up looks whether it was left behind.
+
+// arrived returns the tenure that came with the local lock, or was left behind for it,
+// and takes it out of the list; nil if there is none.
+func (m *Manager) arrived(place keylock.Lock[string]) *tenure {
+	t, came := place.Value().(*tenure)
+	m.change(func(inTransit map[string]*tenure) {
+		if !came {
+			t = inTransit[place.Key()]
+		}
+		delete(inTransit, place.Key())
+	})
+	return t
+}
+
+// sweep settles the tenure that was left behind because this caller gave up, if so, and if
+// nobody else holds or wants the key.
+func (m *Manager) sweep(key string) {
+	var leftBehind bool
+	m.change(func(inTransit map[string]*tenure) { leftBehind = inTransit[key] != nil })
+	if !leftBehind {
+		return
+	}
+	place, ok := m.local.TryAcquire(key)
+	if !ok {
+		return // they will find it
+	}
+	if t := m.arrived(place); t != nil {
+		m.abandon(place, t)
+	} else {
+		place.Release()
+	}
+}
+
+// change has the goroutine that owns the list carry out f, unless the manager has ended.
+func (m *Manager) change(f func(inTransit map[string]*tenure)) {
+	carriedOut := make(chan struct{})
+	select {
+	case m.transit <- func(inTransit map[string]*tenure) { f(inTransit); close(carriedOut) }:
+		<-carriedOut
+	case <-m.ctx.Done():
+	}
+}
