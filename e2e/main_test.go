@@ -13,7 +13,9 @@ import (
 const roleVariable = "KEYLOCK_E2E_ROLE"
 
 var roles = map[string]func() error{
-	"node": nodeMain,
+	"node":   nodeMain,
+	"worker": workerMain,
+	"holder": holderMain,
 }
 
 var chaosTime = flag.Duration("chaos", 30*time.Second, "how long each chaos test goes on")
