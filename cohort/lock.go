@@ -19,15 +19,17 @@ type holder struct {
 	place    keylock.Lock[string]
 	tenure   *tenure
 	token    Token
-	ctx      context.Context
-	cancel   context.CancelFunc
 	released atomic.Bool
+	context  atomic.Pointer[lockContext] // nil until somebody asks for it
+}
+
+type lockContext struct {
+	context.Context
+	cancel context.CancelCauseFunc
 }
 
 func (m *Manager) newLock(place keylock.Lock[string], t *tenure) Lock {
-	h := &holder{m: m, place: place, tenure: t, token: Token{t.grant.Epoch(), t.seq}}
-	h.ctx, h.cancel = context.WithCancel(withToken(t.ctx, h.token))
-	return Lock{h}
+	return Lock{&holder{m: m, place: place, tenure: t, token: Token{t.grant.Epoch(), t.seq}}}
 }
 
 // Key returns the key; "" for the zero Lock.
@@ -51,12 +53,35 @@ func (l Lock) Token() Token {
 // context.Canceled when it is released. It carries the token, see [TokenFrom],
 // and nothing else of the context of Acquire. That of the zero Lock has ended.
 func (l Lock) Context() context.Context {
-	if l.holder == nil {
+	h := l.holder
+	if h == nil {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		return ctx
 	}
-	return l.holder.ctx
+	if c := h.context.Load(); c != nil {
+		return c.Context
+	}
+	ctx, cancel := context.WithCancelCause(withToken(context.Background(), h.token))
+	if !h.context.CompareAndSwap(nil, &lockContext{ctx, cancel}) {
+		cancel(nil)
+		return h.context.Load().Context
+	}
+	switch {
+	case h.released.Load(): // by a Release that found no context to end
+		cancel(nil)
+	case h.tenure.isLost():
+		cancel(ErrLost)
+	default:
+		go func() {
+			select {
+			case <-h.tenure.grant.Lost():
+				cancel(ErrLost)
+			case <-ctx.Done():
+			}
+		}()
+	}
+	return ctx
 }
 
 // Grant returns the engine's lock, which the local holders of the key share one
@@ -81,7 +106,9 @@ func (l Lock) Release() error {
 	if h == nil || !h.released.CompareAndSwap(false, true) {
 		return nil
 	}
-	h.cancel()
+	if c := h.context.Load(); c != nil {
+		c.cancel(nil)
+	}
 	if h.m.mayPass(h.tenure) && h.m.pass(h.place, h.tenure) {
 		h.m.handedOver.Add(1)
 		return nil

@@ -65,7 +65,8 @@ type Manager struct {
 	local  *keylock.Manager[string] // where the process's contenders wait
 	ctx    context.Context          // ends when local does: nothing is asked of the engine any more
 
-	transit chan func(map[string]*tenure) // what run does to the tenures on their way between two holders
+	waiting atomic.Int64 // callers in or before the local lines
+	transit *transit
 
 	granted, handedOver, lost atomic.Uint64
 
@@ -93,34 +94,29 @@ func Start(ctx context.Context, engine Engine, opts ...Option) *Manager {
 		options: defaults,
 		engine:  engine,
 		local:   keylock.Start[string](ctx),
-		transit: make(chan func(map[string]*tenure)),
 		done:    make(chan struct{}),
 	}
 	for _, set := range opts {
 		set(&m.options)
 	}
-	var end context.CancelFunc
-	m.ctx, end = context.WithCancel(context.WithoutCancel(ctx))
-	go m.run(end)
+	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
+	m.ctx = ctx
+	m.transit = newTransit(ctx)
+	go func() {
+		<-m.local.Done()
+		end()
+		m.closeEngine()
+	}()
+	go m.transit.keep()
 	return m
 }
 
-// run keeps what is in transit, and closes the engine when the local manager has ended.
-func (m *Manager) run(end context.CancelFunc) {
-	inTransit := make(map[string]*tenure)
-	for {
-		select {
-		case change := <-m.transit:
-			change(inTransit)
-		case <-m.local.Done():
-			end()
-			ctx, cancel := context.WithTimeout(context.Background(), m.engineTimeout)
-			defer cancel()
-			m.err = m.engine.Close(ctx)
-			close(m.done)
-			return
-		}
-	}
+// closeEngine follows the end of the local manager.
+func (m *Manager) closeEngine() {
+	ctx, cancel := context.WithTimeout(context.Background(), m.engineTimeout)
+	defer cancel()
+	m.err = m.engine.Close(ctx)
+	close(m.done)
 }
 
 // Acquire waits until key is granted: in the line of this process, then in the
@@ -128,7 +124,9 @@ func (m *Manager) run(end context.CancelFunc) {
 // becomes closed or is shutting down, and else the engine's error. When it fails it
 // returns the zero Lock.
 func (m *Manager) Acquire(ctx context.Context, key string) (Lock, error) {
+	m.waiting.Add(1)
 	place, err := m.local.Acquire(ctx, key)
+	m.waiting.Add(-1)
 	if err != nil {
 		m.sweep(key)
 		return Lock{}, err

@@ -2,6 +2,7 @@ package cohort
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/seed-46f81e6d/keylock"
@@ -16,8 +17,6 @@ type tenure struct {
 	withdraw context.CancelFunc
 
 	grant Grant
-	ctx   context.Context // cancelled with the cause ErrLost, or when the key is given back
-	end   context.CancelCauseFunc
 	until time.Time // for how long it may be handed over
 	seq   uint64    // of the last local holder
 }
@@ -29,32 +28,16 @@ func (m *Manager) ask(key string, acquire func(context.Context, string) (Grant, 
 	go func() {
 		defer close(t.answered)
 		defer cancel()
-		grant, err := acquire(ctx, key)
+		t.grant, t.err = acquire(ctx, key)
 		switch {
-		case err == nil:
-			m.begin(t, grant)
+		case t.err == nil:
+			t.until = time.Now().Add(m.maxHold)
+			m.granted.Add(1)
 		case m.ctx.Err() != nil:
 			t.err = ErrClosed
-		default:
-			t.err = err
 		}
 	}()
 	return t
-}
-
-func (m *Manager) begin(t *tenure, grant Grant) {
-	m.granted.Add(1)
-	t.grant = grant
-	t.until = time.Now().Add(m.maxHold)
-	t.ctx, t.end = context.WithCancelCause(context.Background())
-	go func() {
-		select {
-		case <-grant.Lost():
-			m.lost.Add(1)
-			t.end(ErrLost)
-		case <-t.ctx.Done():
-		}
-	}()
 }
 
 // isAnswered reports whether the engine has answered.
@@ -79,10 +62,13 @@ func (t *tenure) isLost() bool {
 
 // giveBack gives the key back to the engine, and waits for that for a while.
 func (m *Manager) giveBack(t *tenure) error {
-	t.end(nil)
 	ctx, cancel := context.WithTimeout(context.Background(), m.engineTimeout)
 	defer cancel()
-	return t.grant.Release(ctx)
+	err := t.grant.Release(ctx)
+	if errors.Is(err, ErrLost) {
+		m.lost.Add(1)
+	}
+	return err
 }
 
 // contend turns the local lock into one among processes, with the tenure that came
@@ -135,57 +121,40 @@ func (m *Manager) settle(place keylock.Lock[string], t *tenure) {
 
 // pass hands the claim to the next waiter with the local lock, and reports false if there is none.
 func (m *Manager) pass(place keylock.Lock[string], t *tenure) bool {
-	m.change(func(inTransit map[string]*tenure) { inTransit[place.Key()] = t })
+	if m.waiting.Load() == 0 {
+		return false // whoever comes now will not mind; the owner need not be asked
+	}
+	m.transit.enter(place.Key(), t)
 	if place.HandOff(t) {
 		return true
 	}
-	m.change(func(inTransit map[string]*tenure) { delete(inTransit, place.Key()) })
+	m.transit.remove(place.Key())
 	return false
 }
 
-// A local hand-over can miss: the waiter that it was for gives up at the same moment, and the
-// local lock goes to another, or becomes free, without what came with it. So a tenure
-// is entered in a list while it is between two holders. Whoever gets the local lock finds it
-// there, and whoever gave up looks whether it was left behind.
-
-// arrived returns the tenure that came with the local lock, or was left behind for it,
-// and takes it out of the list; nil if there is none.
+// arrived returns the tenure that came with the local lock, or was left behind for it;
+// nil if there is none.
 func (m *Manager) arrived(place keylock.Lock[string]) *tenure {
-	t, came := place.Value().(*tenure)
-	m.change(func(inTransit map[string]*tenure) {
-		if !came {
-			t = inTransit[place.Key()]
-		}
-		delete(inTransit, place.Key())
-	})
-	return t
+	if t, came := place.Value().(*tenure); came {
+		m.transit.remove(place.Key())
+		return t
+	}
+	return m.transit.take(place.Key())
 }
 
 // sweep settles the tenure that was left behind because this caller gave up, if so, and if
 // nobody else holds or wants the key.
 func (m *Manager) sweep(key string) {
-	var leftBehind bool
-	m.change(func(inTransit map[string]*tenure) { leftBehind = inTransit[key] != nil })
-	if !leftBehind {
+	if !m.transit.has(key) {
 		return
 	}
 	place, ok := m.local.TryAcquire(key)
 	if !ok {
 		return // they will find it
 	}
-	if t := m.arrived(place); t != nil {
+	if t := m.transit.take(key); t != nil {
 		m.abandon(place, t)
 	} else {
 		place.Release()
-	}
-}
-
-// change has the goroutine that owns the list carry out f, unless the manager has ended.
-func (m *Manager) change(f func(inTransit map[string]*tenure)) {
-	carriedOut := make(chan struct{})
-	select {
-	case m.transit <- func(inTransit map[string]*tenure) { f(inTransit); close(carriedOut) }:
-		<-carriedOut
-	case <-m.ctx.Done():
 	}
 }

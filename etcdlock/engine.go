@@ -71,7 +71,7 @@ type Engine struct {
 
 	asks     chan chan<- sessionAnswer // for the session, answered by keepSession
 	kept     chan struct{}             // closed when keepSession has returned
-	last     *session                  // written before kept is closed
+	current  atomic.Pointer[session]   // the last one that keepSession has started; it may be lost
 	sessions sync.WaitGroup            // those that have not ended; grows only in keepSession
 
 	attempts atomic.Uint64 // numbers the places in line
@@ -214,8 +214,8 @@ func (e *Engine) Close(ctx context.Context) error {
 	err := e.turns.Shutdown(ctx) // for those who are about to return
 	<-e.kept
 	e.sessions.Wait()
-	if e.last != nil && err == nil {
-		err = e.last.revoke(ctx)
+	if s := e.current.Load(); s != nil && err == nil {
+		err = s.revoke(ctx)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("etcdlock: close: %w", err), e.turns.Close())

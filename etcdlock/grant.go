@@ -61,7 +61,14 @@ func (g *Grant) IsOwner() clientv3.Cmp {
 // in the background until the lease has ended.
 func (g *Grant) Release(ctx context.Context) error {
 	if g.releasing.CompareAndSwap(false, true) {
-		go g.giveBack()
+		sent := ctx.Err() == nil
+		if sent {
+			if err := g.place.leave(ctx, false); err == nil || ctx.Err() == nil {
+				g.finish(err)
+				return err
+			}
+		}
+		go func() { g.finish(g.place.leave(g.place.session.ctx, sent)) }()
 	}
 	select {
 	case <-g.released:
@@ -71,16 +78,13 @@ func (g *Grant) Release(ctx context.Context) error {
 	}
 }
 
-func (g *Grant) giveBack() {
-	defer close(g.released)
-	defer g.turn.Release()
-	defer g.spare()
-	if g.place.session.ctx.Err() != nil {
-		g.outcome = cohort.ErrLost
-		return
-	}
-	g.outcome = g.place.leave()
-	if errors.Is(g.outcome, cohort.ErrLost) {
+// finish ends the turn in this process and makes the outcome known.
+func (g *Grant) finish(outcome error) {
+	if errors.Is(outcome, cohort.ErrLost) {
 		g.place.session.suspect()
 	}
+	g.spare()
+	g.turn.Release()
+	g.outcome = outcome
+	close(g.released)
 }

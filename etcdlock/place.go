@@ -175,25 +175,33 @@ func (p *place) isMine() clientv3.Cmp {
 	return clientv3.Compare(clientv3.CreateRevision(p.key), "=", p.revision)
 }
 
-// leave gives up the place. It returns nil when it did, and ErrLost when the place had
-// been lost before. It tries until etcd answers, or until the session ends and the
-// place with it.
-func (p *place) leave() error {
-	unsure := false // whether an earlier try may have removed it
+// leave gives up the place. It returns nil when it did, and ErrLost when the place had been
+// lost before. It tries until etcd answers, until ctx ends, or until the session
+// does, and the place with it. When unsure, an earlier try may have succeeded.
+func (p *place) leave(ctx context.Context, unsure bool) error {
 	for retry := (backoff{}); ; {
-		ctx, cancel := p.session.request()
-		resp, err := p.engine.client.Txn(ctx).If(p.isMine()).Then(clientv3.OpDelete(p.key)).Commit()
+		if p.session.ctx.Err() != nil {
+			return cohort.ErrLost
+		}
+		attempt, cancel := p.session.request()
+		stop := context.AfterFunc(ctx, cancel)
+		resp, err := p.engine.client.Txn(attempt).If(p.isMine()).Then(clientv3.OpDelete(p.key)).Commit()
+		stop()
 		cancel()
 		switch {
 		case err == nil && (resp.Succeeded || unsure):
 			return nil
 		case err == nil, p.session.ctx.Err() != nil:
 			return cohort.ErrLost
+		case ctx.Err() != nil:
+			return ctx.Err()
 		case !passes(err):
 			return err
 		}
 		unsure = true
-		_ = retry.wait(p.session.ctx)
+		if retry.wait(ctx) != nil && p.session.ctx.Err() == nil {
+			return ctx.Err()
+		}
 	}
 }
 
@@ -204,10 +212,10 @@ func (p *place) clear() <-chan struct{} {
 	go func() {
 		defer close(cleared)
 		<-p.entered
-		if p.session.ctx.Err() != nil || p.enterErr != nil && !passes(p.enterErr) {
-			return // the lease takes it away, or it never was in line
+		if p.enterErr != nil && !passes(p.enterErr) {
+			return // it never was in line
 		}
-		if err := p.leave(); err != nil && p.revision == 0 {
+		if err := p.leave(p.session.ctx, false); err != nil && p.revision == 0 {
 			// Nobody knows whether the request to enter the line is still on its way.
 			go p.clearLate()
 		}
@@ -221,7 +229,7 @@ func (p *place) clearLate() {
 	defer late.Stop()
 	select {
 	case <-late.C:
-		_ = p.leave()
+		_ = p.leave(p.session.ctx, false)
 	case <-p.session.ctx.Done():
 	}
 }

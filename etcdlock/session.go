@@ -40,6 +40,9 @@ type sessionAnswer struct {
 
 // session returns the engine's session, a new one if the last was lost.
 func (e *Engine) session(ctx context.Context) (*session, error) {
+	if s := e.current.Load(); s != nil && s.ctx.Err() == nil {
+		return s, nil
+	}
 	answered := make(chan sessionAnswer, 1)
 	select {
 	case e.asks <- answered:
@@ -62,15 +65,14 @@ func (e *Engine) session(ctx context.Context) (*session, error) {
 func (e *Engine) keepSession() {
 	defer close(e.kept)
 	var (
-		current  *session
 		waiting  []chan<- sessionAnswer
 		starting chan sessionAnswer // nil while none is being started
 	)
 	for {
 		select {
 		case ask := <-e.asks:
-			if current != nil && current.ctx.Err() == nil {
-				ask <- sessionAnswer{current, nil}
+			if s := e.current.Load(); s != nil && s.ctx.Err() == nil { // it came after the ask was sent
+				ask <- sessionAnswer{s, nil}
 				break
 			}
 			waiting = append(waiting, ask)
@@ -83,24 +85,26 @@ func (e *Engine) keepSession() {
 			}
 		case a := <-starting:
 			starting = nil
-			current = a.session
-			if current != nil {
-				e.sessions.Go(current.keepAlive)
-			}
+			e.begin(a.session)
 			for _, ask := range waiting {
 				ask <- a
 			}
 			waiting = nil
 		case <-e.ctx.Done():
 			if starting != nil { // its lease must not be left behind
-				if a := <-starting; a.session != nil {
-					current = a.session
-					e.sessions.Go(current.keepAlive)
-				}
+				a := <-starting
+				e.begin(a.session)
 			}
-			e.last = current
 			return
 		}
+	}
+}
+
+// begin makes s the engine's session, unless it is nil because it could not be started.
+func (e *Engine) begin(s *session) {
+	if s != nil {
+		e.current.Store(s)
+		e.sessions.Go(s.keepAlive)
 	}
 }
 
