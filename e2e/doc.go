@@ -4,7 +4,7 @@
 //
 //	go test -C e2e -race ./...                       # about four minutes
 //	go test -C e2e -run Chaos -timeout 30m ./... -chaos 5m   # each chaos test for five minutes
-//	go test -C e2e -run '^$' -bench . ./...          # figures, interleaved with concurrency.Mutex
+//	go test -C e2e -run Figure -v .                    # figures, in turns with concurrency.Mutex
 //
 // The tests whose names begin with TestP1 to TestP12 each provoke one of the ways in which locks
 // by lease go wrong.
