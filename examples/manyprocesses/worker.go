@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/etcdlock"
+)
+
+const (
+	workerVariable = "MANYPROCESSES_ENDPOINT" // set in the processes that are workers
+	leaseTTL       = 2 * time.Second
+	counterKey     = "/manyprocesses/counter"
+)
+
+// work is the program of a worker: four goroutines increment the counter until ctx ends. It
+// reports every increment on out. A line on in makes it pause, as if the machine had
+// forgotten it, in the middle of the next one.
+func work(ctx context.Context, endpoint string, in io.Reader, out io.Writer) error {
+	client, err := dial(endpoint)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	engine, err := etcdlock.New(client, etcdlock.TTL(leaseTTL))
+	if err != nil {
+		return err
+	}
+	locks := cohort.Start(context.WithoutCancel(ctx), engine, cohort.MaxHandOvers(20))
+
+	var pause atomic.Bool
+	go func() {
+		for lines := bufio.NewScanner(in); lines.Scan(); {
+			pause.Store(true)
+		}
+	}()
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				lock, err := locks.Acquire(ctx, "counter")
+				if err != nil {
+					continue
+				}
+				count, err := increment(client, lock, func() {
+					time.Sleep(2 * time.Millisecond) // the work
+					if pause.CompareAndSwap(true, false) {
+						fmt.Fprintln(out, "pausing", lock.Token())
+						_ = syscall.Kill(syscall.Getpid(), syscall.SIGSTOP)
+					}
+				})
+				if errors.Is(err, cohort.ErrLost) {
+					fmt.Fprintln(out, "refused", lock.Token())
+				} else if err == nil {
+					fmt.Fprintln(out, "wrote", lock.Token(), count)
+				}
+				_ = lock.Release()
+			}
+		})
+	}
+	all.Wait()
+	stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return locks.Shutdown(stop)
+}
+
+// increment reads the counter, works, and writes it, on the condition that the lock is still
+// held: etcd itself checks that, in the transaction that writes.
+func increment(client *clientv3.Client, lock cohort.Lock, work func()) (int, error) {
+	ctx := context.Background() // and not lock.Context(), to show that the condition is enough
+	got, err := client.Get(ctx, counterKey)
+	if err != nil {
+		return 0, err
+	}
+	count := 0
+	if len(got.Kvs) > 0 {
+		if count, err = strconv.Atoi(string(got.Kvs[0].Value)); err != nil {
+			return 0, err
+		}
+	}
+	work()
+	stillHeld := lock.Grant().(*etcdlock.Grant).IsOwner()
+	done, err := client.Txn(ctx).If(stillHeld).Then(clientv3.OpPut(counterKey, strconv.Itoa(count+1))).Commit()
+	if err != nil {
+		return 0, err
+	}
+	if !done.Succeeded {
+		return 0, cohort.ErrLost
+	}
+	return count + 1, nil
+}
