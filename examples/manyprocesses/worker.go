@@ -58,6 +58,7 @@ func work(ctx context.Context, endpoint string, in io.Reader, out io.Writer) err
 					if pause.CompareAndSwap(true, false) {
 						fmt.Fprintln(out, "pausing", lock.Token())
 						_ = syscall.Kill(syscall.Getpid(), syscall.SIGSTOP)
+						time.Sleep(100 * time.Millisecond) // it may take a moment to stop all threads
 					}
 				})
 				if errors.Is(err, cohort.ErrLost) {
