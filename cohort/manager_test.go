@@ -217,6 +217,30 @@ func TestLossWhileTheHandOverIsUnderWay(t *testing.T) {
 	})
 }
 
+// lostFirst is an engine whose first grant is lost by the time it is looked at.
+type lostFirst struct {
+	*cohorttest.Engine
+	grants int
+}
+
+func (e *lostFirst) Acquire(ctx context.Context, key string) (cohort.Grant, error) {
+	g, err := e.Engine.Acquire(ctx, key)
+	if e.grants++; e.grants == 1 {
+		e.Expire()
+	}
+	return g, err
+}
+
+func TestGrantThatIsLostOnArrivalIsNotUsed(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m := cohort.Start(t.Context(), &lostFirst{Engine: w.store.Engine()})
+		defer m.Close()
+		l := acquire(t, m, "k")
+		assert.Equal(t, cohort.Token{Epoch: 2, Seq: 1}, l.Token())
+		require.NoError(t, l.Release())
+	})
+}
+
 func TestReleaseTwiceEndsOneLock(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		m, _ := w.process()

@@ -29,6 +29,7 @@ type rule func(from, to string) weather
 type weather struct {
 	down        bool          // connections are closed and refused
 	silent      bool          // nothing arrives, in either direction, and nobody is told
+	noRequests  bool          // what the client says does not arrive
 	noAnswers   bool          // what the server says does not arrive
 	answersLate time.Duration // or it arrives this much later
 }
@@ -53,7 +54,7 @@ func (n *network) set(r rule) {
 	n.rule = r
 	for l := range n.links {
 		w := n.weather(l)
-		if w.down || l.spoilt && !w.silent && !w.noAnswers {
+		if w.down || l.spoilt && !w.silent && !w.noRequests && !w.noAnswers {
 			l.close()
 		}
 	}
@@ -156,9 +157,8 @@ func (n *network) carry(l *link, dst io.WriteCloser, src io.Reader, answers bool
 			time.Sleep(time.Until(p.due))
 			n.mu.Lock()
 			w := n.weather(l)
-			withheld := w.silent || w.noAnswers && answers
+			withheld := w.silent || w.noAnswers && answers || w.noRequests && !answers
 			l.spoilt = l.spoilt || withheld
-			withheld = l.spoilt
 			n.mu.Unlock()
 			if withheld {
 				continue
