@@ -1,0 +1,71 @@
+package etcdlock_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/etcdlock"
+)
+
+// Whatever needs a server is tested in the module e2e, so that this one does not need it.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+// newEngine returns an engine whose etcd is not there.
+func newEngine(t *testing.T, opts ...etcdlock.Option) *etcdlock.Engine {
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"127.0.0.1:1"}, Logger: zap.NewNop()})
+	require.NoError(t, err)
+	e, err := etcdlock.New(client, opts...)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		assert.NoError(t, e.Close(context.Background()))
+		assert.NoError(t, client.Close())
+	})
+	return e
+}
+
+func TestNamesOfKeysAreDistinctAndNoneContainsAnother(t *testing.T) {
+	e := newEngine(t)
+	assert.Equal(t, "/locks/order", e.Name("order"))
+	assert.Equal(t, "/locks/order%2F42", e.Name("order/42"))
+	assert.Equal(t, "/locks/order%252F42", e.Name("order%2F42"))
+	assert.Equal(t, "/locks/", e.Name(""))
+}
+
+func TestPrefixEndsInOneSlash(t *testing.T) {
+	assert.Equal(t, "/mine/k", newEngine(t, etcdlock.Prefix("/mine")).Name("k"))
+	assert.Equal(t, "/mine/k", newEngine(t, etcdlock.Prefix("/mine/")).Name("k"))
+}
+
+func TestTTLMustBePositive(t *testing.T) {
+	_, err := etcdlock.New(nil, etcdlock.TTL(0))
+	require.Error(t, err)
+}
+
+func TestUnreachableEtcdIsToldWithTheContext(t *testing.T) {
+	e := newEngine(t, etcdlock.TTL(time.Second))
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := e.Acquire(ctx, "k")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	_, err = e.TryAcquire(ctx, "k")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+func TestClosedBeforeUse(t *testing.T) {
+	e := newEngine(t)
+	require.NoError(t, e.Close(t.Context()))
+	_, err := e.Acquire(t.Context(), "k")
+	require.ErrorIs(t, err, cohort.ErrClosed)
+	_, err = e.TryAcquire(t.Context(), "k")
+	require.ErrorIs(t, err, cohort.ErrClosed)
+}
