@@ -66,7 +66,7 @@ func chaos(t *testing.T, processes int) {
 	}, patience, 100*time.Millisecond, "a lease is left behind")
 	assert.Empty(t, keysUnder(t, client, "/locks/"), "a key is left behind")
 
-	verify(t, client.Ctx(), counter{client, "/counter"}, append(past, workers...))
+	verify(t, client.Ctx(), counter{client: client, name: "/counter"}, append(past, workers...))
 }
 
 // troubleMembers does something to one member of the cluster at a time.
@@ -120,7 +120,7 @@ func verify(t *testing.T, ctx context.Context, c counter, workers []*process) {
 		}
 		written[tokens[i]] = n
 	}
-	reported, fenced, lost := 0, 0, 0
+	reported, fenced, failed := 0, 0, 0
 	for _, w := range workers {
 		for token, n := range increments(w) {
 			reported++
@@ -128,7 +128,7 @@ func verify(t *testing.T, ctx context.Context, c counter, workers []*process) {
 		}
 		for _, line := range w.output() {
 			if strings.HasPrefix(line, "failed") {
-				lost++
+				failed++
 			}
 			if strings.HasSuffix(line, errFenced.Error()) {
 				fenced++
@@ -136,6 +136,6 @@ func verify(t *testing.T, ctx context.Context, c counter, workers []*process) {
 		}
 	}
 	t.Logf("%d increments by %d processes, %d of them reported, %d attempts failed, %d of them fenced off",
-		len(counts), len(workers), reported, lost, fenced)
+		len(counts), len(workers), reported, failed, fenced)
 	assert.Greater(t, len(counts), 100)
 }

@@ -17,6 +17,7 @@ import (
 type counter struct {
 	client *clientv3.Client
 	name   string
+	work   time.Duration // of an increment, between reading and writing
 }
 
 // errFenced means that the counter has seen a greater token.
@@ -84,6 +85,7 @@ func (c counter) increment(ctx context.Context, token cohort.Token) (count int, 
 	if err != nil {
 		return 0, err
 	}
+	time.Sleep(c.work)
 	return count + 1, c.write(ctx, token, count+1)
 }
 

@@ -27,7 +27,7 @@ func newManager(t testing.TB, client *clientv3.Client, ttl time.Duration, opts .
 
 func TestP7TheTokenOrdersHoldersOfOneGrant(t *testing.T) {
 	client := dial(t, startNode(t))
-	resource := counter{client, "/counter"}
+	resource := counter{client: client, name: "/counter"}
 	m := newManager(t, client, 5*time.Second, cohort.MaxHandOvers(10))
 	var tokens []cohort.Token
 	var all sync.WaitGroup
@@ -120,7 +120,7 @@ func TestP8LossStopsTheHandOver(t *testing.T) {
 // are as late as itself: it still writes. Only the token keeps that out.
 func TestP12PausedProcess(t *testing.T) {
 	node := startNode(t)
-	resource := counter{dial(t, node), "/counter"}
+	resource := counter{client: dial(t, node), name: "/counter"}
 	paused := startWorker(t, "holder", node)
 	paused.await(t, "holding")
 	paused.signal(syscall.SIGSTOP)
