@@ -46,7 +46,7 @@ func chaos(t *testing.T, processes int) {
 			workers[i] = startWorker(t, "worker", c.endpoints()...)
 		case 1:
 			workers[i].signal(syscall.SIGSTOP)
-			time.Sleep(workerTTL + time.Duration(random.IntN(2000))*time.Millisecond)
+			time.Sleep(workerTTL + time.Duration(1000+random.IntN(1000))*time.Millisecond) // others have its lock by then
 			workers[i].signal(syscall.SIGCONT)
 		}
 	}

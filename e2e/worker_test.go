@@ -44,7 +44,7 @@ func workerLocks() (locks *cohort.Manager, c counter, closing func() error, err 
 		defer cancel()
 		return errors.Join(locks.Shutdown(ctx), client.Close())
 	}
-	return locks, counter{client, "/counter", 5 * time.Millisecond}, closing, nil
+	return locks, counter{client, "/counter", 20 * time.Millisecond}, closing, nil
 }
 
 // workerMain increments the counter with four goroutines until SIGTERM. It prints a line
