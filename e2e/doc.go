@@ -2,9 +2,10 @@
 // processes and a network that fails. It is a module of its own, so that nobody who
 // imports etcdlock pulls in the server.
 //
-//	go test -C e2e -race ./...                       # about four minutes
-//	go test -C e2e -run Chaos -timeout 30m ./... -chaos 5m   # each chaos test for five minutes
-//	go test -C e2e -run Figure -v .                    # figures, in turns with concurrency.Mutex
+//	go test -C e2e .                                       # about three minutes
+//	go test -C e2e -race -skip Figure .                    # the race detector's, which has other figures
+//	go test -C e2e -run Chaos -timeout 30m . -chaos 5m     # each chaos test for five minutes
+//	go test -C e2e -run Figure -v .                        # in turns with concurrency.Mutex
 //
 // The tests whose names begin with TestP1 to TestP12 each provoke one of the ways in which locks
 // by lease go wrong.
