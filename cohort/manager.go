@@ -66,7 +66,6 @@ type Manager struct {
 	ctx    context.Context          // ends when local does: nothing is asked of the engine any more
 
 	waiting atomic.Int64 // callers in or before the local lines
-	transit *transit
 
 	granted, handedOver, lost atomic.Uint64
 
@@ -101,13 +100,11 @@ func Start(ctx context.Context, engine Engine, opts ...Option) *Manager {
 	}
 	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
 	m.ctx = ctx
-	m.transit = newTransit(ctx)
 	go func() {
 		<-m.local.Done()
 		end()
 		m.closeEngine()
 	}()
-	go m.transit.keep()
 	return m
 }
 
@@ -128,10 +125,10 @@ func (m *Manager) Acquire(ctx context.Context, key string) (Lock, error) {
 	place, err := m.local.Acquire(ctx, key)
 	m.waiting.Add(-1)
 	if err != nil {
-		m.sweep(key)
 		return Lock{}, err
 	}
-	return m.contend(ctx, place, m.arrived(place), m.engine.Acquire)
+	inherited, _ := place.Value().(*tenure)
+	return m.contend(ctx, place, inherited, m.engine.Acquire)
 }
 
 // TryAcquire returns the lock of key if nobody holds it or waits for it, in any
@@ -145,12 +142,7 @@ func (m *Manager) TryAcquire(ctx context.Context, key string) (Lock, bool) {
 	if !ok {
 		return Lock{}, false
 	}
-	t := m.arrived(place)
-	if t != nil && !t.isAnswered() { // left behind by somebody who waited; that is not for us
-		m.abandon(place, t)
-		return Lock{}, false
-	}
-	l, err := m.contend(ctx, place, t, m.engine.TryAcquire)
+	l, err := m.contend(ctx, place, nil, m.engine.TryAcquire)
 	return l, err == nil
 }
 

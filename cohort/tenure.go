@@ -40,16 +40,6 @@ func (m *Manager) ask(key string, acquire func(context.Context, string) (Grant, 
 	return t
 }
 
-// isAnswered reports whether the engine has answered.
-func (t *tenure) isAnswered() bool {
-	select {
-	case <-t.answered:
-		return true
-	default:
-		return false
-	}
-}
-
 // isLost reports whether the engine's lock is lost; it asks the grant, which knows first.
 func (t *tenure) isLost() bool {
 	select {
@@ -119,42 +109,12 @@ func (m *Manager) settle(place keylock.Lock[string], t *tenure) {
 	place.Release()
 }
 
-// pass hands the claim to the next waiter with the local lock, and reports false if there is none.
+// pass hands the claim to the next waiter with the local lock, and reports false if there
+// is none. It cannot get lost: a waiter who gives up at that moment is granted the local
+// lock all the same, and passes the claim on.
 func (m *Manager) pass(place keylock.Lock[string], t *tenure) bool {
 	if m.waiting.Load() == 0 {
 		return false // whoever comes now will not mind; the owner need not be asked
 	}
-	m.transit.enter(place.Key(), t)
-	if place.HandOff(t) {
-		return true
-	}
-	m.transit.remove(place.Key())
-	return false
-}
-
-// arrived returns the tenure that came with the local lock, or was left behind for it;
-// nil if there is none.
-func (m *Manager) arrived(place keylock.Lock[string]) *tenure {
-	if t, came := place.Value().(*tenure); came {
-		m.transit.remove(place.Key())
-		return t
-	}
-	return m.transit.take(place.Key())
-}
-
-// sweep settles the tenure that was left behind because this caller gave up, if so, and if
-// nobody else holds or wants the key.
-func (m *Manager) sweep(key string) {
-	if !m.transit.has(key) {
-		return
-	}
-	place, ok := m.local.TryAcquire(key)
-	if !ok {
-		return // they will find it
-	}
-	if t := m.transit.take(key); t != nil {
-		m.abandon(place, t)
-	} else {
-		place.Release()
-	}
+	return place.HandOff(t)
 }
