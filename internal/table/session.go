@@ -273,6 +273,9 @@ func (s *search[K]) isStuckIn(l *line[K], at *place[K], mode Mode) bool {
 		case stuck:
 			shared++
 		}
+		if blocks(mode) {
+			return true
+		}
 	}
-	return blocks(mode)
+	return false
 }
