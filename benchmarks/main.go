@@ -4,7 +4,7 @@
 //	go run -C benchmarks .                                  # everything; ten minutes and more
 //	go run -C benchmarks . -point 2,4                       # what these points need
 //	go run -C benchmarks . -run 'hot|uncontended' -peers keylock,semaphores -rounds 5
-//	go run -C benchmarks . -json run.json -md ../README.md -svg ../benchmarks.svg
+//	go run -C benchmarks . -json run.json -md RESULTS.md -svg ../docs/img/benchmarks.svg
 //	go run -C benchmarks . -from run.json                   # show an older run again
 package main
 
