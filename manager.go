@@ -28,7 +28,8 @@
 //     queue at a cost that does not depend on its length, and changes nobody else's
 //     order. A context that is done never acquires, even when the key is free.
 //  5. Grant or cancel, never both, never neither. A grant that races with a
-//     cancellation is given back and goes to the next waiter; no grant is lost.
+//     cancellation is given back and goes to the next waiter; no grant is lost. What
+//     [Lock.HandOff] passes on goes to the next waiter in one transition, and is not lost.
 //  6. Release is exact. It ends the one grant that it came from. Again, late, from
 //     another goroutine, from a copy or after Close it does nothing, and it can never
 //     free somebody else's grant. It never waits for a critical section.
@@ -63,6 +64,21 @@
 // that was granted, over [ErrClosed]. Every call that takes a context keeps to that, but
 // for a lock that was handed over with a value, see [Lock.HandOff]. A nil context panics
 // in the caller, as in the standard library.
+//
+// # Shared locks, many keys, sessions
+//
+// A key has one line for exclusive and shared requests. Each is granted when it conflicts
+// with no holder and with no earlier waiter, so neighbouring shared requests are granted
+// together, and writers do not starve ([Manager.AcquireShared], [WithSharedLimit]). A
+// request for many keys takes its place in all their lines at one instant and is granted
+// when it stands first in all ([Manager.AcquireAll]). A [Session] may wait while it holds:
+// the request that would close a cycle of waits fails with a [*DeadlockError].
+//
+// Declined are the upgrade of a shared lock in place, because two holders who both try wait
+// for each other for ever; re-entrancy; and leases that expire under a live holder, because
+// that lets two in.
+//
+// # When the manager ends
 //
 // Locks that are held when the manager ends stay with their holders: nobody else is
 // ever let in, and their release does nothing.
