@@ -341,7 +341,9 @@ func TestHandOverToOneWhoGivesUpIsNotLost(t *testing.T) {
 		}
 		cancel()
 		require.NoError(t, m.WaitIdle(t.Context()))
-		require.Zero(t, store.Len("k"), "the engine's lock was left behind")
+		// An engine takes a place that was given up out of its line after it has answered.
+		require.Eventually(t, func() bool { return store.Len("k") == 0 }, 10*time.Second, time.Millisecond,
+			"the engine's lock was left behind")
 	}
 }
 
