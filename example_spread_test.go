@@ -30,7 +30,7 @@ func (s spread[K]) of(key K) *keylock.Manager[K] {
 	return s.parts[maphash.Comparable(s.seed, key)%uint64(len(s.parts))]
 }
 
-// When Stats.Busy comes near 1, requests wait for the owner: spread the keys over several.
+// When Stats.Busy comes near 1, the owner is the bottleneck: spread the keys over several.
 func Example_severalManagers() {
 	ctx, cancel := context.WithCancel(context.Background())
 	locks := startSpread[string](ctx, 4)
