@@ -245,26 +245,25 @@ func TestStatsAsText(t *testing.T) {
 // nothing for who is served at once.
 func TestContendedWaitIsATraceRegion(t *testing.T) {
 	traced := func(contended bool) string {
-		m := keylock.Start[int](t.Context())
-		defer m.Close()
 		var buf bytes.Buffer
 		require.NoError(t, trace.Start(&buf))
-		lock, err := m.Acquire(t.Context(), 1)
-		require.NoError(t, err)
-		if contended {
-			waits := make(chan struct{})
-			go func() {
-				defer close(waits)
-				lock, err := m.Acquire(t.Context(), 1)
-				assert.NoError(t, err)
-				lock.Release()
-			}()
-			for s, _ := m.Stats(t.Context()); s.Waiting == 0; s, _ = m.Stats(t.Context()) {
-				runtime.Gosched()
+		defer trace.Stop()
+		synctest.Test(t, func(t *testing.T) {
+			m := keylock.Start[int](t.Context())
+			defer m.Close()
+			lock, err := m.Acquire(t.Context(), 1)
+			require.NoError(t, err)
+			if contended {
+				go func() {
+					lock, err := m.Acquire(t.Context(), 1)
+					assert.NoError(t, err)
+					lock.Release()
+				}()
+				synctest.Wait() // until it listens: who has its answer by then has not waited
 			}
 			lock.Release()
-			<-waits
-		}
+			require.NoError(t, m.WaitIdle(t.Context()))
+		})
 		trace.Stop()
 		return buf.String()
 	}
