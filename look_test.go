@@ -247,7 +247,6 @@ func TestContendedWaitIsATraceRegion(t *testing.T) {
 	traced := func(contended bool) string {
 		var buf bytes.Buffer
 		require.NoError(t, trace.Start(&buf))
-		defer trace.Stop()
 		synctest.Test(t, func(t *testing.T) {
 			m := keylock.Start[int](t.Context())
 			defer m.Close()

@@ -432,7 +432,12 @@ func (m *Manager[K]) reserve(want table.Request[K]) Reservation[K] {
 // runtime.Goexit. It returns the error of [Manager.Acquire], in which case fn was not
 // called, or the error of fn as it is.
 func (m *Manager[K]) Do(ctx context.Context, key K, fn func(context.Context) error) error {
-	lock, err := m.Acquire(ctx, key)
+	return m.do(ctx, table.Request[K]{Key: key}, fn)
+}
+
+// do is behind the Do of a manager and that of a session.
+func (m *Manager[K]) do(ctx context.Context, want table.Request[K], fn func(context.Context) error) error {
+	lock, err := m.acquire(ctx, want)
 	if err != nil {
 		return err
 	}

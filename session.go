@@ -92,12 +92,7 @@ func (s *Session[K]) reserve(want table.Request[K]) Reservation[K] {
 
 // Do is [Manager.Do] for the session; it fails as [Session.Acquire] does.
 func (s *Session[K]) Do(ctx context.Context, key K, fn func(context.Context) error) error {
-	lock, err := s.Acquire(ctx, key)
-	if err != nil {
-		return err
-	}
-	defer lock.Release()
-	return fn(ctx)
+	return s.m.do(ctx, table.Request[K]{Key: key, Session: s.s}, fn)
 }
 
 // Close releases all that the session holds and ends all its waits, with [ErrClosed],
