@@ -3,6 +3,7 @@
 package keylock
 
 import (
+	"cmp"
 	"encoding/binary"
 	"hash/maphash"
 	"reflect"
@@ -38,13 +39,13 @@ type object struct {
 // irrelevant are fields that only count, only report, or are blank between requests.
 var irrelevant = map[string]map[string]bool{
 	"Table": {
-		"counts": true, "seq": true, "peak": true, // count
+		"counts": true, "seq": true, // count
 		"ranking":  true,                // only Top looks at it
 		"searches": true,                // numbers the searches, so that old marks mean nothing
 		"granted":  true, "spare": true, // blank, as Check says
 	},
-	"line":    {"rank": true, "above": true, "below": true},             // where it is in the ranking
-	"Session": {"mark": true, "via": true, "from": true, "stuck": true}, // of a search that is over
+	"line":    {"hash": true, "chain": true, "rank": true, "above": true, "below": true}, // where it is in the index and in the ranking
+	"Session": {"mark": true, "via": true, "from": true, "stuck": true},                  // of a search that is over
 	// Grants and turns are numbered for ever. Which ticket is granted is told by its line,
 	// whose next is the first that is not, as Check says; who has which grant and whose
 	// turn it is, is written where a token or a turn is met.
@@ -105,14 +106,6 @@ func (f *fingerprint) value(v reflect.Value) {
 		f.number(uint64(v.Len()))
 		for i := range v.Len() {
 			f.value(v.Index(i))
-		}
-	case reflect.Map:
-		keys := v.MapKeys()
-		slices.SortFunc(keys, func(a, b reflect.Value) int { return int(a.Int() - b.Int()) })
-		f.number(uint64(len(keys)))
-		for _, key := range keys {
-			f.number(uint64(key.Int()))
-			f.value(v.MapIndex(key))
 		}
 	case reflect.Chan:
 		f.channel(v)
@@ -185,8 +178,29 @@ func (f *fingerprint) structure(v reflect.Value) {
 	case reflect.TypeFor[time.Time](), reflect.TypeFor[sync.Pool]():
 		return
 	}
+	if strings.HasPrefix(v.Type().Name(), "index[") {
+		f.index(v)
+		return
+	}
 	for _, i := range f.fieldsOf(v.Type()) {
 		f.value(v.Field(i))
+	}
+}
+
+// index covers the lines, in the order of their keys. In which bucket they are is chance.
+func (f *fingerprint) index(v reflect.Value) {
+	var lines []reflect.Value
+	buckets := v.FieldByName("buckets")
+	for i := range buckets.Len() {
+		for l := buckets.Index(i); !l.IsNil(); l = l.Elem().FieldByName("chain") {
+			lines = append(lines, l)
+		}
+	}
+	key := func(l reflect.Value) int64 { return l.Elem().FieldByName("key").Int() }
+	slices.SortFunc(lines, func(a, b reflect.Value) int { return cmp.Compare(key(a), key(b)) })
+	f.number(uint64(len(lines)))
+	for _, l := range lines {
+		f.pointer(l)
 	}
 }
 

@@ -8,9 +8,9 @@ import "fmt"
 // wait.
 func (t *Table[K]) Check() error {
 	c := checker[K]{table: t, blocked: make(map[*Ticket[K]]int), places: make(map[*Ticket[K]]int)}
-	for key, l := range t.lines {
-		if err := c.line(key, l); err != nil {
-			return fmt.Errorf("line %v: %w", key, err)
+	for l := range t.lines.all {
+		if err := c.line(l); err != nil {
+			return fmt.Errorf("line %v: %w", l.key, err)
 		}
 	}
 	for k := range c.places {
@@ -20,6 +20,9 @@ func (t *Table[K]) Check() error {
 	}
 	if err := c.totals(); err != nil {
 		return fmt.Errorf("totals: %w", err)
+	}
+	if err := c.index(); err != nil {
+		return fmt.Errorf("index: %w", err)
 	}
 	if err := c.ranking(); err != nil {
 		return fmt.Errorf("ranking: %w", err)
@@ -35,10 +38,8 @@ type checker[K comparable] struct {
 }
 
 // line checks one line, from its head to its tail.
-func (c *checker[K]) line(key K, l *line[K]) error {
+func (c *checker[K]) line(l *line[K]) error {
 	switch {
-	case l.key != key:
-		return fmt.Errorf("it is the line of %v", l.key)
 	case l.head == nil:
 		return fmt.Errorf("nobody stands in it, but it was not evicted")
 	}
@@ -97,6 +98,33 @@ func (c *checker[K]) line(key K, l *line[K]) error {
 	return nil
 }
 
+// index checks that every line is found by its key, and that there are as few buckets as
+// there should be.
+func (c *checker[K]) index() error {
+	x, size := &c.table.lines, 0
+	for l := range x.all {
+		size++
+		if !x.has(l) {
+			return fmt.Errorf("the line of %v is not found by its key", l.key)
+		}
+	}
+	switch n := len(x.buckets); {
+	case size != x.size:
+		return fmt.Errorf("it counts %d lines, there are %d", x.size, size)
+	case n < size || n < fewestBuckets || n > max(fewestBuckets, 2*size+1):
+		return fmt.Errorf("it has %d buckets for %d lines", n, size)
+	case x.span < uint64(n) || x.span/2 >= uint64(n):
+		return fmt.Errorf("it has %d buckets, in a span of %d", n, x.span)
+	}
+	return nil
+}
+
+// has reports whether a line is found by its key.
+func (x *index[K]) has(l *line[K]) bool {
+	found, _ := x.find(l.key)
+	return found == l
+}
+
 // ranking checks that it has each line in which somebody waits, once and in its place, and
 // no other.
 func (c *checker[K]) ranking() error {
@@ -108,7 +136,7 @@ func (c *checker[K]) ranking() error {
 	for n, l := range top {
 		for above := (*line[K])(nil); l != nil; above, l = l, l.below {
 			switch {
-			case c.table.lines[l.key] != l:
+			case !c.table.lines.has(l):
 				return fmt.Errorf("it has a line of %v that is not the table's", l.key)
 			case l.waiting != n || l.rank != n:
 				return fmt.Errorf("the line of %v has %d waiters, and is among those that have %d", l.key, l.waiting, n)
@@ -118,7 +146,7 @@ func (c *checker[K]) ranking() error {
 			ranked++
 		}
 	}
-	for _, l := range c.table.lines {
+	for l := range c.table.lines.all {
 		if l.waiting > 0 {
 			ranked--
 		}
@@ -207,8 +235,6 @@ func (c *checker[K]) totals() error {
 		return fmt.Errorf("%d acquired, the last grant was %d", counts.Acquired, c.table.seq)
 	case counts.Waited > counts.Acquired:
 		return fmt.Errorf("%d of %d grants have waited", counts.Waited, counts.Acquired)
-	case c.table.peak < len(c.table.lines):
-		return fmt.Errorf("the peak is %d, but there are %d lines", c.table.peak, len(c.table.lines))
 	}
 	return nil
 }

@@ -3,7 +3,10 @@ package table
 // A line is the queue of one key: its holders in front, its waiters behind them,
 // each group in the order of arrival.
 type line[K comparable] struct {
-	key        K
+	key   K
+	hash  uint64
+	chain *line[K] // the next in the index's bucket
+
 	head, tail *place[K]
 	next       *place[K] // the first that is not granted; nil when nobody waits
 	held       int       // places that are granted

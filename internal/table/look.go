@@ -64,7 +64,7 @@ func (t *Table[K]) view(l *line[K]) View[K] {
 // All yields every key that is held or waited for, in no particular order.
 func (t *Table[K]) All() iter.Seq[View[K]] {
 	return func(yield func(View[K]) bool) {
-		for _, l := range t.lines {
+		for l := range t.lines.all {
 			if !yield(t.view(l)) {
 				return
 			}
@@ -88,7 +88,7 @@ func (t *Table[K]) Longest() int { return t.ranking.longest() }
 
 // Look returns the view of one key; without holders and waiters when there are none.
 func (t *Table[K]) Look(key K) View[K] {
-	if l := t.lines[key]; l != nil {
+	if l, _ := t.lines.find(key); l != nil {
 		return t.view(l)
 	}
 	return View[K]{Key: key, Places: func(func(Place) bool) {}}

@@ -163,7 +163,7 @@ func (s *search[K]) blockedIn() func(yield func(*line[K]) bool) {
 			keys = []K{s.request.Key}
 		}
 		for _, key := range keys {
-			l := s.table.lines[key]
+			l, _ := s.table.lines.find(key)
 			if l != nil && !l.admits(s.request.mode(), s.table.config.SharedLimit) && !yield(l) {
 				return
 			}

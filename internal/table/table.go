@@ -35,8 +35,7 @@ type Config struct {
 // A Table holds the lines of all keys. It is not safe for concurrent use.
 type Table[K comparable] struct {
 	config Config
-	lines  map[K]*line[K]
-	peak   int    // the most keys that lines has held since it was made
+	lines  index[K]
 	seq    uint64 // the last grant number given out
 	counts Counts
 
@@ -49,7 +48,7 @@ type Table[K comparable] struct {
 
 // New returns an empty table.
 func New[K comparable](config Config) *Table[K] {
-	return &Table[K]{config: config, lines: make(map[K]*line[K])}
+	return &Table[K]{config: config, lines: newIndex[K]()}
 }
 
 // A Request asks for one key, or for many at once.
@@ -118,7 +117,7 @@ func (t *Table[K]) Join(r *Request[K]) Answer[K] {
 	if r.Keys != nil {
 		return t.joinAll(r)
 	}
-	l := t.lines[r.Key]
+	l, hash := t.lines.find(r.Key)
 	free := l == nil || l.admits(r.Mode, t.config.SharedLimit)
 	if !free {
 		if outcome, refusal := t.mayWait(l, r); outcome != Waiting {
@@ -129,7 +128,7 @@ func (t *Table[K]) Join(r *Request[K]) Answer[K] {
 		}
 	}
 	if l == nil {
-		l = t.open(r.Key)
+		l = t.open(r.Key, hash)
 	}
 	k := t.ticket(r)
 	k.one[0] = place[K]{line: l, ticket: k}
@@ -143,7 +142,7 @@ func (t *Table[K]) joinAll(r *Request[K]) Answer[K] {
 	// before the first is joined.
 	if r.Try || t.config.MaxWaiters > 0 {
 		for _, key := range r.Keys {
-			l := t.lines[key]
+			l, _ := t.lines.find(key)
 			if l == nil || l.admits(Exclusive, 0) {
 				continue
 			}
@@ -161,9 +160,9 @@ func (t *Table[K]) joinAll(r *Request[K]) Answer[K] {
 		k.many.solo.add(k)
 	}
 	for _, key := range r.Keys {
-		l := t.lines[key]
+		l, hash := t.lines.find(key)
 		if l == nil {
-			l = t.open(key)
+			l = t.open(key, hash)
 		} else if l.tail.ticket == k {
 			continue // a duplicate: nobody else can have come since
 		}
@@ -277,17 +276,22 @@ func (t *Table[K]) HandOff(token Token[K]) []Grant[K] {
 // CancelAll cancels every waiting ticket, grants nothing, and returns their tags.
 // Holders stay.
 func (t *Table[K]) CancelAll() []any {
-	tags := make([]any, 0, t.counts.Waiting)
-	for _, l := range t.lines {
-		for p := l.next; p != nil; p = l.next {
-			k := p.ticket
-			tags = append(tags, k.tag)
-			places := k.places()
-			for i := range places {
-				t.remove(&places[i])
+	waiters := make([]*Ticket[K], 0, t.counts.Waiting)
+	for l := range t.lines.all {
+		for p := l.next; p != nil; p = p.next {
+			if p == &p.ticket.places()[0] { // one that waits for many keys is met in each line
+				waiters = append(waiters, p.ticket)
 			}
-			t.discard(k)
 		}
+	}
+	tags := make([]any, 0, len(waiters))
+	for _, k := range waiters {
+		tags = append(tags, k.tag)
+		places := k.places()
+		for i := range places {
+			t.remove(&places[i])
+		}
+		t.discard(k)
 	}
 	t.counts.Waiting -= len(tags)
 	t.counts.Cancelled += uint64(len(tags))
@@ -358,12 +362,11 @@ func (t *Table[K]) grant(k *Ticket[K]) Token[K] {
 	return Token[K]{ticket: k, seq: k.seq}
 }
 
-// open returns a new line for a key.
-func (t *Table[K]) open(key K) *line[K] {
+// open returns a new line for a key with this hash.
+func (t *Table[K]) open(key K, hash uint64) *line[K] {
 	l := t.spare.takeLine()
-	l.key = key
-	t.lines[key] = l
-	t.peak = max(t.peak, len(t.lines))
+	l.key, l.hash = key, hash
+	t.lines.add(l)
 	return l
 }
 
@@ -376,17 +379,8 @@ func (t *Table[K]) remove(p *place[K]) {
 	if l.head != nil {
 		return
 	}
-	delete(t.lines, l.key)
+	t.lines.remove(l)
 	t.spare.putLine(l)
-	// A map keeps the memory of its largest moment, so the remains of a burst move
-	// to a smaller one. Each such move is paid for by seven times as many evictions.
-	if t.peak > shrinkFrom && len(t.lines) <= t.peak/8 {
-		lines := make(map[K]*line[K], len(t.lines))
-		for key, l := range t.lines {
-			lines[key] = l
-		}
-		t.lines, t.peak = lines, len(lines)
-	}
 }
 
 // shrinkFrom is the number of keys from which on memory is given back.
@@ -395,12 +389,15 @@ const shrinkFrom = 1024
 // Counts returns the totals.
 func (t *Table[K]) Counts() Counts {
 	c := t.counts
-	c.Keys = len(t.lines)
+	c.Keys = t.lines.size
 	return c
 }
 
 // Idle reports whether no key is held or waited for.
-func (t *Table[K]) Idle() bool { return len(t.lines) == 0 }
+func (t *Table[K]) Idle() bool { return t.lines.size == 0 }
 
 // Contains reports whether a key is held or waited for.
-func (t *Table[K]) Contains(key K) bool { return t.lines[key] != nil }
+func (t *Table[K]) Contains(key K) bool {
+	l, _ := t.lines.find(key)
+	return l != nil
+}

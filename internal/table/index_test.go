@@ -1,0 +1,34 @@
+package table
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The number of keys goes up and down, over several sizes of the index, and at every step
+// each key that is held is found and no other is.
+func TestIndexGrowsAndShrinksKeyByKey(t *testing.T) {
+	const keys = 100
+	table := New[int](Config{})
+	held := make(map[int]Token[int])
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, towards := range []int{keys, 0, 40, 3, keys, 0} {
+		for len(held) != towards {
+			key := random.IntN(keys)
+			token, found := held[key]
+			require.Equal(t, found, table.Contains(key), "key %d", key)
+			switch {
+			case !found && len(held) < towards:
+				held[key] = table.Join(&Request[int]{Key: key}).Token
+			case found && len(held) > towards:
+				table.Release(token)
+				delete(held, key)
+			}
+			require.NoError(t, table.Check())
+			require.Equal(t, len(held), table.Counts().Keys)
+		}
+	}
+	require.Len(t, table.lines.buckets, fewestBuckets)
+}
