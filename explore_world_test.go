@@ -231,7 +231,9 @@ func (c *caller) wait() (Lock[int], error) {
 			<-r.answered
 		case 1:
 			c.ctx.end()
-			c.withdraw(r)
+			if c.withdraw(r) {
+				return Lock[int]{}, c.ctx.Err()
+			}
 		case 2:
 			c.ctx.end()
 			<-r.answered
@@ -257,12 +259,16 @@ func (c *caller) hears(told move) bool {
 }
 
 // withdraw is [Manager.withdraw].
-func (c *caller) withdraw(r *acquire[int]) {
+func (c *caller) withdraw(r *acquire[int]) bool {
 	c.r = r
+	defer func() { c.r = nil }()
+	if !r.fate.CompareAndSwap(undecided, left) {
+		c.step("gets what was handed over", func() bool { return len(r.answered) > 0 })
+		<-r.answered
+		return false
+	}
 	c.send((*withdraw[int])(r), table.Token[int]{})
-	c.step("gets the answer to its withdrawal", func() bool { return len(r.answered) > 0 })
-	<-r.answered
-	c.r = nil
+	return true
 }
 
 // got notes what a call returns.
@@ -326,9 +332,10 @@ func (c *caller) Cancel(v Reservation[int]) {
 	c.cancelled = v
 	c.step("claims the reservation, to cancel", nil)
 	if v.claim() {
-		c.withdraw(v.r)
-		lock, err := c.w.m.take(v.r)
-		if err == nil && (lock.value == nil || !c.handOff(lock, lock.value)) {
+		if c.withdraw(v.r) {
+			return
+		}
+		if lock, _ := c.w.m.take(v.r); !c.handOff(lock, lock.value) {
 			c.send(release[int]{}, lock.token)
 		}
 		return

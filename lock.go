@@ -105,8 +105,10 @@ func (v Reservation[K]) Wait(ctx context.Context) (Lock[K], error) {
 func (v Reservation[K]) Cancel() {
 	switch {
 	case v.claim():
-		v.m.withdraw(v.r)
-		if lock, err := v.m.take(v.r); err == nil && (lock.value == nil || !lock.HandOff(lock.value)) {
+		if v.m.withdraw(v.r) {
+			return
+		}
+		if lock, _ := v.m.take(v.r); !lock.HandOff(lock.value) {
 			lock.Release()
 		}
 	case v.r != nil && v.r.turn.Load() == claimed(v.turn):

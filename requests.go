@@ -24,7 +24,7 @@ type request[K comparable] interface {
 // acquire asks for one key or for many: Acquire, TryAcquire, Reserve and their kin.
 //
 // It belongs to the caller until it is sent, to the owner until it is answered, and to
-// the caller again, who receives from answered in any case, even when it gives up.
+// the caller again; or to the owner for good, when the caller withdraws.
 type acquire[K comparable] struct {
 	want table.Request[K] // its Tag is the acquire itself
 	many []K              // room for want.Keys
@@ -44,12 +44,22 @@ type acquire[K comparable] struct {
 	waited bool // it had to
 	lucky  bool // the last request that used this memory did not have to
 
+	// Who gives up leaves, and does not see the answer any more. So that no value is lost,
+	// a HandOff makes sure of its heir before: whichever of the two comes first decides.
+	fate atomic.Uint32 // undecided, left or heir
+
 	// Requests are used again, so a Reservation, which may be copied and kept, knows
 	// its request by the turn: the count goes up by one when a reservation is made, is
 	// odd until somebody claims it, and goes up again when its request is recycled.
 	turn     atomic.Uint64
 	reserved bool
 }
+
+const (
+	undecided uint32 = iota
+	left             // the caller has given up
+	heir             // the caller waits for its answer, whatever becomes of its context
+)
 
 // newAcquire returns a request for what want says. Its keys are copied, because the
 // caller may change them before the owner has seen them.
@@ -67,12 +77,13 @@ func (m *Manager[K]) newAcquire(want table.Request[K]) *acquire[K] {
 	return r
 }
 
-// recycle ends a request whose answer was received.
+// recycle ends a request whose answer was received, by whoever has received it.
 func (m *Manager[K]) recycle(r *acquire[K]) {
 	clear(r.many)
 	r.want = table.Request[K]{}
 	r.token, r.value, r.err, r.stay = table.Token[K]{}, nil, nil, nil
 	r.lucky, r.prompt, r.waited = !r.waited, false, false
+	r.fate.Store(undecided)
 	if r.reserved {
 		r.reserved = false
 		r.turn.Add(2)
@@ -135,14 +146,18 @@ func (r *acquire[K]) cancel(o *owner[K], err error) {
 	o.tell(granted)
 }
 
-// withdraw ends the wait of its own sender. Where an answer crossed it there is nothing
-// to end: the sender finds that answer, and gives back what it holds.
+// withdraw ends a request whose caller has left. Where a grant crossed it, that goes back.
 type withdraw[K comparable] acquire[K]
 
 func (w *withdraw[K]) serve(o *owner[K], _ table.Token[K]) {
-	if r := (*acquire[K])(w); r.ticket != nil {
+	r := (*acquire[K])(w)
+	if r.ticket != nil {
 		r.cancel(o, errWithdrawn)
 	}
+	<-r.answered // the answer is there: the request was served before
+	granted := r.token
+	o.m.recycle(r)
+	release[K]{}.serve(o, granted)
 }
 
 func (w *withdraw[K]) refuse() {}
@@ -183,17 +198,40 @@ type handOff[K comparable] struct {
 }
 
 func (r *handOff[K]) serve(o *owner[K], of table.Token[K]) {
-	s := o.stay(of)
-	granted := o.table.HandOff(of)
-	if len(granted) > 0 {
-		o.released(s)
+	if !o.findHeir(of) {
+		r.passed <- false
+		return
 	}
-	for _, g := range granted {
-		g.Tag.(*acquire[K]).value = r.value
+	s := o.stay(of)
+	granted := o.table.Release(of)
+	o.released(s)
+	for i, g := range granted {
+		if w := g.Tag.(*acquire[K]); i == 0 || w.inherits() { // the first is the heir that was found
+			w.value = r.value
+		}
 	}
 	o.tell(granted)
-	r.passed <- len(granted) > 0
+	r.passed <- true
 }
+
+// findHeir makes sure of the waiter to whom a grant can be handed off, and reports whether
+// there is one. Who has left is passed over.
+func (o *owner[K]) findHeir(of table.Token[K]) bool {
+	for {
+		heir := o.table.Heir(of)
+		if heir == nil {
+			return false
+		}
+		w := heir.Tag().(*acquire[K])
+		if w.inherits() {
+			return true
+		}
+		w.cancel(o, errWithdrawn)
+	}
+}
+
+// inherits reports whether the caller will take what is handed over to its request.
+func (r *acquire[K]) inherits() bool { return r.fate.CompareAndSwap(undecided, heir) }
 
 func (r *handOff[K]) refuse() { r.passed <- false }
 

@@ -185,7 +185,10 @@ func (r *tableRun) release(i int) error {
 
 // handOff hands the i-th token off.
 func (r *tableRun) handOff(i int) error {
-	grants := r.table.HandOff(r.tokens[i])
+	var grants []table.Grant[int]
+	if r.table.Heir(r.tokens[i]) != nil {
+		grants = r.table.Release(r.tokens[i])
+	}
 	if holder := r.model.get(r.owners[i]); holder != nil {
 		return r.granted(grants, r.model.handOff(holder, nil))
 	}

@@ -143,10 +143,10 @@ func (s *script) step(words []string) ([]string, error) {
 		if !ok {
 			return nil, fmt.Errorf("%s was never granted", args[0])
 		}
-		if verb == "release" {
-			return s.granted(s.table.Release(token)), nil
+		if verb == "hand-off" && s.table.Heir(token) == nil {
+			return s.granted(nil), nil
 		}
-		return s.granted(s.table.HandOff(token)), nil
+		return s.granted(s.table.Release(token)), nil
 	case "lines":
 		var effects []string
 		lines := slices.Collect(s.table.All())

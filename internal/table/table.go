@@ -257,9 +257,9 @@ func (t *Table[K]) Release(token Token[K]) []Grant[K] {
 	return t.granted
 }
 
-// HandOff ends the grant that the token stands for if that lets in somebody who asked
-// for its key alone, and returns whom. Otherwise it changes nothing.
-func (t *Table[K]) HandOff(token Token[K]) []Grant[K] {
+// Heir returns the ticket that Release of the token would grant first, if that is for
+// the token's key alone; nil otherwise.
+func (t *Table[K]) Heir(token Token[K]) *Ticket[K] {
 	if !token.Live() || token.ticket.many != nil {
 		return nil
 	}
@@ -270,7 +270,7 @@ func (t *Table[K]) HandOff(token Token[K]) []Grant[K] {
 	if bothShared := l.next.ticket.mode == Shared && l.head.ticket.mode == Shared; l.held > 1 && !bothShared {
 		return nil // the other holders are in its way
 	}
-	return t.Release(token)
+	return l.next.ticket
 }
 
 // CancelAll cancels every waiting ticket, grants nothing, and returns their tags.
