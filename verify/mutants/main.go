@@ -1,33 +1,38 @@
 // Command mutants changes the core in every small way that it knows, one at a time, and
-// runs the tests on each. A mutant that no test kills is printed, unless equivalent.txt
-// says why it does the same as the original.
+// runs the tests on each. It fails for each mutant that no test kills, unless
+// equivalent.txt says why it does the same as the original; and for each entry of
+// equivalent.txt that is no mutant any more, or that a test kills.
 //
 // All mutants are compiled into one binary for each package of tests, and an environment
 // variable says which of them is alive, so that one costs a run and not a build.
 //
-//	go run -C verify ./mutants                        # all: a quarter of an hour
-//	go run -C verify ./mutants -only=requests.go      # those of some files
+//	go run -C verify ./mutants                        # all
+//	go run -C verify ./mutants -only=Table.remove     # those whose line below contains this
 //	go run -C verify ./mutants -every=20              # a twentieth of them
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 )
 
 func main() {
-	var c config
+	c := config{log: os.Stderr}
 	flag.StringVar(&c.root, "root", "..", "the module")
-	flag.StringVar(&c.only, "only", "", "part of the names of the files whose mutants to run")
+	flag.StringVar(&c.only, "only", "", "part of how the mutants to run are printed")
 	flag.IntVar(&c.every, "every", 1, "run every n-th mutant only")
 	flag.IntVar(&c.parallel, "parallel", 2, "how many to run at a time")
-	flag.Float64Var(&c.atLeast, "at-least", 95, "the percentage that must be killed")
+	flag.Float64Var(&c.atLeast, "at-least", 95, "the percentage that must be killed when all are run")
+	flag.StringVar(&c.exec, "exec", "", "run the tests by this command, as go test does")
+	flag.BoolVar(&c.list, "list", false, "print the mutants and run nothing")
 	flag.Parse()
 	if err := run(os.Stdout, c); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
@@ -36,118 +41,139 @@ func main() {
 }
 
 type config struct {
-	root, only      string
-	every, parallel int
-	atLeast         float64
+	root, only, exec string
+	every, parallel  int
+	atLeast          float64
+	list             bool
+	log              io.Writer
 }
 
-// files are what is mutated.
-var files = []string{
-	"internal/table/table.go", "internal/table/line.go", "internal/table/session.go", "manager.go", "requests.go",
-}
-
-// run mutates, tests, and returns an error when too many survive.
-func run(out io.Writer, c config) error {
+// mutateAll mutates what decides who holds a lock: the table, apart from what checks it for
+// the tests; and the manager. It returns the mutants, and the sources with all of them.
+func mutateAll(root string) ([]mutant, map[string]string, error) {
+	files := []string{"manager.go", "requests.go"}
+	inTable, err := filepath.Glob(filepath.Join(root, "internal", "table", "*.go"))
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, path := range inTable {
+		name := filepath.Base(path)
+		if name != "check.go" && !strings.HasSuffix(name, "_test.go") {
+			files = append(files, "internal/table/"+name)
+		}
+	}
 	var mutants []mutant
 	sources := make(map[string]string)
 	for _, file := range files {
-		text, err := os.ReadFile(filepath.Join(c.root, file))
+		text, err := os.ReadFile(filepath.Join(root, file))
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		if sources[file], err = mutate(file, string(text), &mutants); err != nil {
-			return err
+			return nil, nil, err
 		}
 	}
-	excuses, err := readExcuses(filepath.Join(c.root, "verify", "mutants", "equivalent.txt"))
-	if err != nil {
-		return err
-	}
-	suites, err := build(c.root, sources)
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(suites.folder)
-	if test := suites.kill(0); test != "" {
-		return fmt.Errorf("%s fails without any mutant", test)
-	}
+	return mutants, sources, nil
+}
 
+// run mutates, tests, and tells.
+func run(out io.Writer, c config) error {
+	all, sources, err := mutateAll(c.root)
+	if err != nil {
+		return err
+	}
+	equivalent, err := readEquivalents(c.root)
+	if err != nil {
+		return err
+	}
+	if err := checkEquivalents(equivalent, all); err != nil {
+		return err
+	}
 	var chosen []mutant
-	for i, m := range mutants {
-		if i%c.every == 0 && strings.Contains(m.file, c.only) {
+	for i, m := range all {
+		if i%c.every == 0 && strings.Contains(m.String(), c.only) {
 			chosen = append(chosen, m)
 		}
 	}
+	if c.list {
+		for _, m := range chosen {
+			fmt.Fprintln(out, m)
+		}
+		return nil
+	}
 	start := time.Now()
-	survivors, excused := suites.test(chosen, c.parallel, excuses)
-	for _, m := range survivors {
-		fmt.Fprintf(out, "survives: %v\n", m)
+	suites, err := build(c.root, sources, strings.Fields(c.exec))
+	if err != nil {
+		return err
 	}
-	killed := len(chosen) - len(survivors) - excused
+	defer suites.remove()
+	fates := suites.test(chosen, c.parallel, c.log)
+
+	var errs []error
+	killed, hanging, excused := 0, 0, 0
+	for _, f := range fates {
+		_, same := equivalent[f.mutant.name()]
+		switch {
+		case f.killer == "" && same:
+			excused++
+		case f.killer == "":
+			errs = append(errs, fmt.Errorf("survives: %v", f.mutant))
+		case same:
+			errs = append(errs, fmt.Errorf("equivalent.txt: %v: killed by %s", f.mutant, f.killer))
+			killed++
+		default:
+			killed++
+		}
+		if strings.Contains(f.killer, hangs) {
+			hanging++
+		}
+	}
 	percent := 100 * float64(killed) / float64(len(chosen))
-	fmt.Fprintf(out, "%d mutants: %d killed (%.1f %%), %d survive and are equivalent, %d survive, %v\n",
-		len(chosen), killed, percent, excused, len(survivors), time.Since(start).Round(time.Second))
-	if len(survivors) > 0 && percent < c.atLeast {
-		return fmt.Errorf("%.1f %% are killed, at least %.1f %% should be", percent, c.atLeast)
+	fmt.Fprintf(out, "%d mutants: %d killed (%.1f %%; %d hang), %d survive because they do the same, %d survive, %v\n",
+		len(chosen), killed, percent, hanging, excused, len(chosen)-killed-excused, time.Since(start).Round(time.Second))
+	if len(chosen) == len(all) && percent < c.atLeast {
+		errs = append(errs, fmt.Errorf("%.1f %% are killed, at least %.1f %% should be", percent, c.atLeast))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-// test runs the suites on mutants, some at a time, and returns those that survive without
-// an excuse, and how many have one.
-func (s *suites) test(mutants []mutant, parallel int, excuses map[string]string) (survivors []mutant, excused int) {
+// A fate is what became of a mutant.
+type fate struct {
+	mutant mutant
+	killer string // what failed; "" when nothing did
+}
+
+// test runs the suites on mutants, some at a time.
+func (s *suites) test(mutants []mutant, parallel int, log io.Writer) []fate {
 	var (
 		workers sync.WaitGroup
-		mu      sync.Mutex
 		next    = make(chan mutant)
-		done    int
+		done    = make(chan fate)
+		fates   []fate
 	)
 	for range parallel {
 		workers.Go(func() {
 			for m := range next {
-				killer := s.kill(m.number)
-				mu.Lock()
-				done++
-				switch _, excuse := excuses[m.key()]; {
-				case killer != "":
-				case excuse:
-					excused++
-				default:
-					survivors = append(survivors, m)
-				}
-				if killer == "" {
-					killer = "nobody"
-				}
-				fmt.Fprintf(os.Stderr, "%d/%d %v: killed by %s\n", done, len(mutants), m, killer)
-				mu.Unlock()
+				done <- fate{m, s.kill(m)}
 			}
 		})
 	}
-	for _, m := range mutants {
-		next <- m
-	}
-	close(next)
-	workers.Wait()
-	return survivors, excused
-}
-
-// readExcuses reads which mutants do the same as the original, and why: a line that begins
-// as a mutant prints, without its line number, and the reason on the next, after a tab.
-func readExcuses(file string) (map[string]string, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	excuses := make(map[string]string)
-	key := ""
-	for line := range strings.Lines(string(text)) {
-		line = strings.TrimRight(line, "\n")
-		switch {
-		case strings.HasPrefix(line, "\t"):
-			excuses[key] += strings.TrimSpace(line)
-		case line != "" && !strings.HasPrefix(line, "#"):
-			key = line
+	go func() {
+		for _, m := range mutants {
+			next <- m
 		}
+		close(next)
+		workers.Wait()
+		close(done)
+	}()
+	for f := range done {
+		fates = append(fates, f)
+		killer := f.killer
+		if killer == "" {
+			killer = "nobody"
+		}
+		fmt.Fprintf(log, "%d/%d %v: killed by %s\n", len(fates), len(mutants), f.mutant, killer)
 	}
-	return excuses, nil
+	slices.SortFunc(fates, func(a, b fate) int { return a.mutant.number - b.mutant.number })
+	return fates
 }

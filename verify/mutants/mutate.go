@@ -14,22 +14,31 @@ type mutant struct {
 	number int // from 1
 	file   string
 	line   int
+	in     string // the function
 	text   string // of the line
 	change string
+	nth    int // how many of this name came before it in the function
 }
 
-func (m mutant) String() string {
-	return fmt.Sprintf("%s:%d: %s: %s", m.file, m.line, m.change, m.text)
-}
+func (m mutant) String() string { return fmt.Sprintf("%s:%d: %s", m.file, m.line, m.name()) }
 
-// key names the mutant wherever its line has moved.
-func (m mutant) key() string { return fmt.Sprintf("%s: %s: %s", m.file, m.change, m.text) }
+// name tells the mutant from all others, by text alone: lines, and whole functions, may
+// move.
+func (m mutant) name() string {
+	name := fmt.Sprintf("%s: %s: %s", m.in, m.change, m.text)
+	if m.nth > 0 {
+		name += fmt.Sprintf(" (#%d)", m.nth+1)
+	}
+	return name
+}
 
 // A mutator writes a source in which every mutant is there, and asleep: it inserts text
 // that asks mutated(number) around what the mutant changes.
 type mutator struct {
 	file    string
 	source  string
+	lines   []string
+	in      string // the function that is being looked at
 	files   *token.FileSet
 	mutants *[]mutant
 	inserts []insert
@@ -45,17 +54,42 @@ type insert struct {
 
 // mutate returns the source with its mutants, which it adds to the others.
 func mutate(file, source string, mutants *[]mutant) (string, error) {
-	m := &mutator{file: file, source: source, files: token.NewFileSet(), mutants: mutants}
+	m := &mutator{
+		file: file, source: source, lines: strings.Split(source, "\n"), files: token.NewFileSet(), mutants: mutants,
+	}
 	parsed, err := parser.ParseFile(m.files, file, source, parser.ParseComments)
 	if err != nil {
 		return "", err
 	}
 	for _, d := range parsed.Decls {
 		if f, ok := d.(*ast.FuncDecl); ok && f.Body != nil {
+			m.in = parsed.Name.Name + "." + nameOf(f)
 			ast.Inspect(f.Body, m.visit)
 		}
 	}
 	return m.apply(), nil
+}
+
+// nameOf is a function's name, after the type whose method it is.
+func nameOf(f *ast.FuncDecl) string {
+	if f.Recv == nil {
+		return f.Name.Name
+	}
+	of := f.Recv.List[0].Type
+	for {
+		switch t := of.(type) {
+		case *ast.StarExpr:
+			of = t.X
+		case *ast.IndexExpr:
+			of = t.X
+		case *ast.IndexListExpr:
+			of = t.X
+		case *ast.Ident:
+			return t.Name + "." + f.Name.Name
+		default:
+			return f.Name.Name
+		}
+	}
 }
 
 // apply makes the inserts.
@@ -103,25 +137,42 @@ func (m *mutator) around(n ast.Node, before, after string) {
 
 // add adds a mutant and returns the expression that asks whether it is alive.
 func (m *mutator) add(n ast.Node, change string) string {
-	p := m.files.Position(n.Pos())
-	lines := strings.Split(m.source, "\n")
-	number := len(*m.mutants) + 1
-	*m.mutants = append(*m.mutants, mutant{number, m.file, p.Line, strings.TrimSpace(lines[p.Line-1]), change})
-	return fmt.Sprintf("mutated(%d)", number)
+	line := m.files.Position(n.Pos()).Line
+	a := mutant{
+		number: len(*m.mutants) + 1, file: m.file, line: line, in: m.in, text: code(m.lines[line-1]), change: change,
+	}
+	for _, b := range *m.mutants {
+		if a.in == b.in && a.change == b.change && a.text == b.text {
+			a.nth++
+		}
+	}
+	*m.mutants = append(*m.mutants, a)
+	return fmt.Sprintf("mutated(%d)", a.number)
+}
+
+// code is a line without its comment.
+func code(line string) string {
+	line, _, _ = strings.Cut(line, " // ")
+	return strings.TrimSpace(line)
 }
 
 // visit adds the mutants of a node.
 func (m *mutator) visit(n ast.Node) bool {
 	switch n := n.(type) {
 	case *ast.BlockStmt:
-		m.drop(n.List)
+		m.statements(n.List)
 	case *ast.CaseClause:
-		m.drop(n.Body)
-		for _, e := range n.List {
-			m.condition(e)
-		}
+		m.statements(n.Body)
 	case *ast.CommClause:
-		m.drop(n.Body)
+		m.statements(n.Body)
+	case *ast.SwitchStmt:
+		if n.Tag == nil {
+			for _, clause := range n.Body.List {
+				for _, e := range clause.(*ast.CaseClause).List {
+					m.condition(e)
+				}
+			}
+		}
 	case *ast.IfStmt:
 		m.condition(n.Cond)
 	case *ast.ForStmt:
@@ -144,15 +195,21 @@ func (m *mutator) visit(n ast.Node) bool {
 	return true
 }
 
-// drop adds a mutant for each statement that can be left out and still compiles, and turns
-// round those that count.
-func (m *mutator) drop(list []ast.Stmt) {
+// opposites are what a mutant does instead.
+var opposites = map[token.Token]string{
+	token.INC: "--", token.DEC: "++",
+	token.ADD_ASSIGN: "-=", token.SUB_ASSIGN: "+=",
+	token.ADD: "-", token.SUB: "+", token.MUL: "/", token.QUO: "*",
+}
+
+// statements adds a mutant for each statement that can be left out and still compiles, and
+// turns round those that count.
+func (m *mutator) statements(list []ast.Stmt) {
 	for _, s := range list {
 		switch s := s.(type) {
 		case *ast.IncDecStmt:
-			opposite := map[token.Token]string{token.INC: "--", token.DEC: "++"}[s.Tok]
 			alive := m.add(s, "count the other way")
-			m.around(s, fmt.Sprintf("if %s { %s%s } else { ", alive, m.textOf(s.X), opposite), " }")
+			m.around(s, fmt.Sprintf("if %s { %s%s } else { ", alive, m.textOf(s.X), opposites[s.Tok]), " }")
 			continue
 		case *ast.ExprStmt:
 			if call, ok := s.X.(*ast.CallExpr); ok && isPanic(call) {
@@ -162,11 +219,20 @@ func (m *mutator) drop(list []ast.Stmt) {
 			if s.Tok == token.DEFINE {
 				continue
 			}
+			if opposite, ok := opposites[s.Tok]; ok && !isText(s.Rhs[0]) {
+				alive := m.add(s, "count the other way")
+				m.around(s, fmt.Sprintf("if %s { %s %s %s } else { ",
+					alive, m.textOf(s.Lhs[0]), opposite, m.textOf(s.Rhs[0])), " }")
+			}
 		case *ast.ReturnStmt:
 			if len(s.Results) > 0 {
 				continue
 			}
-		case *ast.BranchStmt, *ast.SendStmt:
+		case *ast.BranchStmt:
+			if s.Tok == token.CONTINUE && s.Label == nil {
+				m.around(s, fmt.Sprintf("if %s { break } else { ", m.add(s, "break")), " }")
+			}
+		case *ast.SendStmt, *ast.DeferStmt, *ast.GoStmt:
 		default:
 			continue
 		}
@@ -179,34 +245,28 @@ func isPanic(call *ast.CallExpr) bool {
 	return ok && name.Name == "panic"
 }
 
+// isText is true for what cannot be subtracted.
+func isText(e ast.Expr) bool {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		return e.Kind == token.STRING
+	case *ast.BinaryExpr:
+		return isText(e.X) || isText(e.Y)
+	}
+	return false
+}
+
 // condition negates an expression, unless binary does.
 func (m *mutator) condition(e ast.Expr) {
 	switch e := e.(type) {
-	case *ast.BinaryExpr:
-		return
-	case *ast.UnaryExpr, *ast.CallExpr, *ast.SelectorExpr, *ast.ParenExpr:
-		if p, ok := e.(*ast.ParenExpr); ok {
-			m.condition(p.X)
-			return
-		}
-		if !isBool(e) {
-			return
-		}
+	case *ast.ParenExpr:
+		m.condition(e.X)
+	case *ast.UnaryExpr, *ast.CallExpr, *ast.SelectorExpr, *ast.Ident:
 		m.around(e, fmt.Sprintf("(%s != (", m.add(e, "negate "+m.oneLine(e))), "))")
 	}
 }
 
-// isBool is false for the labels of a switch over constants.
-func isBool(e ast.Expr) bool {
-	s, ok := e.(*ast.SelectorExpr)
-	if !ok {
-		return true
-	}
-	pkg, ok := s.X.(*ast.Ident)
-	return !ok || pkg.Name != "table"
-}
-
-// binary mutates a comparison, or a side of a conjunction.
+// binary mutates a comparison, a side of a conjunction, or a calculation.
 func (m *mutator) binary(e *ast.BinaryExpr) {
 	x, y := m.textOf(e.X), m.textOf(e.Y)
 	what := m.oneLine(e)
@@ -225,6 +285,13 @@ func (m *mutator) binary(e *ast.BinaryExpr) {
 	case token.LOR:
 		m.around(e.X, fmt.Sprintf("(!%s && (", m.add(e, "forget "+m.oneLine(e.X))), "))")
 		m.around(e.Y, fmt.Sprintf("(!%s && (", m.add(e, "forget "+m.oneLine(e.Y))), "))")
+	case token.ADD, token.SUB, token.MUL, token.QUO:
+		if isText(e) {
+			return
+		}
+		opposite := opposites[e.Op]
+		alive := m.add(e, fmt.Sprintf("%s instead: %s", opposite, what))
+		m.around(e, fmt.Sprintf("instead(%s, (%s) %s (%s), ", alive, x, opposite, y), ")")
 	}
 }
 
