@@ -32,7 +32,7 @@ func TestRankingGivesMemoryBack(t *testing.T) {
 	tab := New[int](Config{})
 	a := tab.Join(&Request[int]{Key: 1})
 	var waiting []*Ticket[int]
-	for range 100_000 {
+	for range 10_000 {
 		waiting = append(waiting, tab.Join(&Request[int]{Key: 1}).Ticket)
 	}
 	for _, k := range waiting {

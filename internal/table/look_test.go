@@ -1,0 +1,42 @@
+package table_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock/internal/table"
+)
+
+func TestWaiterKnowsInHowManyOfItsLinesSomebodyIsInItsWay(t *testing.T) {
+	tab := table.New[int](table.Config{})
+	one := join(t, tab, table.Request[int]{Key: 1}, table.Granted).Token
+	two := join(t, tab, table.Request[int]{Key: 2}, table.Granted).Token
+	k := join(t, tab, table.Request[int]{Keys: []int{1, 2, 3}}, table.Waiting).Ticket
+	assert.Equal(t, table.Place{Keys: 3, Blocked: 2}, k.Place())
+	tab.Release(one)
+	assert.Equal(t, table.Place{Keys: 3, Blocked: 1}, k.Place())
+	tab.Release(two)
+	assert.Equal(t, table.Place{Seq: 3, Keys: 3}, k.Place())
+}
+
+// Whoever looks at keys, or at the places in one line, stops when he has seen enough.
+func TestLookingStopsWhenToldTo(t *testing.T) {
+	tab := table.New[int](table.Config{})
+	var k *table.Ticket[int]
+	for range 3 {
+		k = tab.Join(&table.Request[int]{Keys: []int{1, 2, 3}}).Ticket
+	}
+	for _, views := range []func(func(table.View[int]) bool){tab.All(), tab.Ranked(), tab.Of(k)} {
+		seen := 0
+		for v := range views { // whoever goes on panics
+			for range v.Places {
+				seen++
+				break
+			}
+			break
+		}
+		require.Equal(t, 1, seen)
+	}
+}
