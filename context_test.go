@@ -184,7 +184,8 @@ func TestDoneContextWins(t *testing.T) {
 			return err
 		},
 		"Contains": func(ctx context.Context, m manager) error {
-			_, err := m.Contains(ctx, "k")
+			found, err := m.Contains(ctx, "k")
+			assert.False(t, found, "what is not known is not told")
 			return err
 		},
 		"Snapshot": func(ctx context.Context, m manager) error {
@@ -248,7 +249,11 @@ func TestNilContextPanicsInItsCaller(t *testing.T) {
 			"WaitIdle": func() { m.WaitIdle(none) },
 			"Shutdown": func() { m.Shutdown(none) },
 		} {
-			assert.Panics(t, call, name)
+			want := "keylock: nil context"
+			if name == "Start" {
+				want = "keylock: Start with a nil context"
+			}
+			assert.PanicsWithValue(t, want, call, name)
 		}
 		// Nothing has changed, and the reservation is still good.
 		assert.Equal(t, keylock.Stats{Keys: 1, Held: 1, Acquired: 1}, statsOf(t, m))

@@ -97,6 +97,10 @@ func TestTopTellsLongestLinesAndOldestHolders(t *testing.T) {
 		ctx := t.Context()
 		m := keylock.Start[int](ctx, keylock.WithHoldTimes())
 		defer m.Close()
+		top, err := m.Top(ctx, 3)
+		require.NoError(t, err)
+		assert.Empty(t, top.Longest)
+		assert.Empty(t, top.Oldest)
 		for key := range 10 {
 			m.TryAcquire(key)
 			for range key {
@@ -107,7 +111,7 @@ func TestTopTellsLongestLinesAndOldestHolders(t *testing.T) {
 		for range 30 { // many holders of one key
 			m.TryAcquireShared(10)
 		}
-		top, err := m.Top(ctx, 3)
+		top, err = m.Top(ctx, 3)
 		require.NoError(t, err)
 		assert.Equal(t, []int{9, 8, 7}, keysOf(top.Longest))
 		assert.Equal(t, []int{0, 1, 2}, keysOf(top.Oldest))
@@ -166,9 +170,10 @@ func TestHoldTimesAreThoseOfTheGrants(t *testing.T) {
 		require.True(t, lock.HandOff("value"))
 		time.Sleep(4 * time.Second)
 		third.Cancel()
-		_, err := fourth.Wait(ctx)
+		last, err := fourth.Wait(ctx)
 		require.NoError(t, err)
 		time.Sleep(8 * time.Second)
+		require.False(t, last.HandOff("value"), "nobody waits, so it is held on")
 		s, _ := m.Stats(ctx)
 		assert.Equal(t, 8*time.Second, s.OldestHold)
 		session.Close()
@@ -270,6 +275,38 @@ func TestContendedWaitIsATraceRegion(t *testing.T) {
 	assert.NotContains(t, traced(false), "keylock wait")
 }
 
+// Also where it looked as if there were something to wait for: the last call had to wait,
+// and a reservation is waited for when it was granted long ago.
+func TestWhoIsServedAtOnceHasNoTraceRegion(t *testing.T) {
+	m := keylock.Start[int](t.Context())
+	defer m.Close()
+	traced := func(part func()) string {
+		var buf bytes.Buffer
+		require.NoError(t, trace.Start(&buf))
+		part()
+		trace.Stop()
+		return buf.String()
+	}
+	for range 5 {
+		first, _ := m.TryAcquire(1)
+		go func() {
+			untilSomebodyWaits(t, m)
+			first.Release()
+		}()
+		aCallerThatWaits(t, m)
+		require.NoError(t, m.WaitIdle(t.Context()))
+		assert.NotContains(t, traced(func() { aCallerThatWaits(t, m) }), "keylock wait")
+
+		reservation := m.Reserve(2)
+		statsOf(t, m) // it is granted by now
+		assert.NotContains(t, traced(func() {
+			lock, err := reservation.Wait(t.Context())
+			require.NoError(t, err)
+			lock.Release()
+		}), "keylock wait")
+	}
+}
+
 func TestBlockProfileTellsWhoWaited(t *testing.T) {
 	runtime.SetBlockProfileRate(1)
 	defer runtime.SetBlockProfileRate(0)
@@ -281,14 +318,18 @@ func TestBlockProfileTellsWhoWaited(t *testing.T) {
 		defer close(waits)
 		aCallerThatWaits(t, m)
 	}()
-	for s, _ := m.Stats(t.Context()); s.Waiting == 0; s, _ = m.Stats(t.Context()) {
-		runtime.Gosched()
-	}
+	untilSomebodyWaits(t, m)
 	lock.Release()
 	<-waits
 	var profile bytes.Buffer
 	require.NoError(t, pprof.Lookup("block").WriteTo(&profile, 1))
 	assert.Contains(t, profile.String(), "aCallerThatWaits")
+}
+
+func untilSomebodyWaits(t *testing.T, m *keylock.Manager[int]) {
+	for s, _ := m.Stats(t.Context()); s.Waiting == 0; s, _ = m.Stats(t.Context()) {
+		runtime.Gosched()
+	}
 }
 
 func aCallerThatWaits(t *testing.T, m *keylock.Manager[int]) {

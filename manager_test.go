@@ -465,6 +465,24 @@ func TestGuarantee10NoLeaks(t *testing.T) {
 	})
 }
 
+// When the context of Start ends at the moment of Close, somebody is on his way to wake the
+// owner up. He is gone as well when the manager is done.
+func TestGuarantee10WhoWakesTheOwnerIsGoneToo(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // who is made ready last runs first
+	const rounds = 50
+	left := 0
+	for range rounds {
+		before := runtime.NumGoroutine()
+		ctx, cancel := context.WithCancel(context.Background())
+		m := keylock.Start[string](ctx)
+		statsOf(t, m) // the owner waits for requests by now
+		cancel()
+		m.Close()
+		left += max(0, runtime.NumGoroutine()-before)
+	}
+	assert.Less(t, left, rounds/2, "goroutines that were left when Close returned")
+}
+
 func TestGuarantee11OneHistory(t *testing.T) {
 	run(t, "a goroutine sees its own earlier calls", func(t *testing.T, m manager) {
 		contains := func() bool {

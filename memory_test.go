@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"testing"
+	"weak"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -94,6 +95,40 @@ func TestGuarantee07MemoryOfABurstGoesBack(t *testing.T) {
 				assert.Equal(t, held, statsOf(t, m).Keys) // the manager is alive until here
 			})
 		}
+	}
+}
+
+// Requests are used again, but what they named is forgotten when they are over.
+func TestGuarantee07KeysAreForgotten(t *testing.T) {
+	type big [1 << 10]byte
+	m := keylock.Start[*big](t.Context())
+	defer m.Close()
+	ask := map[string]func(key *big) error{
+		"one key": func(key *big) error {
+			l, err := m.Acquire(t.Context(), key)
+			l.Release()
+			return err
+		},
+		"many keys": func(key *big) error {
+			l, err := m.AcquireAll(t.Context(), key, nil)
+			l.Release()
+			return err
+		},
+	}
+	for name, acquire := range ask {
+		t.Run(name, func(t *testing.T) {
+			key := new(big)
+			forgotten := weak.Make(key)
+			require.NoError(t, acquire(key))
+			key = nil
+			for range 10 { // with the pool's memory in use, or it would go of its own
+				l, err := m.Acquire(t.Context(), nil)
+				require.NoError(t, err)
+				l.Release()
+				runtime.GC()
+			}
+			assert.Nil(t, forgotten.Value())
+		})
 	}
 }
 
