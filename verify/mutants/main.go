@@ -7,7 +7,7 @@
 // variable says which of them is alive, so that one costs a run and not a build.
 //
 //	go run -C verify ./mutants                        # all
-//	go run -C verify ./mutants -only=Table.remove     # those whose line below contains this
+//	go run -C verify ./mutants -only=Table.remove     # those whose line below matches
 //	go run -C verify ./mutants -every=20              # a twentieth of them
 package main
 
@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -27,7 +28,7 @@ import (
 func main() {
 	c := config{log: os.Stderr}
 	flag.StringVar(&c.root, "root", "..", "the module")
-	flag.StringVar(&c.only, "only", "", "part of how the mutants to run are printed")
+	flag.StringVar(&c.only, "only", "", "run only mutants whose line, as it is printed, matches this")
 	flag.IntVar(&c.every, "every", 1, "run every n-th mutant only")
 	flag.IntVar(&c.parallel, "parallel", 2, "how many to run at a time")
 	flag.Float64Var(&c.atLeast, "at-least", 95, "the percentage that must be killed when all are run")
@@ -89,9 +90,13 @@ func run(out io.Writer, c config) error {
 	if err := checkEquivalents(equivalent, all); err != nil {
 		return err
 	}
+	only, err := regexp.Compile(c.only)
+	if err != nil {
+		return err
+	}
 	var chosen []mutant
 	for i, m := range all {
-		if i%c.every == 0 && strings.Contains(m.String(), c.only) {
+		if i%c.every == 0 && only.MatchString(m.String()) {
 			chosen = append(chosen, m)
 		}
 	}
