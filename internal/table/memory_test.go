@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -205,6 +206,23 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 		tab.Join(exclusive)
 	}
 	assert.Zero(t, testing.AllocsPerRun(100, func() { tab.Cancel(tab.Join(exclusive).Ticket) }), "at the end of a long line")
+}
+
+// What a request was tagged with is told with its grant, and the next transition forgets it.
+func TestTagIsForgottenAfterTheGrantWasTold(t *testing.T) {
+	type big [1 << 10]byte
+	tab := table.New[int](table.Config{})
+	first := join(t, tab, table.Request[int]{Key: 1}, table.Granted).Token
+	forgotten := func() weak.Pointer[big] {
+		tag := new(big)
+		join(t, tab, table.Request[int]{Key: 1, Tag: tag}, table.Waiting)
+		return weak.Make(tag)
+	}()
+	second := tab.Release(first)[0].Token
+	tab.Release(second)
+	runtime.GC()
+	assert.True(t, forgotten.Value() == nil)
+	runtime.KeepAlive(tab)
 }
 
 // TestCancelCostsTheSameInALongLine compares a long line with one 128 times shorter. A
