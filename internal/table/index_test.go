@@ -32,3 +32,37 @@ func TestIndexGrowsAndShrinksKeyByKey(t *testing.T) {
 	}
 	require.Len(t, table.lines.buckets, fewestBuckets)
 }
+
+func TestIndexTellsKeysWithTheSameHashApart(t *testing.T) {
+	x := newIndex[int]()
+	_, hash := x.find(2)
+	one := &line[int]{key: 1, hash: hash}
+	x.add(one)
+	l, _ := x.find(2)
+	require.Nil(t, l)
+	two := &line[int]{key: 2, hash: hash}
+	x.add(two)
+	l, _ = x.find(2)
+	require.Same(t, two, l)
+	x.remove(one)
+	l, _ = x.find(2)
+	require.Same(t, two, l)
+}
+
+// With at most one line for each bucket chains are short: one as long as this has a chance of
+// less than one in 10^20.
+func TestIndexChainsAreShort(t *testing.T) {
+	tab := New[int](Config{})
+	for key := range 10_000 {
+		tab.Join(&Request[int]{Key: key})
+	}
+	longest := 0
+	for _, l := range tab.lines.buckets {
+		length := 0
+		for ; l != nil; l = l.chain {
+			length++
+		}
+		longest = max(longest, length)
+	}
+	require.Less(t, longest, 40)
+}

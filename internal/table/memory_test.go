@@ -208,6 +208,22 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	assert.Zero(t, testing.AllocsPerRun(100, func() { tab.Cancel(tab.Join(exclusive).Ticket) }), "at the end of a long line")
 }
 
+// Memory goes back in a few steps, and not with every key that leaves.
+func TestShrinkingSeldomAllocates(t *testing.T) {
+	tab := table.New[int](table.Config{})
+	tokens := make([]table.Token[int], 20_000)
+	for i := range tokens {
+		tokens[i] = join(t, tab, table.Request[int]{Key: i}, table.Granted).Token
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for _, token := range tokens {
+		tab.Release(token)
+	}
+	runtime.ReadMemStats(&after)
+	assert.Less(t, after.Mallocs-before.Mallocs, uint64(200))
+}
+
 // What a request was tagged with is told with its grant, and the next transition forgets it.
 func TestTagIsForgottenAfterTheGrantWasTold(t *testing.T) {
 	type big [1 << 10]byte
