@@ -83,13 +83,6 @@ func run(out io.Writer, c config) error {
 	if err != nil {
 		return err
 	}
-	equivalent, err := readEquivalents(c.root)
-	if err != nil {
-		return err
-	}
-	if err := checkEquivalents(equivalent, all); err != nil {
-		return err
-	}
 	only, err := regexp.Compile(c.only)
 	if err != nil {
 		return err
@@ -105,6 +98,13 @@ func run(out io.Writer, c config) error {
 			fmt.Fprintln(out, m)
 		}
 		return nil
+	}
+	equivalent, err := readEquivalents(c.root)
+	if err != nil {
+		return err
+	}
+	if err := checkEquivalents(equivalent, all); err != nil {
+		return err
 	}
 	start := time.Now()
 	suites, err := build(c.root, sources, strings.Fields(c.exec))
