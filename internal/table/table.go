@@ -143,8 +143,8 @@ func (t *Table[K]) joinAll(r *Request[K]) Answer[K] {
 	if r.Try || t.config.MaxWaiters > 0 {
 		for _, key := range r.Keys {
 			l, _ := t.lines.find(key)
-			if l == nil || l.admits(Exclusive, 0) {
-				continue
+			if l == nil {
+				continue // an exclusive request is let in only where nobody is
 			}
 			if outcome, refusal := t.mayWait(l, r); outcome != Waiting {
 				return t.reject(outcome, refusal)
@@ -267,8 +267,8 @@ func (t *Table[K]) Heir(token Token[K]) *Ticket[K] {
 	if l.next == nil || l.next.ticket.many != nil {
 		return nil
 	}
-	if bothShared := l.next.ticket.mode == Shared && l.head.ticket.mode == Shared; l.held > 1 && !bothShared {
-		return nil // the other holders are in its way
+	if l.held > 1 && l.next.ticket.mode == Exclusive {
+		return nil // the other holders, who are shared, are in its way
 	}
 	return l.next.ticket
 }
