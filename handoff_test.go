@@ -36,6 +36,19 @@ func TestHandOffPassesTheKeyAndTheValueToTheNextWaiter(t *testing.T) {
 	})
 }
 
+func TestHandOffPassesTheValueToAllReadersWhoAreLetInTogether(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		writer := hold(t, m, "k")
+		readers := []reservation{m.ReserveShared("k"), m.ReserveShared("k"), m.ReserveShared("k")}
+		require.True(t, writer.HandOff(7))
+		for _, r := range readers {
+			l, err := r.Wait(t.Context())
+			require.NoError(t, err)
+			assert.Equal(t, 7, l.Value())
+		}
+	})
+}
+
 func TestHandOffKeepsTheKeyWhenNobodyCanTakeIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()

@@ -87,7 +87,7 @@ func build(root string, sources map[string]string, exec []string) (*suites, erro
 	for i := range s.all {
 		u := &s.all[i]
 		start := time.Now()
-		if killer := s.run(u, 0); killer != "" {
+		if killer := s.run(u, 0, 0); killer != "" {
 			return nil, errors.Join(fmt.Errorf("without any mutant, %s fails: %s", u.name, killer), s.remove())
 		}
 		u.timeout = min(max(5*time.Second, 10*time.Since(start)), 90*time.Second).Round(time.Second)
@@ -150,9 +150,9 @@ func (s *suites) kill(m mutant) string {
 		if u.pkg == "./internal/table" && !strings.HasPrefix(m.file, "internal/table/") {
 			continue
 		}
-		killer := s.run(u, m.number)
+		killer := s.run(u, m.number, u.timeout)
 		if strings.HasPrefix(killer, hangs) { // or the machine had other things to do
-			killer = s.run(u, m.number)
+			killer = s.run(u, m.number, 4*u.timeout)
 		}
 		if killer != "" {
 			return u.name + ": " + killer
@@ -171,8 +171,8 @@ const hangs = "hangs in "
 
 // run runs a suite while a mutant is alive, and returns what fails. That a suite hangs is
 // for the suite itself to find, because the time until it starts does not count.
-func (s *suites) run(u *suite, number int) string {
-	args := append([]string{u.binary, "-test.failfast", "-test.timeout=" + u.timeout.String()}, u.args...)
+func (s *suites) run(u *suite, number int, timeout time.Duration) string {
+	args := append([]string{u.binary, "-test.failfast", "-test.timeout=" + timeout.String()}, u.args...)
 	args = append(s.exec[:len(s.exec):len(s.exec)], args...)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = u.runs
