@@ -74,7 +74,7 @@ var (
 		},
 	}
 	handsOff = program{
-		name: "acquire, hand off",
+		name: "acquire, hand off", passes: true,
 		run: func(c *caller) {
 			if lock, err := c.acquire(table.Request[int]{}); err == nil && !c.HandOff(lock, "baton") {
 				c.Release(lock)
@@ -94,12 +94,25 @@ var (
 			}
 			c.CloseSession()
 		},
-		partner: func(c, of *caller) {
-			c.step("gets the session", func() bool { return of.session != nil })
-			c.session = of.session
-			of.holds, of.robbed = nil, true
-			c.CloseSession()
+		partner: closesSession,
+	}
+	reservesInSession = program{
+		name: "session reserves, waits, closed by another",
+		run: func(c *caller) {
+			c.session = &Session[int]{m: c.w.m, s: table.NewSession[int]("reserves")}
+			c.reserve(table.Request[int]{Session: c.session.s})
+			c.release(c.Wait())
 		},
+		partner: closesSession,
+	}
+	cancelsInSession = program{
+		name: "session reserves both keys, cancels, closed by another",
+		run: func(c *caller) {
+			c.session = &Session[int]{m: c.w.m, s: table.NewSession[int]("cancels")}
+			c.reserve(table.Request[int]{Keys: []int{0, 1}, Session: c.session.s})
+			c.Cancel(c.reservation)
+		},
+		partner: closesSession,
 	}
 	waitsIdle = program{
 		name: "wait for idle", cancels: true,
@@ -130,6 +143,12 @@ func inSession(keys ...int) func(*caller) {
 	}
 }
 
+// closesSession is what a partner does with a session.
+func closesSession(c, of *caller) {
+	c.session = of.session
+	c.CloseSession()
+}
+
 // release gives back what a call returned.
 func (c *caller) release(lock Lock[int], err error) {
 	if c.returns(err); err == nil {
@@ -146,7 +165,7 @@ func (c *caller) returns(err error) {
 	case errors.Is(err, context.Canceled):
 		reason = c.ctx.err != nil
 	case errors.Is(err, ErrClosed):
-		reason = !c.w.scenario.endless()
+		reason = !c.w.scenario.endless() || c.session != nil && c.session.closed.Load()
 	case errors.Is(err, ErrReservationDone):
 		reason = c.abandoned
 	case errors.Is(err, ErrQueueFull):
@@ -159,54 +178,85 @@ func (c *caller) returns(err error) {
 	}
 }
 
-// scenariosOf returns all scenarios of n callers, of which one may be somebody who ends
-// the manager or waits until it is idle, and those of n+1 callers who make one call
-// each. Some of them come with a partner, and on top of that contexts end.
-func scenariosOf(n int) []scenario {
-	var scenarios []scenario
-	add := func(callers []program, around ...scenario) {
-		for _, s := range around {
-			s.callers = append(slices.Clone(callers), s.callers...)
-			scenarios = append(scenarios, s)
-		}
+// A family is every choice of so many callers from a list, each choice in every one of
+// some surroundings: on which manager they meet, and who else is there.
+type family struct {
+	level   int // from which -explore on it is explored
+	name    string
+	callers int
+	from    []program
+	around  []scenario
+}
+
+var (
+	// alone are callers without a partner; oneCall those of them who make a single call
+	// and give back what they get.
+	oneCall = []program{acquires, tries, shares, acquiresAll, handsOff}
+	alone   = append([]program{releasesTwice, acquiresOther, reservesAgain, upwards, downwards}, oneCall...)
+	all     = append([]program{reserves, again, reservesInSession, cancelsInSession}, alone...)
+
+	// On one processor requests wander from caller to caller; on several each has its own.
+	quiet   = scenario{mailbox: 16, apart: true}
+	onePool = scenario{mailbox: 16}
+	bounded = []scenario{
+		{mailbox: 16, apart: true, config: table.Config{MaxWaiters: 1}},
+		{mailbox: 16, apart: true, config: table.Config{SharedLimit: 1}},
+		{mailbox: 16, apart: true, config: table.Config{SharedLimit: 2}},
 	}
-	plain := scenario{mailbox: 16}
-	quiet := []scenario{
-		plain,
-		{mailbox: 16, config: table.Config{MaxWaiters: 1}},
-		{mailbox: 16, config: table.Config{SharedLimit: 1}},
+	ending = []scenario{
+		{mailbox: 1, apart: true, callers: []program{waitsIdle}},
+		{mailbox: 1, apart: true, callers: []program{waitsIdle, closes}},
+		{mailbox: 16, apart: true, callers: []program{closes}},
+		{mailbox: 16, apart: true, callers: []program{shutsDown}},
+		{mailbox: 16, apart: true, callers: []program{shutsDown, closes}},
+		{mailbox: 16, apart: true, contextEnds: true},
 	}
-	endings := []scenario{
-		{mailbox: 1, callers: []program{waitsIdle}},
-		{mailbox: 16, callers: []program{closes}},
-		{mailbox: 16, callers: []program{shutsDown}},
-		{mailbox: 16, contextEnds: true},
+	unhurried = changed(ending, func(s *scenario) { s.unhurried = true })
+)
+
+var families = []family{
+	{1, "two callers of every kind", 2, all, []scenario{quiet}},
+	{1, "an old reservation among others", 1, []program{reserves, reservesAgain},
+		changed([]scenario{onePool}, func(s *scenario) { s.callers = []program{acquires} })},
+	{1, "three callers with one call", 3, oneCall, []scenario{quiet}},
+	{1, "two callers at the end", 2, []program{acquires, tries}, ending},
+	{1, "one caller at the end, unhurried", 1, []program{acquires, tries}, unhurried},
+
+	{2, "two callers, one pool", 2, all, []scenario{onePool}},
+	{2, "two callers, bounds", 2, all, bounded},
+	{2, "two callers alone at the end", 2, alone, ending},
+	{2, "one caller of every kind at the end, unhurried", 1, all, unhurried},
+	{2, "two callers at the end, unhurried", 2, []program{acquires, tries}, unhurried},
+
+	{3, "three callers of every kind", 3, all, []scenario{quiet}},
+	{3, "three callers alone, bounds", 3, alone, bounded},
+	{3, "three callers, one pool", 3, []program{acquires, tries, handsOff, reservesAgain}, []scenario{onePool}},
+	{3, "three callers at the end", 3, []program{acquires, tries, acquiresAll}, ending},
+	{3, "four callers with one call", 4, oneCall, []scenario{quiet}},
+	{3, "four callers on two keys", 4, []program{acquires, acquiresAll, upwards, downwards}, []scenario{quiet}},
+
+	{4, "four callers alone", 4, alone, []scenario{quiet}},
+	{4, "three callers alone at the end", 3, alone, ending},
+	{4, "two callers of every kind at the end", 2, all, ending},
+	{4, "two callers with one call at the end, unhurried", 2, oneCall, unhurried},
+	{4, "three callers alone, one pool", 3, alone, []scenario{onePool}},
+}
+
+// scenarios returns what a family consists of.
+func (f family) scenarios() (scenarios []scenario) {
+	for chosen := range combinations(f.callers, f.from) {
+		scenarios = append(scenarios, changed(f.around, func(s *scenario) {
+			s.callers = append(slices.Clone(chosen), s.callers...)
+		})...)
 	}
-	callers := []program{
-		acquires, releasesTwice, tries, shares, acquiresOther, acquiresAll,
-		reserves, reservesAgain, handsOff, upwards, downwards, again,
-	}
-	for chosen := range combinations(n, callers) {
-		add(chosen, quiet...)
-	}
-	for chosen := range combinations(n+1, []program{acquires, tries, shares, acquiresAll, handsOff}) {
-		add(chosen, plain)
-	}
-	for chosen := range combinations(2, []program{acquires, tries}) { // one waits, however small n is
-		add(chosen, endings...)
-	}
-	for chosen := range combinations(n, []program{acquires, tries}) {
-		for _, s := range endings {
-			s.unhurried = true
-			add(chosen, s)
-		}
-	}
-	add([]program{acquires, reserves}, plain) // who reserves has to wait
-	add([]program{acquires, reservesAgain}, plain)
-	for chosen := range combinations(n-1, callers) {
-		add(chosen, endings...)
-		add(append(chosen, waitsIdle, closes), scenario{mailbox: 1})
-		add(append(chosen, shutsDown, closes), scenario{mailbox: 16})
+	return scenarios
+}
+
+// changed returns scenarios with a change.
+func changed(scenarios []scenario, change func(*scenario)) []scenario {
+	scenarios = slices.Clone(scenarios)
+	for i := range scenarios {
+		change(&scenarios[i])
 	}
 	return scenarios
 }

@@ -4,6 +4,7 @@ package keylock
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
@@ -18,7 +19,10 @@ func (w *world) check() error {
 	}
 	for _, r := range w.requests {
 		messages := 1
-		if r.prompt {
+		switch {
+		case !slices.Contains(w.taken, r):
+			messages = 0
+		case r.prompt:
 			messages = 2
 		}
 		if len(r.answered) > messages {
@@ -48,8 +52,10 @@ func (w *world) checkExclusion() error {
 				shared[h.want.Key]++
 				continue
 			}
-			for _, key := range keysOf(h.want) {
-				exclusive[key]++
+			for key := range exclusive {
+				if h.want.Keys == nil && h.want.Key == key || slices.Contains(h.want.Keys, key) {
+					exclusive[key]++
+				}
 			}
 		}
 	}
@@ -64,18 +70,13 @@ func (w *world) checkExclusion() error {
 
 const exploreKeys = 2
 
-func keysOf(want table.Request[int]) []int {
-	if want.Keys != nil {
-		return want.Keys
-	}
-	return []int{want.Key}
-}
-
 // atRest reports whether nothing more happens, unless something from outside does.
 func (w *world) atRest() bool {
-	for _, n := range w.enabled() {
-		if !w.actors[n.actor].moves[n.move].outside {
-			return false
+	for _, a := range w.actors {
+		for _, m := range a.moves {
+			if !m.outside && m.possible() {
+				return false
+			}
 		}
 	}
 	return true
@@ -102,8 +103,8 @@ func (w *world) checkEnd() error {
 		return fmt.Errorf("something was left in the table: %+v", counts)
 	case w.o.idle != nil:
 		return fmt.Errorf("somebody still waits for a moment that has come")
-	case len(w.spare) != len(w.requests):
-		return fmt.Errorf("%d of %d requests did not come back", len(w.requests)-len(w.spare), len(w.requests))
+	case len(w.taken) > 0:
+		return fmt.Errorf("%d of %d requests did not come back", len(w.taken), len(w.requests))
 	}
 	return nil
 }

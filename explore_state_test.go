@@ -3,14 +3,13 @@
 package keylock
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"hash/maphash"
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 	"unsafe"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
@@ -26,10 +25,10 @@ import (
 type fingerprint struct {
 	bytes   []byte
 	objects []object // met so far; a pointer is written as its index
-	fields  map[reflect.Type][]int
+	shapes  map[reflect.Type]*shape
 }
 
-func newFingerprint() *fingerprint { return &fingerprint{fields: make(map[reflect.Type][]int)} }
+func newFingerprint() *fingerprint { return &fingerprint{shapes: make(map[reflect.Type]*shape)} }
 
 type object struct {
 	at unsafe.Pointer
@@ -50,22 +49,66 @@ var irrelevant = map[string]map[string]bool{
 	// whose next is the first that is not, as Check says; who has which grant and whose
 	// turn it is, is written where a token or a turn is met.
 	"Ticket": {"seq": true}, "Token": {"seq": true},
-	"acquire": {"turn": true, "since": true}, "Reservation": {"turn": true}, "abandon": {"turn": true},
+	"acquire": {"turn": true, "since": true, "many": true}, "Reservation": {"turn": true}, "abandon": {"turn": true},
 	"owner":   {"watch": true}, // counts and times
 	"Manager": {"pool": true},  // the world knows what is in it
 	"actor":   {"name": true, "yield": true, "resume": true, "stop": true, "chosen": true, "did": true},
-	"caller":  {"w": true},
+	"caller":  {"w": true, "mate": true},
 }
 
 var seed = maphash.MakeSeed()
 
-// of returns the fingerprint of all that the roots, which are pointers, lead to.
-func (f *fingerprint) of(roots ...any) uint64 {
+// of returns the fingerprint of a world. Callers who do the same are interchangeable, so
+// they come in an order that depends only on the state in which they are. Where that is
+// not wanted everybody comes as he is.
+func (f *fingerprint) of(w *world, plain bool) uint64 {
 	f.bytes, f.objects = f.bytes[:0], f.objects[:0]
+	f.roots(w.o, w.ctx)
+	if plain {
+		for _, a := range w.actors {
+			f.roots(a)
+		}
+		return maphash.Bytes(seed, f.bytes)
+	}
+	f.actors(w.others)
+	for _, same := range w.callers {
+		if len(same) > 1 {
+			same = slices.Clone(same)
+			slices.SortStableFunc(same, func(a, b []*actor) int { return bytes.Compare(f.alone(a), f.alone(b)) })
+		}
+		for _, actors := range same {
+			f.actors(actors)
+		}
+	}
+	return maphash.Bytes(seed, f.bytes)
+}
+
+// alone returns what the fingerprint says of actors if they come next.
+func (f *fingerprint) alone(actors []*actor) []byte {
+	length, objects := len(f.bytes), len(f.objects)
+	f.actors(actors)
+	said := slices.Clone(f.bytes[length:])
+	f.bytes, f.objects = f.bytes[:length], f.objects[:objects]
+	return said
+}
+
+// actors covers actors; of a caller whom nobody will ever meet again only what he holds,
+// and what he remembers.
+func (f *fingerprint) actors(actors []*actor) {
+	for _, a := range actors {
+		if c, ok := a.memory.(*caller); ok && a.over && c.last() && c.w.scenario.apart {
+			f.roots(&c.holds, &c.told)
+			continue
+		}
+		f.roots(a)
+	}
+}
+
+// roots covers all that the roots, which are pointers, lead to.
+func (f *fingerprint) roots(roots ...any) {
 	for _, root := range roots {
 		f.value(reflect.ValueOf(root))
 	}
-	return maphash.Bytes(seed, f.bytes)
 }
 
 func (f *fingerprint) number(n uint64) { f.bytes = binary.AppendUvarint(f.bytes, n) }
@@ -157,34 +200,70 @@ func (f *fingerprint) channel(v reflect.Value) {
 }
 
 func (f *fingerprint) structure(v reflect.Value) {
-	if v.NumField() == 0 {
+	s := f.shapeOf(v.Type())
+	if len(s.fields) == 0 {
 		return
 	}
-	switch at := v.Addr().UnsafePointer(); v.Type() {
-	case reflect.TypeFor[table.Token[int]]():
-		// Grant numbers are not used again, so all tokens of ended grants are alike.
-		if token := (*table.Token[int])(at); !token.Live() {
-			f.number(0)
-			return
-		}
-	case reflect.TypeFor[Reservation[int]]():
-		if r := (*Reservation[int])(at); !f.turn(r.r, r.turn) {
-			return
-		}
-	case reflect.TypeFor[abandon[int]]():
-		if r := (*abandon[int])(at); !f.turn(r.acquire, r.turn) {
-			return
-		}
-	case reflect.TypeFor[time.Time](), reflect.TypeFor[sync.Pool]():
+	if s.comparable && v.IsZero() { // as most are
+		f.number(0)
 		return
 	}
-	if strings.HasPrefix(v.Type().Name(), "index[") {
-		f.index(v)
+	f.number(1)
+	if s.special != nil && s.special(f, v) {
 		return
 	}
-	for _, i := range f.fieldsOf(v.Type()) {
+	for _, i := range s.fields {
 		f.value(v.Field(i))
 	}
+}
+
+// A shape is what the fingerprint knows of a struct type.
+type shape struct {
+	fields     []int // those that matter
+	comparable bool
+	// special covers what the fields do not say, and reports whether nothing else matters;
+	// nil when there is no such thing.
+	special func(*fingerprint, reflect.Value) bool
+}
+
+func (f *fingerprint) shapeOf(t reflect.Type) *shape {
+	if s, known := f.shapes[t]; known {
+		return s
+	}
+	name, _, _ := strings.Cut(t.Name(), "[")
+	s := &shape{comparable: t.Comparable(), special: special(name)}
+	for i := range t.NumField() {
+		if field := t.Field(i).Name; !irrelevant[name][field] {
+			s.fields = append(s.fields, i)
+		}
+	}
+	f.shapes[t] = s
+	return s
+}
+
+// special returns what there is to say of a type beside its fields.
+func special(name string) func(*fingerprint, reflect.Value) bool {
+	switch name {
+	case "Token": // grant numbers are not used again, so all tokens of ended grants are alike
+		return func(f *fingerprint, v reflect.Value) bool {
+			live := (*table.Token[int])(v.Addr().UnsafePointer()).Live()
+			f.bool(live)
+			return !live
+		}
+	case "Reservation":
+		return func(f *fingerprint, v reflect.Value) bool {
+			r := (*Reservation[int])(v.Addr().UnsafePointer())
+			return f.turn(r.r, r.turn)
+		}
+	case "abandon":
+		return func(f *fingerprint, v reflect.Value) bool {
+			r := (*abandon[int])(v.Addr().UnsafePointer())
+			return f.turn(r.acquire, r.turn)
+		}
+	case "index":
+		return func(f *fingerprint, v reflect.Value) bool { f.index(v); return true }
+	}
+	return nil
 }
 
 // index covers the lines, in the order of their keys. In which bucket they are is chance.
@@ -205,29 +284,13 @@ func (f *fingerprint) index(v reflect.Value) {
 }
 
 // turn covers how far a reservation's request is ahead of it, and reports whether they
-// still have to do with each other.
+// have nothing to do with each other any more.
 func (f *fingerprint) turn(r *acquire[int], turn uint64) bool {
 	if r == nil {
 		f.number(0)
-		return false
+		return true
 	}
 	ahead := min(r.turn.Load()-turn, 2)
 	f.number(1 + ahead)
-	return ahead < 2
-}
-
-// fieldsOf returns the fields of a struct type that matter.
-func (f *fingerprint) fieldsOf(t reflect.Type) []int {
-	fields, known := f.fields[t]
-	if known {
-		return fields
-	}
-	name, _, _ := strings.Cut(t.Name(), "[")
-	for i := range t.NumField() {
-		if field := t.Field(i).Name; !irrelevant[name][field] {
-			fields = append(fields, i)
-		}
-	}
-	f.fields[t] = fields
-	return fields
+	return ahead == 2
 }

@@ -6,44 +6,125 @@
 package keylock
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
+	"iter"
+	"maps"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
-var exploreCallers = flag.Int("explore", 1, "how many callers of every kind TestEveryInterleaving combines")
+var exploreLevel = flag.Int("explore", 1, "how far TestEveryInterleaving goes, from 1, in seconds, to 4, in an hour")
 
 // TestEveryInterleaving lets callers loose on one manager, in every combination of what
 // they do and of how the manager ends, and goes through every order in which their
 // steps and the owner's can come.
 //
-//	go test . -run=TestEveryInterleaving -v -explore=2
+//	go test . -run=TestEveryInterleaving -v -explore=3
 func TestEveryInterleaving(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // worlds are small, short-lived and many
-	scenarios := scenariosOf(*exploreCallers)
-	start := time.Now()
-	var states, steps atomic.Int64
+	var total explored
+	for _, f := range families {
+		if f.level > *exploreLevel {
+			continue
+		}
+		t.Run(f.name, func(t *testing.T) {
+			var count explored
+			err := inParallel(func(yield func(func() error) bool) {
+				for _, s := range f.scenarios() {
+					if !yield(func() error {
+						e := explore(s, false)
+						count.add(e)
+						total.add(e)
+						return e.err
+					}) {
+						return
+					}
+				}
+			})
+			t.Log(&count)
+			require.NoError(t, err)
+		})
+	}
+	t.Log("together", &total)
+}
+
+// TestExplorerLosesNothing compares what is left out with what is there: whatever can be
+// the end when every step of every state is taken, can be the end without those that the
+// explorer leaves out, and nothing else can.
+func TestExplorerLosesNothing(t *testing.T) {
+	chosen := []family{
+		{1, "", 2, []program{acquires, acquiresAll, handsOff}, []scenario{quiet}},
+		{1, "", 1, []program{reserves, again, reservesInSession, cancelsInSession}, []scenario{quiet}},
+		{1, "", 1, []program{acquires}, unhurried},
+		{2, "", 2, all, []scenario{quiet, onePool}},
+		{2, "", 1, all, ending},
+		{3, "", 1, all, unhurried},
+		{3, "", 3, oneCall, []scenario{quiet}},
+		{3, "", 3, []program{acquiresAll, upwards, downwards}, []scenario{quiet}},
+	}
+	var left, of explored
+	err := inParallel(func(yield func(func() error) bool) {
+		for _, f := range chosen {
+			if f.level > *exploreLevel {
+				continue
+			}
+			for _, s := range f.scenarios() {
+				s.remembers = true
+				if !yield(func() error {
+					full, reduced := explore(s, true), explore(s, false)
+					of.add(full)
+					left.add(reduced)
+					if err := cmp.Or(full.err, reduced.err); err != nil {
+						return err
+					}
+					if !maps.Equal(full.ends, reduced.ends) {
+						return fmt.Errorf("%v: it can end in %d ways, of which %d are seen", s, len(full.ends), len(reduced.ends))
+					}
+					return nil
+				}) {
+					return
+				}
+			}
+		}
+	})
+	require.NoError(t, err)
+	t.Logf("%v instead of %v", &left, &of)
+}
+
+// explored counts what was explored.
+type explored struct{ scenarios, states, steps atomic.Int64 }
+
+func (c *explored) add(e *exploration) {
+	c.scenarios.Add(1)
+	c.states.Add(int64(len(e.known)))
+	c.steps.Add(int64(e.steps))
+}
+
+func (c *explored) String() string {
+	return fmt.Sprintf("%d scenarios, %d states, %d steps", c.scenarios.Load(), c.states.Load(), c.steps.Load())
+}
+
+// inParallel does the work on all processors, until some of it fails.
+func inParallel(work iter.Seq[func() error]) error {
 	var workers sync.WaitGroup
 	failed := make(chan error, runtime.GOMAXPROCS(0))
-	next := make(chan scenario)
+	next := make(chan func() error)
 	for range cap(failed) {
 		workers.Go(func() {
-			for s := range next {
-				e := explore(s)
-				states.Add(int64(len(e.nodes)))
-				steps.Add(int64(e.steps))
-				if e.err != nil {
-					failed <- e.err
+			for do := range next {
+				if err := do(); err != nil {
+					failed <- err
 					return
 				}
 			}
@@ -51,9 +132,9 @@ func TestEveryInterleaving(t *testing.T) {
 	}
 	func() {
 		defer close(next)
-		for _, s := range scenarios {
+		for do := range work {
 			select {
-			case next <- s:
+			case next <- do:
 			case err := <-failed:
 				failed <- err
 				return
@@ -61,12 +142,11 @@ func TestEveryInterleaving(t *testing.T) {
 		}
 	}()
 	workers.Wait()
-	t.Logf("%d scenarios, %d states, %d steps, %v",
-		len(scenarios), states.Load(), steps.Load(), time.Since(start).Round(time.Millisecond))
 	select {
 	case err := <-failed:
-		require.NoError(t, err)
+		return err
 	default:
+		return nil
 	}
 }
 
@@ -76,6 +156,8 @@ type scenario struct {
 	mailbox     int // room in it
 	callers     []program
 	contextEnds bool // Start's, at any time
+	apart       bool // each caller has a pool of its own, as if on a processor of its own
+	remembers   bool // callers remember what their calls returned
 	unhurried   bool // callers stop also between sending and looking whether the manager has ended
 }
 
@@ -87,6 +169,11 @@ func (s scenario) endless() bool {
 		}
 	}
 	return !s.contextEnds
+}
+
+// passes reports whether anybody hands a lock over.
+func (s scenario) passes() bool {
+	return slices.ContainsFunc(s.callers, func(p program) bool { return p.passes })
 }
 
 func (s scenario) String() string {
@@ -107,57 +194,92 @@ type program struct {
 	partner func(c, of *caller) // what another goroutine does with what the caller made
 	cancels bool                // its context may end at any time
 	ends    bool                // the manager
+	passes  bool                // a lock on
 }
 
-// An exploration goes through the states of a scenario, breadth first, so that what it
-// finds it finds by a shortest way. A state is the way to it: what lies in memory
-// cannot be copied, but it can be made again.
+// An exploration goes through the states of a scenario. A state is the way to it: what
+// lies in memory cannot be copied, but it can be made again. So it goes on from a state
+// as far as that leads to a new one, and makes again only what it has left aside.
 type exploration struct {
 	scenario scenario
-	nodes    []node
+	full     bool                // take every step of every state, and take no two states for one
+	shortest bool                // breadth first, so that what it finds it finds by a shortest way
+	nodes    []node              // the steps that it has met
+	todo     []int32             // those that it has not taken
 	known    map[uint64]struct{} // fingerprints; of ten million states two collide once in 400,000 times
+	ends     map[uint64]struct{} // those of states in which nothing more is possible
 	steps    int
 	err      error
 
 	print *fingerprint
 }
 
-// A node is a state, as the last step of the way to it.
+// A node is a step, as the last one of a way.
 type node struct {
-	before      int32 // the state before it
+	before      int32 // the step before it, or none
 	actor, move uint8
 }
 
-func explore(s scenario) *exploration {
-	e := &exploration{scenario: s, known: make(map[uint64]struct{}), print: newFingerprint()}
-	w := newWorld(s)
-	e.visit(w, node{before: -1})
-	w.stop()
-	for i := 0; i < len(e.nodes) && e.err == nil; i++ {
-		e.expand(int32(i))
+const none = -1
+
+func explore(s scenario, full bool) *exploration {
+	e := &exploration{scenario: s, full: full}
+	if e.run(); e.err != nil {
+		again := &exploration{scenario: s, full: full, shortest: true}
+		if again.run(); again.err != nil {
+			return again
+		}
 	}
 	return e
 }
 
-// expand takes every step that can be taken from a state.
-func (e *exploration) expand(i int32) {
-	w := e.replay(i)
-	for _, next := range w.enabled() {
-		if w == nil {
-			w = e.replay(i)
+func (e *exploration) run() {
+	e.known, e.ends = make(map[uint64]struct{}), make(map[uint64]struct{})
+	e.print = newFingerprint()
+	e.follow(newWorld(e.scenario), none)
+	for len(e.todo) > 0 && e.err == nil {
+		var next int32
+		if e.shortest {
+			next, e.todo = e.todo[0], e.todo[1:]
+		} else {
+			next, e.todo = e.todo[len(e.todo)-1], e.todo[:len(e.todo)-1]
 		}
-		next.before = i
-		w.take(next)
+		e.follow(e.replay(next), next)
+	}
+}
+
+// follow goes on from the state to which a step has led, until it meets a known one.
+func (e *exploration) follow(w *world, last int32) {
+	defer w.stop()
+	for {
 		e.steps++
-		e.visit(w, next)
-		w.stop()
-		w = nil
-		if e.err != nil {
+		if err := w.check(); err != nil {
+			e.err = fmt.Errorf("%v:\n%s%w", e.scenario, e.story(last), err)
 			return
 		}
-	}
-	if w != nil {
-		w.stop()
+		steps := w.steps(e.full)
+		if len(steps) != 1 || e.full { // or there is nothing to choose, so it is not worth to be remembered
+			print := e.print.of(w, e.full)
+			if _, known := e.known[print]; known {
+				return
+			}
+			e.known[print] = struct{}{}
+			if len(steps) == 0 {
+				e.ends[e.print.of(w, false)] = struct{}{}
+				return
+			}
+		}
+		for i, s := range steps {
+			s.before = last
+			if e.nodes = append(e.nodes, s); i > 0 || e.shortest {
+				e.todo = append(e.todo, int32(len(e.nodes)-1))
+			}
+		}
+		if e.shortest {
+			return
+		}
+		last = int32(len(e.nodes) - len(steps))
+		w.take(steps[0])
 	}
 }
 
@@ -173,30 +295,11 @@ func (e *exploration) replay(i int32) *world {
 // way returns the steps that lead to a state.
 func (e *exploration) way(i int32) []node {
 	var way []node
-	for ; e.nodes[i].before >= 0; i = e.nodes[i].before {
+	for ; i != none; i = e.nodes[i].before {
 		way = append(way, e.nodes[i])
 	}
-	for i, j := 0, len(way)-1; i < j; i, j = i+1, j-1 {
-		way[i], way[j] = way[j], way[i]
-	}
+	slices.Reverse(way)
 	return way
-}
-
-// visit checks a state, unless it is known.
-func (e *exploration) visit(w *world, n node) {
-	roots := []any{w.o, &w.spare, w.ctx}
-	for _, a := range w.actors {
-		roots = append(roots, a)
-	}
-	print := e.print.of(roots...)
-	if _, known := e.known[print]; known {
-		return
-	}
-	e.known[print] = struct{}{}
-	e.nodes = append(e.nodes, n)
-	if err := w.check(); err != nil {
-		e.err = fmt.Errorf("%v:\n%s%w", e.scenario, e.story(int32(len(e.nodes)-1)), err)
-	}
 }
 
 // story tells the way to a state, a line for each step.
@@ -213,14 +316,23 @@ func (e *exploration) story(i int32) string {
 	return b.String()
 }
 
-// enabled returns the steps that can be taken.
-func (w *world) enabled() []node {
+// steps returns the steps to go on with: all that are possible, or, unless they are
+// wanted in full, those of one actor alone whose next move is his own. What the others do
+// before it they can do after it as well.
+func (w *world) steps(full bool) []node {
 	var steps []node
 	for i, a := range w.actors {
+		own := !full && a.aside()
+		if own {
+			steps = steps[:0]
+		}
 		for j, m := range a.moves {
-			if m.ready == nil || m.ready() {
+			if m.possible() {
 				steps = append(steps, node{actor: uint8(i), move: uint8(j)})
 			}
+		}
+		if own {
+			break
 		}
 	}
 	return steps
@@ -236,7 +348,7 @@ func (w *world) take(n node) {
 		}
 	}()
 	a.resume()
-	w.settle()
+	w.settle(a)
 }
 
 // stop ends the coroutines.

@@ -3,6 +3,7 @@
 package keylock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,31 +39,50 @@ type world struct {
 	ctx      *lifetime // Start's
 	woken    bool      // by the end of ctx
 	requests []*acquire[int]
-	spare    []*acquire[int] // those that were put into the pool, the last one on top
+	taken    []*acquire[int] // those of them that are in use
+	pool     pool            // of everybody who has none of his own
 	actors   []*actor
+	callers  [][][]*actor // those who do the same, each with his partner
+	others   []*actor
 	broken   error // an actor panicked
 }
+
+// A pool has the requests that were put into it, the last one on top.
+type pool struct{ spare []*acquire[int] }
 
 // newWorld is [Start], and the callers' goroutines.
 func newWorld(s scenario) *world {
 	w := &world{scenario: s, ctx: &lifetime{}}
 	w.m = &Manager[int]{mailbox: make(chan message[int], s.mailbox), done: make(chan struct{})}
 	w.o = &owner[int]{m: w.m, ctx: w.ctx, table: table.New[int](s.config)}
-	w.start("owner", func(a *actor) { w.run(a) })
-	for i, p := range s.callers {
-		c := &caller{w: w, ctx: &lifetime{endless: !p.cancels}}
-		name := fmt.Sprintf("%c (%s)", 'A'+i, p.name)
-		c.actor = w.start(name, func(*actor) { p.run(c) })
+	w.others = append(w.others, w.start("owner", func(a *actor) { w.run(a) }))
+	add := func(name string, c *caller, run func()) {
+		c.w = w
+		c.actor = w.start(name, func(*actor) { run() })
 		c.actor.memory = c
+	}
+	for i, p := range s.callers {
+		c := &caller{ctx: &lifetime{endless: !p.cancels}}
+		name := fmt.Sprintf("%c (%s)", 'A'+i, p.name)
+		add(name, c, func() { p.run(c) })
 		if p.partner != nil {
 			// The partner is another goroutine, which uses what this one has made.
-			partner := &caller{w: w, ctx: forever}
-			partner.actor = w.start(name+"'s partner", func(*actor) { p.partner(partner, c) })
-			partner.actor.memory = partner
+			partner := &caller{ctx: forever, mate: c}
+			c.mate = partner
+			add(name+"'s partner", partner, func() { p.partner(partner, c) })
+		}
+		actors := w.actors[len(w.actors)-1:]
+		if p.partner != nil {
+			actors = w.actors[len(w.actors)-2:]
+		}
+		if i > 0 && p.name == s.callers[i-1].name {
+			w.callers[len(w.callers)-1] = append(w.callers[len(w.callers)-1], actors)
+		} else {
+			w.callers = append(w.callers, [][]*actor{actors})
 		}
 	}
 	if s.contextEnds {
-		w.start("Start's context", func(a *actor) { w.endContext(a) })
+		w.others = append(w.others, w.start("Start's context", func(a *actor) { w.endContext(a) }))
 	}
 	for _, a := range w.actors {
 		a.resume() // up to its first step
@@ -72,28 +92,31 @@ func newWorld(s scenario) *world {
 
 // newAcquire is the real one, on a pool that forgets nothing and returns what was put
 // into it last, because that is the worst for whoever still has an old reservation.
-func (w *world) newAcquire(want table.Request[int]) *acquire[int] {
+func (c *caller) newAcquire(want table.Request[int]) *acquire[int] {
+	w := c.w
 	w.m.pool = sync.Pool{New: func() any {
-		if last := len(w.spare) - 1; last >= 0 {
-			r := w.spare[last]
-			w.spare = w.spare[:last]
-			return r
+		var r *acquire[int]
+		if last := len(c.pool.spare) - 1; last >= 0 {
+			r, c.pool.spare = c.pool.spare[last], c.pool.spare[:last]
+		} else {
+			// With room for one more, a second answer is found instead of blocking.
+			r = &acquire[int]{answered: make(chan bool, 3), lucky: true}
+			w.requests = append(w.requests, r)
 		}
-		// With room for one more, a second answer is found instead of blocking.
-		r := &acquire[int]{answered: make(chan bool, 3), lucky: true}
-		w.requests = append(w.requests, r)
+		w.taken = append(w.taken, r)
 		return r
 	}}
 	return w.m.newAcquire(want)
 }
 
 // settle notes what the last step put into the pool: requests that ask for nothing.
-func (w *world) settle() {
-	for _, r := range w.requests {
-		if r.want.Tag == nil && !slices.Contains(w.spare, r) {
-			w.spare = append(w.spare, r)
+func (w *world) settle(a *actor) {
+	w.taken = slices.DeleteFunc(w.taken, func(r *acquire[int]) bool {
+		if r.want.Tag == nil && a.pool != nil {
+			a.pool.spare = append(a.pool.spare, r)
 		}
-	}
+		return r.want.Tag == nil
+	})
 }
 
 // run is [owner.run] and what follows it in [Start].
@@ -103,7 +126,7 @@ func (w *world) run(a *actor) {
 		// To receive, to look at the context and to serve are one step: nobody but
 		// the owner and refuseAll, which comes later, receives; and if the context ends
 		// after the look it might as well have ended after the step.
-		a.step("serves", func() bool { return len(w.m.mailbox) > 0 })
+		a.choose(move{label: "serves", ready: func() bool { return len(w.m.mailbox) > 0 }, own: w.servesUnseen})
 		msg := <-w.m.mailbox
 		a.did = "serves " + kind(msg)
 		if o.ctx.Err() != nil {
@@ -123,6 +146,38 @@ func (w *world) run(a *actor) {
 	close(w.m.done)
 }
 
+// servesUnseen reports whether it makes no difference to anybody, and to the owner
+// neither, when it serves the first request of the mailbox. Whoever sends meanwhile puts
+// his request behind it; whoever is answered by it may look later. What else the owner
+// has in common with others is Start's context, the turn of a reservation, the fate of a
+// waiter when a lock is handed over, and the pool.
+func (w *world) servesUnseen() bool {
+	if w.scenario.contextEnds && !w.woken {
+		return false
+	}
+	mail := w.mail()
+	if len(mail) == 0 {
+		return false
+	}
+	switch r := mail[0].(type) {
+	case *abandon[int], *handOff[int]:
+		return false
+	case *withdraw[int]:
+		return w.scenario.apart && !r.reserved
+	}
+	return true
+}
+
+// mail returns the requests in the mailbox.
+func (w *world) mail() (mail []request[int]) {
+	for range len(w.m.mailbox) {
+		msg := <-w.m.mailbox
+		w.m.mailbox <- msg
+		mail = append(mail, msg.request)
+	}
+	return mail
+}
+
 // endContext is the end of Start's context, and the function that [Start] runs then.
 func (w *world) endContext(a *actor) {
 	a.choose(move{label: "ends", outside: true})
@@ -140,21 +195,25 @@ func (w *world) endContext(a *actor) {
 type caller struct {
 	*actor
 	w     *world
+	mate  *caller   // its partner, or whose partner it is
 	ctx   *lifetime // of all its calls; it may end if the program says so
 	calls int       // made so far
+	told  []string  // what they returned, if the scenario wants it
 
-	want        table.Request[int] // of the last call that asked
+	want        table.Request[int] // of the running call, or of the reservation
 	r           *acquire[int]      // of the running call
 	out         message[int]       // on its way into the mailbox
 	holds       []held             // acquired and not released
-	passing     Lock[int]          // offered to the next waiter
+	offers      held               // to the next waiter
+	passing     Lock[int]          // the same, of the running call
 	reservation Reservation[int]
 	old         Reservation[int] // one that was used
 	cancelled   Reservation[int] // the one of the running Cancel
 	reserved    bool             // for the partner: the reservation can be used
 	abandoned   bool             // by the partner
 	session     *Session[int]
-	robbed      bool // by the partner, who closes the session
+	robbed      bool // by one who closes the session
+	tooLate     bool // the running Wait began when the session was closed
 	reply       *waitIdle[int]
 	passes      *handOff[int]
 	drains      *shutdown[int]
@@ -170,15 +229,19 @@ type held struct {
 
 // send is [Manager.send].
 func (c *caller) send(request request[int], token table.Token[int]) {
-	m := c.w.m
 	c.out = message[int]{request, token}
-	c.step("sends "+kind(c.out), func() bool { return len(m.mailbox) < cap(m.mailbox) })
-	m.mailbox <- c.out
-	c.sent()
+	c.step("sends "+kind(c.out), c.room)
+	c.post(request, token)
 }
 
-// sent is the second half of send.
-func (c *caller) sent() {
+// room reports whether there is room in the mailbox.
+func (c *caller) room() bool { return len(c.w.m.mailbox) < cap(c.w.m.mailbox) }
+
+// post is send without the stop before it.
+func (c *caller) post(request request[int], token table.Token[int]) {
+	c.out = message[int]{request, token}
+	c.parts(c.out)
+	c.w.m.mailbox <- c.out
 	if c.w.scenario.unhurried {
 		c.step("has sent "+kind(c.out), nil)
 	}
@@ -188,23 +251,30 @@ func (c *caller) sent() {
 	}
 }
 
+// parts notes what a caller relies on no longer when it sends a message.
+func (c *caller) parts(msg message[int]) {
+	if _, all := msg.request.(*closeSession[int]); all {
+		c.holds = nil
+		if c.mate != nil {
+			c.mate.holds, c.mate.robbed = nil, true
+		}
+	}
+	c.drop(msg.token)
+}
+
 // ask makes a request and sends it. To look at the context, to take the request out of
 // the pool and to send it are one step: a context may as well end after the step, or
 // before; and a request that another puts into the pool between the second and the third
 // can be taken, which is worse.
 func (c *caller) ask(ctx *lifetime, want table.Request[int]) error {
-	m := c.w.m
-	c.want = want
-	room := func() bool { return len(m.mailbox) < cap(m.mailbox) }
-	if c.choose(move{label: "asks", ready: room}, ctx.ends("asks with a context that is done")) == 1 {
+	if c.choose(move{label: "asks", ready: c.room}, ctx.ends("asks with a context that is done")) == 1 {
 		ctx.end()
 		return ctx.Err()
 	}
-	c.r = c.w.newAcquire(want)
+	c.want = want
+	c.r = c.newAcquire(want)
 	c.r.prompt = c.r.lucky && !ctx.endless
-	c.out = message[int]{request: c.r}
-	m.mailbox <- c.out
-	c.sent()
+	c.post(c.r, table.Token[int]{})
 	return nil
 }
 
@@ -212,26 +282,28 @@ func (c *caller) ask(ctx *lifetime, want table.Request[int]) error {
 func (c *caller) acquire(want table.Request[int]) (Lock[int], error) {
 	c.calls++
 	if err := c.ask(c.ctx, want); err != nil {
-		return Lock[int]{}, err
+		return c.got(Lock[int]{}, err)
 	}
-	return c.wait()
+	return c.got(c.wait())
 }
 
-// wait is [Manager.wait], with [Manager.listen]. To receive the answer, to read it, to recycle the request and
-// to look at the context are one step: nobody else uses the request, but for the turn,
-// of which a Cancel learns nothing that it would not learn before.
+// wait is [Manager.wait], with [Manager.listen]. To receive the answer, to read it, to
+// recycle the request and to look at the context are one step: nobody else uses the
+// request, but for the turn, of which a Cancel learns nothing that it would not learn
+// before.
 func (c *caller) wait() (Lock[int], error) {
 	r := c.r
 	told := func() bool { return len(r.answered) > 0 }
-	if !r.prompt || !c.hears(move{label: "hears whether it has to wait", ready: told}) {
-		answered := move{label: "gets the answer", ready: told}
-		switch c.choose(answered, c.ctx.ends("sees its context end"),
-			c.ctx.ends("gets the answer, and its context ends").when(told)) {
+	if !r.prompt || !c.hears(move{label: "hears whether it has to wait", ready: told, own: c.unseen}) {
+		answered := move{label: "gets the answer", ready: told, own: c.unseen}
+		late := c.ctx.ends("sees its context end")
+		late.ready = func() bool { return c.stops() || c.room() }
+		switch c.choose(answered, late, c.ctx.ends("gets the answer, and its context ends").when(told)) {
 		case 0:
 			<-r.answered
 		case 1:
 			c.ctx.end()
-			if c.withdraw(r) {
+			if c.withdraw(r, c.stops()) {
 				return Lock[int]{}, c.ctx.Err()
 			}
 		case 2:
@@ -247,8 +319,40 @@ func (c *caller) wait() (Lock[int], error) {
 		}
 		return Lock[int]{}, err
 	}
-	return c.got(lock, err)
+	return lock, err
 }
+
+// stops reports whether anything can come between the end of its context, which a caller
+// who waits has seen, and its withdrawal. Nothing can, unless there is an answer which it
+// might choose instead, or somebody hands over a lock and looks whether it has left: what
+// it has seen it may as well see later.
+func (c *caller) stops() bool { return len(c.r.answered) > 0 || c.w.scenario.passes() }
+
+// unseen reports whether it makes no difference to anybody else when the caller takes up
+// a request or ends one: nobody else uses its pool, looks at the turn of its reservation
+// or changes it, or closes the session that it looks at.
+func (c *caller) unseen() bool {
+	if !c.w.scenario.apart {
+		return false
+	}
+	if c.reservation.r == nil && c.cancelled.r == nil {
+		return true
+	}
+	for _, request := range c.w.mail() {
+		switch r := request.(type) {
+		case *abandon[int]:
+			return false
+		case *withdraw[int]:
+			if r.reserved {
+				return false
+			}
+		}
+	}
+	return c.last()
+}
+
+// last reports whether nobody else will do anything with what the caller has.
+func (c *caller) last() bool { return c.mate == nil || c.mate.over }
 
 // hears receives what its request is told, and its context may end then.
 func (c *caller) hears(told move) bool {
@@ -258,16 +362,21 @@ func (c *caller) hears(told move) bool {
 	return <-c.r.answered
 }
 
-// withdraw is [Manager.withdraw].
-func (c *caller) withdraw(r *acquire[int]) bool {
+// withdraw is [Manager.withdraw], with a stop before it sends or without. What comes
+// before its look at the fate has been argued where it is.
+func (c *caller) withdraw(r *acquire[int], stop bool) bool {
 	c.r = r
 	defer func() { c.r = nil }()
 	if !r.fate.CompareAndSwap(undecided, left) {
-		c.step("gets what was handed over", func() bool { return len(r.answered) > 0 })
+		c.choose(move{label: "gets what was handed over", ready: func() bool { return len(r.answered) > 0 }, own: c.unseen})
 		<-r.answered
 		return false
 	}
-	c.send((*withdraw[int])(r), table.Token[int]{})
+	if request := (*withdraw[int])(r); stop {
+		c.send(request, table.Token[int]{})
+	} else {
+		c.post(request, table.Token[int]{})
+	}
 	return true
 }
 
@@ -279,7 +388,16 @@ func (c *caller) got(lock Lock[int], err error) (Lock[int], error) {
 	if err == nil && !c.robbed {
 		c.holds = append(c.holds, held{lock, c.want})
 	}
+	c.want = table.Request[int]{}
+	c.tells(err)
 	return lock, err
+}
+
+// tells notes what a call returns, if the scenario wants it.
+func (c *caller) tells(what ...any) {
+	if c.w.scenario.remembers {
+		c.told = append(c.told, fmt.Sprint(what...))
+	}
 }
 
 // try is [Manager.try].
@@ -287,8 +405,8 @@ func (c *caller) try(want table.Request[int]) (Lock[int], bool) {
 	c.calls++
 	want.Try = true
 	c.ask(forever, want)
-	c.step("gets the answer", func() bool { return len(c.r.answered) > 0 })
 	r := c.r
+	c.choose(move{label: "gets the answer", ready: func() bool { return len(r.answered) > 0 }, own: c.unseen})
 	c.r = nil
 	<-r.answered
 	lock, err := c.got(c.w.m.take(r))
@@ -300,39 +418,49 @@ func (c *caller) try(want table.Request[int]) (Lock[int], bool) {
 func (c *caller) reserve(want table.Request[int]) {
 	c.calls++
 	m := c.w.m
+	c.step("reserves", c.room)
 	c.want = want
-	c.step("reserves", func() bool { return len(m.mailbox) < cap(m.mailbox) })
-	r := c.w.newAcquire(want)
+	r := c.newAcquire(want)
 	r.reserved = true
-	c.reservation = Reservation[int]{m: m, r: r, turn: r.turn.Add(1)}
-	c.out = message[int]{request: r}
-	m.mailbox <- c.out
-	c.sent()
+	c.reservation = Reservation[int]{m: m, r: r, turn: r.turn.Add(1), session: c.session}
+	c.post(r, table.Token[int]{})
 	c.reserved = true
 }
 
-// Wait is [Reservation.Wait], of a reservation that no session has.
+// Wait is [Reservation.Wait]. To look whether the session is closed is one step with the
+// end of wait: it may as well have been closed before.
 func (c *caller) Wait() (Lock[int], error) {
 	c.calls++
-	c.step("claims the reservation, to wait", nil)
+	c.choose(move{label: "claims the reservation, to wait", own: c.unseen})
 	v := c.reservation
+	tooLate := v.session != nil && v.session.closed.Load()
 	if !v.claim() {
 		if err := c.ctx.Err(); err != nil {
-			return Lock[int]{}, err
+			return c.got(Lock[int]{}, err)
 		}
-		return Lock[int]{}, ErrReservationDone
+		return c.got(Lock[int]{}, ErrReservationDone)
 	}
+	c.tooLate = tooLate
 	c.r = v.r
-	return c.wait()
+	lock, err := c.wait()
+	if err == nil && v.session != nil && v.session.closed.Load() {
+		c.send(release[int]{}, lock.token)
+		return c.got(Lock[int]{}, cmp.Or(c.ctx.Err(), ErrClosed))
+	}
+	if err == nil && c.tooLate {
+		panic("a Wait that begins after its session was closed returns a lock")
+	}
+	return c.got(lock, err)
 }
 
-// Cancel is [Reservation.Cancel].
+// Cancel is [Reservation.Cancel]. To claim the reservation and to look at the fate of its
+// request are one step: who looks at the one has nothing to do with the other.
 func (c *caller) Cancel(v Reservation[int]) {
 	c.calls++
 	c.cancelled = v
-	c.step("claims the reservation, to cancel", nil)
+	c.choose(move{label: "claims the reservation, to cancel", own: c.unseen})
 	if v.claim() {
-		if c.withdraw(v.r) {
+		if c.withdraw(v.r, true) {
 			return
 		}
 		if lock, _ := c.w.m.take(v.r); !c.handOff(lock, lock.value) {
@@ -340,7 +468,7 @@ func (c *caller) Cancel(v Reservation[int]) {
 		}
 		return
 	}
-	c.step("looks who has claimed it", nil)
+	c.choose(move{label: "looks who has claimed it", own: c.unseen})
 	if v.r != nil && v.r.turn.Load() == claimed(v.turn) {
 		c.send(&abandon[int]{v.r, v.turn}, table.Token[int]{})
 	}
@@ -349,31 +477,27 @@ func (c *caller) Cancel(v Reservation[int]) {
 // Release is [Lock.Release].
 func (c *caller) Release(lock Lock[int]) {
 	c.calls++
-	c.drop(lock)
 	if lock.m != nil {
 		c.send(release[int]{}, lock.token)
 	}
 }
 
-// drop notes that a lock is held no longer, and returns it as it was.
-func (c *caller) drop(lock Lock[int]) (dropped held) {
-	c.holds = slices.DeleteFunc(slices.Clone(c.holds), func(h held) bool {
-		if h.token == lock.token {
-			dropped = h
-		}
-		return h.token == lock.token
-	})
-	return dropped
+// drop notes that a lock is held no longer.
+func (c *caller) drop(token table.Token[int]) {
+	c.holds = slices.DeleteFunc(c.holds, func(h held) bool { return h.token == token })
 }
 
 // HandOff is [Lock.HandOff].
 func (c *caller) HandOff(lock Lock[int], value any) bool {
 	c.calls++
-	h := c.drop(lock) // the next one may have it before this one hears of it
+	i := slices.IndexFunc(c.holds, func(h held) bool { return h.token == lock.token })
+	c.offers = c.holds[i] // which the next one may have before this one hears of it
 	passed := c.handOff(lock, value)
 	if !passed {
-		c.holds = append(c.holds, h)
+		c.holds = append(c.holds, c.offers)
 	}
+	c.offers = held{}
+	c.tells("passed ", passed)
 	return passed
 }
 
@@ -382,7 +506,7 @@ func (c *caller) handOff(lock Lock[int], value any) bool {
 	c.passing = lock
 	c.passes = &handOff[int]{value: value, passed: make(chan bool, 1)}
 	c.send(c.passes, lock.token)
-	c.step("hears of the hand-off", func() bool { return len(c.passes.passed) > 0 })
+	c.choose(move{label: "hears of the hand-off", ready: func() bool { return len(c.passes.passed) > 0 }, own: always})
 	passed := <-c.passes.passed
 	c.passes, c.passing = nil, Lock[int]{}
 	return passed
@@ -391,7 +515,8 @@ func (c *caller) handOff(lock Lock[int], value any) bool {
 // CloseSession is [Session.Close].
 func (c *caller) CloseSession() {
 	c.calls++
-	c.holds = nil
+	c.choose(move{label: "closes its session", own: c.last}) // a Wait may look at that
+	c.session.closed.Store(true)
 	c.send(&closeSession[int]{c.session.s}, table.Token[int]{})
 }
 
@@ -405,7 +530,8 @@ func (c *caller) WaitIdle() error {
 	c.reply = &waitIdle[int]{q}
 	c.send(c.reply, table.Token[int]{})
 	done := c.ctx.ends("sees its context end")
-	if c.choose(move{label: "is told what to wait for", ready: func() bool { return len(q.replied) > 0 }}, done) == 1 {
+	replied := func() bool { return len(q.replied) > 0 }
+	if c.choose(move{label: "is told what to wait for", ready: replied, own: always}, done) == 1 {
 		c.ctx.end()
 		return c.ctx.Err()
 	}
@@ -414,7 +540,8 @@ func (c *caller) WaitIdle() error {
 	if c.busy == nil || a.err != nil {
 		return a.err
 	}
-	if c.choose(move{label: "sees the idle moment", ready: func() bool { return closed(c.busy.over) }}, done) == 1 {
+	over := func() bool { return closed(c.busy.over) }
+	if c.choose(move{label: "sees the idle moment", ready: over, own: always}, done) == 1 {
 		c.ctx.end()
 		return c.ctx.Err()
 	}
@@ -427,10 +554,10 @@ func (c *caller) Shutdown() error {
 	m := c.w.m
 	c.drains = &shutdown[int]{drains: make(chan bool, 1)}
 	c.send(c.drains, table.Token[int]{})
-	c.step("hears of the shutdown", func() bool { return len(c.drains.drains) > 0 })
+	c.choose(move{label: "hears of the shutdown", ready: func() bool { return len(c.drains.drains) > 0 }, own: always})
 	drains := <-c.drains.drains
 	c.drains, c.draining = nil, drains
-	end := move{label: "sees the end", ready: func() bool { return closed(m.done) }}
+	end := move{label: "sees the end", ready: func() bool { return closed(m.done) }, own: always}
 	if c.choose(end, c.ctx.ends("sees its context end")) == 1 {
 		c.ctx.end()
 		return c.ctx.Err()
@@ -445,7 +572,7 @@ func (c *caller) Shutdown() error {
 func (c *caller) Close() {
 	c.calls++
 	c.send(closing[int]{}, table.Token[int]{})
-	c.step("sees the end", func() bool { return closed(c.w.m.done) })
+	c.choose(move{label: "sees the end", ready: func() bool { return closed(c.w.m.done) }, own: always})
 }
 
 // An actor is one who takes steps.
@@ -454,6 +581,7 @@ type actor struct {
 	moves  []move // what it may do next
 	over   bool
 	memory any // what else it remembers
+	pool   *pool
 
 	did    string // the step that it has just made, where the move did not say it all
 	chosen int    // the move that it was told to make
@@ -466,7 +594,29 @@ type actor struct {
 type move struct {
 	label   string
 	ready   func() bool // nil when it always is
+	never   bool        // it is not possible at all
 	outside bool        // it comes from outside: nobody may depend on its ever being made
+	// own reports whether the move has to do with nobody else: to make it now or later is
+	// the same for all that others do meanwhile, and they can not prevent it. Never, when
+	// it is nil.
+	own func() bool
+}
+
+// always is for moves that are the actor's own whatever happens.
+func always() bool { return true }
+
+// possible reports whether the move can be made now.
+func (m move) possible() bool { return !m.never && (m.ready == nil || m.ready()) }
+
+// aside reports whether the next move of an actor is his own, whichever he chooses, and
+// can be made now.
+func (a *actor) aside() bool {
+	for _, m := range a.moves {
+		if !m.never && (m.own == nil || !m.own() || !m.possible()) {
+			return false
+		}
+	}
+	return len(a.moves) > 0
 }
 
 // when is the move, made ready by something else.
@@ -483,6 +633,12 @@ var errStopped = errors.New("stopped")
 // start adds an actor.
 func (w *world) start(name string, run func(*actor)) *actor {
 	a := &actor{name: name}
+	switch {
+	case !w.scenario.apart:
+		a.pool = &w.pool
+	case len(w.actors) > 0: // what the owner puts back nobody else takes
+		a.pool = new(pool)
+	}
 	a.resume, a.stop = iter.Pull(func(yield func(struct{}) bool) {
 		a.yield = yield
 		defer func() {
@@ -558,11 +714,7 @@ var forever = &lifetime{endless: true}
 
 // ends is the move in which one sees that it has ended.
 func (l *lifetime) ends(label string) move {
-	m := move{label: label, outside: l.err == nil}
-	if l.endless {
-		m.ready = func() bool { return false }
-	}
-	return m
+	return move{label: label, outside: l.err == nil, never: l.endless, own: always}
 }
 
 func (l *lifetime) end() { l.err = context.Canceled }
