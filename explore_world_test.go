@@ -160,12 +160,30 @@ func (w *world) servesUnseen() bool {
 		return false
 	}
 	switch r := mail[0].(type) {
-	case *abandon[int], *handOff[int]:
+	case *abandon[int]:
 		return false
+	case *handOff[int]:
+		return !slices.ContainsFunc(w.taken, func(r *acquire[int]) bool {
+			return r.ticket != nil && r.fate.Load() == undecided // it may leave meanwhile
+		})
 	case *withdraw[int]:
-		return w.scenario.apart && !r.reserved
+		return w.scenario.apart && !(r.reserved && w.looksAt((*acquire[int])(r)))
 	}
 	return true
+}
+
+// looksAt reports whether anybody may yet look at the turn of a request.
+func (w *world) looksAt(r *acquire[int]) bool {
+	for _, a := range w.actors {
+		c, ok := a.memory.(*caller)
+		if !ok || c.reservation.r != r && c.cancelled.r != r && c.old.r != r {
+			continue
+		}
+		if !c.over || !c.last() && c.session == nil { // who closes a session has nothing else of it
+			return true
+		}
+	}
+	return false
 }
 
 // mail returns the requests in the mailbox.
