@@ -238,18 +238,18 @@ var families = []family{
 	{3, "three callers alone", 3, once, []scenario{quiet}},
 	{3, "two callers and one with a partner", 2, []program{acquires, tries, shares, acquiresAll}, partners},
 	{3, "three callers with one call, bounds", 3, oneCall, bounded},
-	{3, "three callers, one pool", 3, []program{acquires, tries, handsOff, reservesAgain}, []scenario{onePool}},
+	{3, "three callers, one pool", 3, []program{acquires, tries, handsOff}, []scenario{onePool}},
 	{3, "three callers at the end", 3, []program{acquires, tries, acquiresAll}, ending},
+	{3, "two callers alone at the end", 2, alone, ending},
+	{3, "two callers with one call at the end, unhurried", 2, oneCall, unhurried},
 	{3, "four callers with one call", 4, oneCall, []scenario{quiet}},
 	{3, "four callers on two keys", 4, []program{acquires, acquiresAll, upwards, downwards}, []scenario{quiet}},
 
 	{4, "three callers of every kind", 3, all, []scenario{quiet}},
 	{4, "three callers alone, bounds", 3, alone, bounded},
 	{4, "four callers alone", 4, alone, []scenario{quiet}},
-	{4, "two callers alone at the end", 2, alone, ending},
 	{4, "three callers alone at the end", 3, alone, ending},
 	{4, "two callers of every kind at the end", 2, all, ending},
-	{4, "two callers with one call at the end, unhurried", 2, oneCall, unhurried},
 	{4, "three callers alone, one pool", 3, alone, []scenario{onePool}},
 }
 

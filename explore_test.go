@@ -24,7 +24,7 @@ import (
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
-var exploreLevel = flag.Int("explore", 1, "how far TestEveryInterleaving goes, from 1, in seconds, to 4, in an hour")
+var exploreLevel = flag.Int("explore", 1, "how far TestEveryInterleaving goes: 1 takes seconds, 3 two minutes, and nobody has seen the end of 4")
 
 // TestEveryInterleaving lets callers loose on one manager, in every combination of what
 // they do and of how the manager ends, and goes through every order in which their
