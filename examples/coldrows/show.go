@@ -1,11 +1,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 	"strconv"
 
@@ -63,7 +61,7 @@ func coldGain(without, with result) float64 {
 }
 
 // plot writes an SVG picture of the cold rows' latencies and the hot row's throughput to a file.
-func plot(file string, results []result) (err error) {
+func plot(file string, results []result) error {
 	var (
 		curves     []report.Latencies
 		names      []string
@@ -86,10 +84,5 @@ func plot(file string, results []result) (err error) {
 		return err
 	}
 
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return report.WriteSVG(f, left, right)
+	return report.SaveSVG(file, left, right)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 
 	"github.com/seed-46f81e6d/keylock/examples/internal/report"
@@ -55,13 +54,5 @@ func writePlot(name string, results []result) error {
 	if err != nil {
 		return err
 	}
-	file, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	if err := report.WriteSVG(file, took, broke); err != nil {
-		file.Close()
-		return err
-	}
-	return file.Close()
+	return report.SaveSVG(name, took, broke)
 }

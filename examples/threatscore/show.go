@@ -2,12 +2,10 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"math"
-	"os"
 	"slices"
 	"strconv"
 
@@ -84,7 +82,7 @@ func showBlocked(w io.Writer, events []sshlog.Event, r result) error {
 }
 
 // plot writes an SVG picture of latencies and conflicts to a file.
-func plot(file string, results []result) (err error) {
+func plot(file string, results []result) error {
 	latencies, err := plotLatencies(results)
 	if err != nil {
 		return err
@@ -94,12 +92,7 @@ func plot(file string, results []result) (err error) {
 		return err
 	}
 
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return report.WriteSVG(f, latencies, conflicts)
+	return report.SaveSVG(file, latencies, conflicts)
 }
 
 // plotLatencies draws a curve for each run, or a bar where there would be too many curves.

@@ -1,8 +1,10 @@
 package report
 
 import (
+	"errors"
 	"io"
 	"math"
+	"os"
 	"slices"
 	"strconv"
 	"time"
@@ -135,6 +137,17 @@ func newPlot(title string) *plot.Plot {
 	lines.Vertical.Width = 0
 	p.Add(lines)
 	return p
+}
+
+// SaveSVG writes the panels side by side as one SVG picture into a file, which it creates
+// or overwrites.
+func SaveSVG(file string, panels ...*plot.Plot) (err error) {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return WriteSVG(f, panels...)
 }
 
 // WriteSVG writes the panels side by side as one SVG picture.
