@@ -20,13 +20,13 @@ import (
 
 // startNode starts etcd with one member in this process and returns its address.
 func startNode(t testing.TB) (addr string) {
-	client, peer := freeAddress(t), freeAddress(t)
+	const any = "127.0.0.1:0"
 	server, err := etcdserver.Start(t.Context(), etcdserver.Config{
-		Name: "n0", Dir: t.TempDir(), Client: client, Peer: peer, Advertise: map[string]string{"n0": peer},
+		Name: "n0", Dir: t.TempDir(), Client: any, Peer: any, Advertise: map[string]string{"n0": any},
 	})
 	require.NoError(t, err)
 	t.Cleanup(server.Close)
-	return client
+	return server.Clients[0].Addr().String()
 }
 
 // nodeMain is the program of a member in a process of its own. It ends in good order at SIGTERM.

@@ -3,11 +3,15 @@ package etcdserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"syscall"
 
 	"go.etcd.io/etcd/server/v3/embed"
 )
@@ -55,14 +59,29 @@ func Start(ctx context.Context, c Config) (*embed.Etcd, error) {
 	}
 }
 
-// FreeAddress returns a loopback address that nobody listens on.
+// FreeAddress returns a loopback address that nobody listens on, another one at each call. Its
+// port is below those that systems give to whoever asks for any: one of these could be taken by
+// an outgoing connection before the member listens, or while it is being restarted.
 func FreeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for range ports {
+		addr := fmt.Sprintf("127.0.0.1:%d", firstPort+nextPort.Add(1)%ports)
+		l, err := net.Listen("tcp", addr)
+		if err == nil {
+			return addr, l.Close()
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return "", err
+		}
 	}
-	return l.Addr().String(), l.Close()
+	return "", fmt.Errorf("no port from %d to %d is free", firstPort, firstPort+ports-1)
 }
+
+const firstPort, ports = 10_000, 20_000
+
+// nextPort begins anywhere, so that two processes at once do not try the same.
+var nextPort atomic.Uint32
+
+func init() { nextPort.Store(rand.Uint32N(ports)) }
 
 func urls(addr string) []url.URL {
 	return []url.URL{{Scheme: "http", Host: addr}}
