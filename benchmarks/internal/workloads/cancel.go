@@ -22,7 +22,7 @@ func storm(name string) Workload {
 			l := p.Open()
 			defer l.Close()
 			defer hold(l, hotKey)()
-			crew := newCrew(p, crowd, l.Client)
+			crew := newCrew(p, l, crowd)
 			defer crew.cancel()
 			waits := make(waits, crowd/2)
 			crew.goHome = waits.cancelAll

@@ -3,6 +3,7 @@ package workloads
 import (
 	"context"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -19,8 +20,7 @@ type Budget struct {
 	Busy bool // while one unrelated goroutine per core burns CPU
 }
 
-// warmUp is what is spent before anything is measured, so that pools are filled and
-// maps have grown.
+// warmUp is what is spent before anything is measured.
 func (b Budget) warmUp(clients int) Budget {
 	return Budget{Time: b.Time / 5, Ops: 5 * int64(clients), Busy: b.Busy}
 }
@@ -45,10 +45,11 @@ func (c *client) acquire(key string) {
 // A crew is the goroutines that a workload sets upon a peer.
 type crew struct {
 	clients []*client
-	serial  bool // one goroutine plays all of them
+	peer    peers.Peer
+	locker  peers.Locker
 	cancel  context.CancelFunc
-	goHome  func()       // what a goroutine does last
-	hot     peers.Locker // where not nil, they begin in the line for the hot key
+	goHome  func() // what a goroutine does last
+	hot     bool   // they begin in the line for the hot key
 
 	fewest int64 // operations
 	done   atomic.Int64
@@ -56,13 +57,13 @@ type crew struct {
 	over   atomic.Bool // enough of both
 }
 
-func newCrew(p peers.Peer, size int, newClient func() peers.Client) *crew {
-	w := &crew{serial: p.Serial, goHome: func() {}}
+func newCrew(p peers.Peer, l peers.Locker, size int) *crew {
+	w := &crew{peer: p, locker: l, goHome: func() {}}
 	var cancels []context.CancelFunc
 	for n := range size {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancels = append(cancels, cancel)
-		w.clients = append(w.clients, &client{Client: newClient(), n: n, ctx: ctx, crew: w})
+		w.clients = append(w.clients, &client{Client: l.Client(), n: n, ctx: ctx, crew: w})
 	}
 	w.cancel = func() {
 		for _, cancel := range cancels {
@@ -83,8 +84,28 @@ type tally struct {
 // run lets every client repeat op until the budget is spent, first to warm up and
 // then to be measured.
 func (w *crew) run(budget Budget, op func(*client)) tally {
-	w.spend(budget.warmUp(len(w.clients)), op)
+	w.warmUp(budget, op)
 	return w.spend(budget, op)
+}
+
+// warmUp fills pools, and lets maps grow. First everybody waits at once: what is kept for
+// those who wait is as much then as it can get, while it may take a workload any time to
+// have so many of them at once.
+func (w *crew) warmUp(budget Budget, op func(*client)) {
+	if !w.peer.Echo && !w.peer.Serial {
+		free := hold(w.locker, warmKey)
+		var waiting sync.WaitGroup
+		for _, c := range w.clients {
+			waiting.Go(func() {
+				c.acquire(warmKey)
+				c.Unlock()
+			})
+		}
+		settle()
+		free()
+		waiting.Wait()
+	}
+	w.spend(budget.warmUp(len(w.clients)), op)
 }
 
 // spend lets every client repeat op until the budget is spent, and tells what they did.
@@ -111,11 +132,11 @@ func (w *crew) spend(budget Budget, op func(*client)) tally {
 		}()
 	}
 	begin := func() { close(begun) }
-	if w.hot != nil {
+	if w.hot {
 		// Of those who are in line nobody can lock twice before the others have had
 		// their turn, so a line that has formed never dissolves. It is there from the
 		// start, because by itself it forms only when two happen to collide.
-		free := hold(w.hot, hotKey)
+		free := hold(w.locker, hotKey)
 		begin()
 		settle()
 		begin = free
@@ -140,7 +161,7 @@ func (w *crew) spend(budget Budget, op func(*client)) tally {
 
 // teams are the clients that share a goroutine.
 func (w *crew) teams() [][]*client {
-	if w.serial {
+	if w.peer.Serial {
 		return [][]*client{w.clients}
 	}
 	var teams [][]*client

@@ -26,7 +26,7 @@ func growth(name string, held int) Workload {
 			holders := newHolders(l, keys[:held])
 			holders.lock()
 			defer holders.unlock()
-			crew := newCrew(p, 1, l.Client)
+			crew := newCrew(p, l, 1)
 			defer crew.cancel()
 			free := keys[held:]
 			return crew.run(budget, func(c *client) {

@@ -7,7 +7,10 @@ import (
 	"sync"
 )
 
-const hotKey = "order/hot"
+const (
+	hotKey  = "order/hot"
+	warmKey = "order/warm"
+)
 
 // keys returns n keys. They are made once, so no workload pays for them.
 func keys(n int) []string {

@@ -19,9 +19,9 @@ func tail(name string) Workload {
 		Measure: func(p peers.Peer, budget Budget) results.Figures {
 			l := p.Open()
 			defer l.Close()
-			crew := newCrew(p, crowd, l.Client)
+			crew := newCrew(p, l, crowd)
 			defer crew.cancel()
-			crew.hot = l
+			crew.hot = true
 			waits := make([]*hdrhistogram.Histogram, crowd)
 			for n := range waits {
 				waits[n] = hdrhistogram.New(1, time.Minute.Nanoseconds(), 2)
@@ -35,7 +35,7 @@ func tail(name string) Workload {
 					panic(err) // it took longer than the whole run may
 				}
 			}
-			crew.spend(budget.warmUp(crowd), timed)
+			crew.warmUp(budget, timed)
 			for _, h := range waits {
 				h.Reset()
 			}

@@ -100,7 +100,7 @@ func distinct(goroutines int, name, about string) Workload {
 		Measure: func(p peers.Peer, budget Budget) results.Figures {
 			l := p.Open()
 			defer l.Close()
-			crew := newCrew(p, goroutines, l.Client)
+			crew := newCrew(p, l, goroutines)
 			defer crew.cancel()
 			keys := keys(goroutines)
 			return crew.run(budget, func(c *client) {
@@ -123,12 +123,12 @@ func hot(name string, section time.Duration) Workload {
 		Measure: func(p peers.Peer, budget Budget) results.Figures {
 			l := p.Open()
 			defer l.Close()
-			crew := newCrew(p, crowd, l.Client)
+			crew := newCrew(p, l, crowd)
 			defer crew.cancel()
 			if p.Serial {
 				return alone(crew, budget)
 			}
-			crew.hot = l
+			crew.hot = true
 			turns := turnsFor(section)
 			return crew.run(budget, func(c *client) {
 				c.acquire(hotKey)
@@ -169,7 +169,7 @@ func zipf(name string) Workload {
 		Measure: func(p peers.Peer, budget Budget) results.Figures {
 			l := p.Open()
 			defer l.Close()
-			crew := newCrew(p, goroutines, l.Client)
+			crew := newCrew(p, l, goroutines)
 			defer crew.cancel()
 			draws := zipfDraws()
 			return crew.run(budget, func(c *client) {
@@ -194,7 +194,7 @@ func many(name string, goroutines int) Workload {
 		Measure: func(p peers.Peer, budget Budget) results.Figures {
 			l := p.Open()
 			defer l.Close()
-			crew := newCrew(p, goroutines, l.Client)
+			crew := newCrew(p, l, goroutines)
 			defer crew.cancel()
 			lockers := make([]peers.ManyClient, goroutines)
 			for n := range lockers {
@@ -221,9 +221,9 @@ func shared(name string, section time.Duration) Workload {
 		Measure: func(p peers.Peer, budget Budget) results.Figures {
 			l := p.Open()
 			defer l.Close()
-			crew := newCrew(p, crowd, l.Client)
+			crew := newCrew(p, l, crowd)
 			defer crew.cancel()
-			crew.hot = l
+			crew.hot = true
 			turns := turnsFor(section)
 			return crew.run(budget, func(c *client) {
 				if (int64(c.n)+c.ops)%100 == 0 {

@@ -86,7 +86,7 @@ func TestWorkloadsThatNeedMoreThanAPeerPromisesLeaveItOut(t *testing.T) {
 func TestSerialPeerPlaysEveryClient(t *testing.T) {
 	l := peers.Table.Open()
 	defer l.Close()
-	crew := newCrew(peers.Table, 3, l.Client)
+	crew := newCrew(peers.Table, l, 3)
 	defer crew.cancel()
 	var played []int
 	crew.spend(Budget{Ops: 6}, func(c *client) { played = append(played, c.n) })
@@ -96,7 +96,7 @@ func TestSerialPeerPlaysEveryClient(t *testing.T) {
 func TestTallyCountsOperations(t *testing.T) {
 	l := peers.FIFO.Open()
 	defer l.Close()
-	crew := newCrew(peers.FIFO, 4, l.Client)
+	crew := newCrew(peers.FIFO, l, 4)
 	defer crew.cancel()
 	tally := crew.spend(Budget{Ops: 100}, func(*client) {})
 	assert.GreaterOrEqual(t, tally.total(), 100.0)
