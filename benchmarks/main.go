@@ -4,7 +4,7 @@
 //	go run -C benchmarks .                                  # everything; ten minutes and more
 //	go run -C benchmarks . -point 2,4                       # what these points need
 //	go run -C benchmarks . -run 'hot|uncontended' -peers keylock,semaphores -rounds 5
-//	go run -C benchmarks . -json run.json -md RESULTS.md -svg ../docs/img/benchmarks.svg
+//	go run -C benchmarks . -json run.json -md RESULTS.md -md ../README.md -svg ../docs/img/benchmarks.svg
 //	go run -C benchmarks . -from run.json                   # show an older run again
 package main
 
@@ -32,11 +32,12 @@ func main() {
 // options are what the command line says.
 type options struct {
 	choice
-	rounds        int
-	slice         time.Duration
-	quick, list   bool
-	from          string
-	json, md, svg string
+	rounds      int
+	slice       time.Duration
+	quick, list bool
+	from        string
+	json, svg   string
+	md          []string
 }
 
 func parse(args []string, usage io.Writer) (options, error) {
@@ -46,13 +47,16 @@ func parse(args []string, usage io.Writer) (options, error) {
 	flags.StringVar(&o.workloads, "run", "", "measure the workloads whose names begin with a match of this `expression`")
 	flags.StringVar(&o.peers, "peers", "", "measure these peers, `names` separated by commas")
 	flags.StringVar(&o.points, "point", "", "measure what these points need, `numbers` separated by commas")
-	flags.IntVar(&o.rounds, "rounds", 9, "measure everything so often, and what takes long to set up up to 3 times")
+	flags.IntVar(&o.rounds, "rounds", 9, "measure everything so often, and what takes long to set up up to 5 times")
 	flags.DurationVar(&o.slice, "time", 100*time.Millisecond, "measure one peer at one workload for so long in each round")
 	flags.BoolVar(&o.quick, "quick", false, "one round of 2ms, without what takes long to set up: tells whether the bench works, no more")
 	flags.BoolVar(&o.list, "list", false, "list the workloads and the peers, and measure nothing")
 	flags.StringVar(&o.from, "from", "", "measure nothing, show what -json wrote to this `file`")
 	flags.StringVar(&o.json, "json", "", "write all measurements to this `file`")
-	flags.StringVar(&o.md, "md", "", "put the tables between the markers in this `file`, or - to print them")
+	flags.Func("md", "put the tables into the places that this `file` marks for them, or - to print them; may be given again", func(file string) error {
+		o.md = append(o.md, file)
+		return nil
+	})
 	flags.StringVar(&o.svg, "svg", "", "write the plot to this `file`")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -127,24 +131,25 @@ func (o options) write(measured *results.Results, out io.Writer) error {
 			return err
 		}
 	}
-	switch o.md {
-	case "":
-		return nil
-	case "-":
-		return report.Markdown(out, measured)
+	for _, file := range o.md {
+		if file == "-" {
+			if err := report.Markdown(out, measured); err != nil {
+				return err
+			}
+			continue
+		}
+		page, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if page, err = report.Insert(page, measured); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		if err := os.WriteFile(file, page, 0o644); err != nil {
+			return err
+		}
 	}
-	page, err := os.ReadFile(o.md)
-	if err != nil {
-		return err
-	}
-	var table bytes.Buffer
-	if err := report.Markdown(&table, measured); err != nil {
-		return err
-	}
-	if page, err = report.Insert(page, table.Bytes()); err != nil {
-		return fmt.Errorf("%s: %w", o.md, err)
-	}
-	return os.WriteFile(o.md, page, 0o644)
+	return nil
 }
 
 func list(out io.Writer) error {

@@ -2,7 +2,6 @@ package report
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -13,9 +12,8 @@ import (
 	"github.com/seed-46f81e6d/keylock/benchmarks/internal/results"
 )
 
-// Markdown writes what the README shows: tables of the cost, the allocations and
-// whatever else was measured, each with a column per peer; who the peers are; and the
-// verdicts.
+// Markdown writes everything: tables of the cost, the allocations and whatever else was
+// measured, each with a column per peer; who the peers are; and the verdicts.
 func Markdown(w io.Writer, r *results.Results) error {
 	var page bytes.Buffer
 	columns := columns(r)
@@ -143,23 +141,4 @@ func verdicts(w io.Writer, r *results.Results) {
 			fmt.Fprintf(w, "  - %s\n", sentence(v))
 		}
 	}
-}
-
-// The table of a README stands between these lines.
-const (
-	tableBegins = "<!-- benchmarks -->\n"
-	tableEnds   = "<!-- /benchmarks -->\n"
-)
-
-// Insert returns page with the table in the place that it marks for it.
-func Insert(page, table []byte) ([]byte, error) {
-	before, rest, ok := bytes.Cut(page, []byte(tableBegins))
-	if !ok {
-		return nil, errors.New("the page has no line " + strings.TrimSpace(tableBegins))
-	}
-	_, after, ok := bytes.Cut(rest, []byte(tableEnds))
-	if !ok {
-		return nil, errors.New("the page has no line " + strings.TrimSpace(tableEnds))
-	}
-	return slices.Concat(before, []byte(tableBegins), table, []byte(tableEnds), after), nil
 }

@@ -24,9 +24,10 @@ var update = flag.Bool("update", false, "write the golden files")
 
 func TestReportsLookAsTheyShould(t *testing.T) {
 	for name, render := range map[string]func(io.Writer, *results.Results) error{
-		"text.golden":     Text,
-		"verdicts.golden": Verdicts,
-		"table.golden.md": Markdown,
+		"text.golden":       Text,
+		"verdicts.golden":   Verdicts,
+		"table.golden.md":   Markdown,
+		"summary.golden.md": Summary,
 	} {
 		t.Run(name, func(t *testing.T) {
 			var page bytes.Buffer
@@ -70,19 +71,25 @@ func wellFormed(r io.Reader) error {
 	}
 }
 
-func TestTableIsPutBetweenItsMarkers(t *testing.T) {
-	page := []byte("before\n<!-- benchmarks -->\nold\n<!-- /benchmarks -->\nafter\n")
-	got, err := Insert(page, []byte("new\n"))
+func TestTablesArePutBetweenTheirMarkers(t *testing.T) {
+	page := func(full, summary string) string {
+		return "before\n<!-- benchmarks -->\n" + full + "<!-- /benchmarks -->\n" +
+			"<!-- benchmarks summary -->\n" + summary + "<!-- /benchmarks summary -->\nafter\n"
+	}
+	var full, summary bytes.Buffer
+	require.NoError(t, Markdown(&full, example()))
+	require.NoError(t, Summary(&summary, example()))
+	got, err := Insert([]byte(page("old\n", "")), example())
 	require.NoError(t, err)
-	assert.Equal(t, "before\n<!-- benchmarks -->\nnew\n<!-- /benchmarks -->\nafter\n", string(got))
+	assert.Equal(t, page(full.String(), summary.String()), string(got))
 
-	again, err := Insert(got, []byte("new\n"))
+	again, err := Insert(got, example())
 	require.NoError(t, err)
 	assert.Equal(t, string(got), string(again))
 
-	_, err = Insert([]byte("no markers"), nil)
-	assert.ErrorContains(t, err, "no line <!-- benchmarks -->")
-	_, err = Insert([]byte("<!-- benchmarks -->\n"), nil)
+	_, err = Insert([]byte("no markers"), example())
+	assert.ErrorContains(t, err, "neither a line <!-- benchmarks --> nor")
+	_, err = Insert([]byte("<!-- benchmarks -->\n"), example())
 	assert.ErrorContains(t, err, "no line <!-- /benchmarks -->")
 }
 
@@ -104,6 +111,7 @@ func example() *results.Results {
 			{Name: "uncontended", About: "one goroutine, one key", Peers: []results.Peer{
 				{Name: "keylock", Rounds: cost(440, 460, 450)},
 				{Name: "mutex+fifo", Rounds: cost(110, 115, 112)},
+				{Name: "semaphores", Rounds: cost(1130, 1160, 1120)},
 				{Name: "ping-pong", Rounds: cost(400, 400, 400)},
 			}},
 			{Name: "hot/0us", About: "64 goroutines, one key", Peers: []results.Peer{

@@ -1,0 +1,69 @@
+package report
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/seed-46f81e6d/keylock/benchmarks/internal/results"
+)
+
+// Summary writes the one table that a reader decides by: what locks cost, here and with
+// the two best of the usual recipes that are FIFO and take a context.
+func Summary(w io.Writer, r *results.Results) error {
+	columns := []string{us, "mutex+fifo", "semaphores"}
+	var page bytes.Buffer
+	fmt.Fprintf(&page, "| nanoseconds for a lock and an unlock | %s | keylock takes |\n|---%s|---:|\n",
+		strings.Join(columns, " | "), strings.Repeat("|---:", len(columns)))
+	for _, row := range summarized {
+		var cells []string
+		for _, peer := range columns {
+			figure, ok := r.Figure(results.Cell{Workload: row.workload, Peer: peer}, results.PerOp)
+			if !ok {
+				break
+			}
+			cells = append(cells, thousands(figure.Median))
+		}
+		if len(cells) == len(columns) {
+			fmt.Fprintf(&page, "| %s | %s | %s |\n", row.what, strings.Join(cells, " | "), timesAsLong(r, row.workload, columns[1:]))
+		}
+	}
+	fmt.Fprintf(&page, "\nMedians of %d rounds of %v each on %d shared cores, %s; the last column is how many times as long, the\n"+
+		"median of the rounds' ratios, against the one and the other.\n", rounds(r), r.Slice, r.CPUs, r.Go)
+	_, err := page.WriteTo(w)
+	return err
+}
+
+// summarized are the rows of the summary.
+var summarized = []struct{ workload, what string }{
+	{"uncontended", "nobody contends"},
+	{"distinct/64", "64 goroutines, each its own key"},
+	{"distinct/1000", "1,000 goroutines, each its own key"},
+	{"hot/0us", "64 goroutines, one key, held for no time"},
+	{"hot/1us", "the same, held for 1 µs"},
+	{"hot/10us", "the same, held for 10 µs"},
+	{"hot/100us", "the same, held for 100 µs"},
+	{"storm", "waits that are cancelled, 64 goroutines"},
+	{"many/1", "one goroutine, 16 keys at once"},
+	{"many/64", "64 goroutines, each 16 keys at once"},
+}
+
+// timesAsLong is how many times the peers' time ours is.
+func timesAsLong(r *results.Results, workload string, peers []string) string {
+	var texts []string
+	for _, peer := range peers {
+		ratio, _ := r.Ratio(results.Cell{Workload: workload, Peer: us}, results.Cell{Workload: workload, Peer: peer}, results.PerOp)
+		texts = append(texts, fmt.Sprintf("%.2g", ratio.Median))
+	}
+	return strings.Join(texts, " and ") + " times"
+}
+
+// thousands groups the digits of a number.
+func thousands(v float64) string {
+	digits := fmt.Sprintf("%.0f", v)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
