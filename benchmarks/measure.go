@@ -21,7 +21,7 @@ type plan struct {
 }
 
 // heavyRounds is how often a workload is measured at most that takes long to set up.
-const heavyRounds = 3
+const heavyRounds = 5
 
 // measure carries out the plan. Workloads of one group and all their peers are
 // measured in turns, in another order in each round, so that whatever disturbs the
