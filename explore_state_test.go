@@ -271,7 +271,7 @@ func (f *fingerprint) index(v reflect.Value) {
 	var lines []reflect.Value
 	buckets := v.FieldByName("buckets")
 	for i := range buckets.Len() {
-		for l := buckets.Index(i); !l.IsNil(); l = l.Elem().FieldByName("chain") {
+		for l := buckets.Index(i).FieldByName("head"); !l.IsNil(); l = l.Elem().FieldByName("chain") {
 			lines = append(lines, l)
 		}
 	}

@@ -98,14 +98,20 @@ func (c *checker[K]) line(l *line[K]) error {
 	return nil
 }
 
-// index checks that every line is found by its key, and that there are as few buckets as
-// there should be.
+// index checks that every line is found by its key, that the buckets have the tags of their
+// lines, and that there are as few of them as there should be.
 func (c *checker[K]) index() error {
 	x, size := &c.table.lines, 0
 	for l := range x.all {
 		size++
 		if !x.has(l) {
 			return fmt.Errorf("the line of %v is not found by its key", l.key)
+		}
+	}
+	for i := range x.buckets {
+		made := x.buckets[i]
+		if made.retag(); made.tags != x.buckets[i].tags {
+			return fmt.Errorf("bucket %d has the tags %x, its lines %x", i, x.buckets[i].tags, made.tags)
 		}
 	}
 	switch n := len(x.buckets); {

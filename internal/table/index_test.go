@@ -2,6 +2,7 @@ package table
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -49,6 +50,42 @@ func TestIndexTellsKeysWithTheSameHashApart(t *testing.T) {
 	require.Same(t, two, l)
 }
 
+// Lines come to a bucket and leave it from any place, more of them than it has room for tags.
+func TestBucketHasTheTagsOfItsLines(t *testing.T) {
+	var b bucket[int]
+	var lines []*line[int] // as they stand in the chain
+	random := rand.New(rand.NewPCG(1, 2))
+	hash := func() uint64 { return random.Uint64N(40) << 57 } // some have the same tag
+	for _, towards := range []int{7, 2, 8, 0, 9, 1, 12, 0} {
+		for len(lines) != towards {
+			if len(lines) < towards {
+				l := &line[int]{hash: hash()}
+				b.push(l)
+				lines = slices.Insert(lines, 0, l)
+			} else {
+				i := random.IntN(len(lines))
+				b.remove(lines[i])
+				lines = slices.Delete(lines, i, i+1)
+			}
+			want := uint64(0)
+			for i, l := range lines[:min(len(lines), 8)] {
+				want |= (l.hash>>56 | 1) << (8 * i)
+			}
+			require.Equal(t, want, b.tags)
+			l := b.head
+			for _, next := range lines {
+				require.Same(t, next, l)
+				l = l.chain
+			}
+			require.Nil(t, l)
+			for h := range uint64(64) {
+				has := slices.ContainsFunc(lines, func(l *line[int]) bool { return l.hash>>57 == h })
+				require.Equal(t, has || len(lines) >= 8, b.mayHave(h<<57), "%d among %d lines", h, len(lines))
+			}
+		}
+	}
+}
+
 // With at most one line for each bucket chains are short: one as long as this has a chance of
 // less than one in 10^20.
 func TestIndexChainsAreShort(t *testing.T) {
@@ -57,9 +94,9 @@ func TestIndexChainsAreShort(t *testing.T) {
 		tab.Join(&Request[int]{Key: key})
 	}
 	longest := 0
-	for _, l := range tab.lines.buckets {
+	for _, b := range tab.lines.buckets {
 		length := 0
-		for ; l != nil; l = l.chain {
+		for l := b.head; l != nil; l = l.chain {
 			length++
 		}
 		longest = max(longest, length)
