@@ -114,6 +114,11 @@ func (c *checker[K]) index() error {
 			return fmt.Errorf("bucket %d has the tags %x, its lines %x", i, x.buckets[i].tags, made.tags)
 		}
 	}
+	for _, b := range x.buckets[len(x.buckets):cap(x.buckets)] {
+		if b.head != nil {
+			return fmt.Errorf("a bucket that was taken away keeps the line of %v", b.head.key)
+		}
+	}
 	switch n := len(x.buckets); {
 	case size != x.size:
 		return fmt.Errorf("it counts %d lines, there are %d", x.size, size)

@@ -47,22 +47,23 @@ func (b *bucket[K]) push(l *line[K]) {
 }
 
 func (b *bucket[K]) remove(l *line[K]) {
-	at, before := &b.head, 0 // bits of the tags of the lines before it
+	at, bit := &b.head, uint64(1) // the lowest of its tag
 	for *at != l {
-		at, before = &(*at).chain, before+8
+		at, bit = &(*at).chain, bit<<8
 	}
 	*at, l.chain = l.chain, nil
 	if b.full() {
 		b.retag()
 		return
 	}
-	b.tags = b.tags>>(before+8)<<before | b.tags&(1<<before-1)
+	before := bit - 1 // the tags of the lines before it
+	b.tags = b.tags>>8&^before | b.tags&before
 }
 
-// retag makes the tags anew.
+// retag makes the tags anew. There is room for eight: what is shifted further is lost.
 func (b *bucket[K]) retag() {
 	b.tags = 0
-	for l, at := b.head, 0; l != nil && at < 64; l, at = l.chain, at+8 {
+	for l, at := b.head, 0; l != nil; l, at = l.chain, at+8 {
 		b.tags |= tag(l.hash) << at
 	}
 }
