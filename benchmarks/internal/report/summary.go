@@ -14,8 +14,8 @@ import (
 func Summary(w io.Writer, r *results.Results) error {
 	columns := []string{us, "mutex+fifo", "semaphores"}
 	var page bytes.Buffer
-	fmt.Fprintf(&page, "| nanoseconds for a lock and an unlock | %s | keylock takes |\n|---%s|---:|\n",
-		strings.Join(columns, " | "), strings.Repeat("|---:", len(columns)))
+	page.WriteString("| nanoseconds for a lock and an unlock | keylock | mutex and FIFO lists | map of semaphores | keylock takes |\n" +
+		"|---|---:|---:|---:|---:|\n")
 	for _, row := range summarized {
 		var cells []string
 		for _, peer := range columns {
@@ -54,7 +54,11 @@ func timesAsLong(r *results.Results, workload string, peers []string) string {
 	var texts []string
 	for _, peer := range peers {
 		ratio, _ := r.Ratio(results.Cell{Workload: workload, Peer: us}, results.Cell{Workload: workload, Peer: peer}, results.PerOp)
-		texts = append(texts, fmt.Sprintf("%.2g", ratio.Median))
+		digits := 1
+		if ratio.Median < 0.95 {
+			digits = 2
+		}
+		texts = append(texts, fmt.Sprintf("%.*f", digits, ratio.Median))
 	}
 	return strings.Join(texts, " and ") + " times"
 }
