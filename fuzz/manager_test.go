@@ -233,10 +233,11 @@ func (w *world) racing(a, cancellation action, cancelFirst bool) []history {
 	if !cancelFirst || kept {
 		histories = append(histories, history{w, after})
 	}
-	if kept {
+	if kept && after.isHeir(c.request, w) {
 		return histories
 	}
-	// The answer crosses the cancellation. If it is a lock it is given back.
+	// The answer crosses the cancellation. If it is a lock it is given back, and so it is if
+	// others who share it have the value.
 	crossed := after.clone()
 	crossed.calls[cancellation.target].fail(context.Canceled)
 	if c.err == nil {

@@ -221,6 +221,16 @@ func (w *world) hasValue(id int) bool {
 	return r != nil && r.value != nil
 }
 
+// isHeir says whether a request was the first to be granted what came with its value, since
+// the world before: the one of whom a hand-over makes sure.
+func (w *world) isHeir(id int, before *world) bool {
+	heir := w.model.get(id)
+	return !slices.ContainsFunc(w.model.holders(), func(r *request) bool {
+		old := before.model.get(r.id)
+		return r.id < id && r.value == heir.value && !(old != nil && old.holds)
+	})
+}
+
 // giveUp is leave for a reservation that is cancelled: its value goes to the next.
 func (w *world) giveUp(id int) {
 	if w.hasValue(id) && !w.ended {
