@@ -192,8 +192,7 @@ var (
 	// alone are callers without a partner; oneCall those of them who make a single call
 	// and give back what they get.
 	oneCall = []program{acquires, tries, shares, acquiresAll, handsOff}
-	once    = append([]program{releasesTwice, acquiresOther, upwards, downwards}, oneCall...)
-	alone   = append([]program{reservesAgain}, once...)
+	alone   = append([]program{reservesAgain, releasesTwice, acquiresOther, upwards, downwards}, oneCall...)
 	all     = append([]program{reserves, again, reservesInSession, cancelsInSession}, alone...)
 
 	// On one processor requests wander from caller to caller; on several each has its own.
@@ -212,12 +211,6 @@ var (
 		{mailbox: 16, apart: true, callers: []program{shutsDown, closes}},
 		{mailbox: 16, apart: true, contextEnds: true},
 	}
-	partners = []scenario{
-		{mailbox: 16, apart: true, callers: []program{reserves}},
-		{mailbox: 16, apart: true, callers: []program{again}},
-		{mailbox: 16, apart: true, callers: []program{reservesInSession}},
-		{mailbox: 16, apart: true, callers: []program{cancelsInSession}},
-	}
 	unhurried = changed(ending, func(s *scenario) { s.unhurried = true })
 )
 
@@ -235,8 +228,7 @@ var families = []family{
 	{2, "one caller of every kind at the end, unhurried", 1, all, unhurried},
 	{2, "two callers at the end, unhurried", 2, []program{acquires, tries}, unhurried},
 
-	{3, "three callers alone", 3, once, []scenario{quiet}},
-	{3, "two callers and one with a partner", 2, []program{acquires, tries, shares, acquiresAll}, partners},
+	{3, "three callers of every kind", 3, all, []scenario{quiet}},
 	{3, "three callers with one call, bounds", 3, oneCall, bounded},
 	{3, "three callers, one pool", 3, []program{acquires, tries, handsOff}, []scenario{onePool}},
 	{3, "three callers at the end", 3, []program{acquires, tries, acquiresAll}, ending},
@@ -245,7 +237,6 @@ var families = []family{
 	{3, "four callers with one call", 4, oneCall, []scenario{quiet}},
 	{3, "four callers on two keys", 4, []program{acquires, acquiresAll, upwards, downwards}, []scenario{quiet}},
 
-	{4, "three callers of every kind", 3, all, []scenario{quiet}},
 	{4, "three callers alone, bounds", 3, alone, bounded},
 	{4, "four callers alone", 4, alone, []scenario{quiet}},
 	{4, "three callers alone at the end", 3, alone, ending},

@@ -24,13 +24,13 @@ import (
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
-var exploreLevel = flag.Int("explore", 1, "how far TestEveryInterleaving goes: 1 takes seconds, 3 two minutes, and nobody has seen the end of 4")
+var exploreLevel = flag.Int("explore", 1, "how far TestEveryInterleaving goes: 1 takes seconds, 3 some minutes, 4 hours")
 
 // TestEveryInterleaving lets callers loose on one manager, in every combination of what
 // they do and of how the manager ends, and goes through every order in which their
 // steps and the owner's can come.
 //
-//	go test . -run=TestEveryInterleaving -v -explore=3
+//	go test . -run=TestEveryInterleaving -v -explore=3 -timeout=40m
 func TestEveryInterleaving(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // worlds are small, short-lived and many
 	var total explored
