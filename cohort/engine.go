@@ -3,28 +3,28 @@ package cohort
 import "context"
 
 // Engine is where processes meet: a lock service that grants a key to one
-// contender among all processes, numbers its grants, and tells when it can no
+// contender among all processes, numbers its grants, and reports when it can no
 // longer vouch for one. The package cohorttest holds the checks that every
 // engine must pass.
 //
 // A Manager has at most one contender per key at its engine at any time. An
-// engine's calls may come from several goroutines at once.
+// engine's methods may be called from several goroutines at once.
 type Engine interface {
-	// Acquire waits in the engine's line until key is granted to this process.
+	// Acquire waits in the engine's queue until key is granted to this process.
 	// It returns as soon as ctx ends, with an error that wraps ctx.Err(), also
 	// while the engine is unreachable; what the attempt left at the engine is
-	// then cleared away in the background, within a bound. A wait outlives the
-	// loss of the session it began in: Acquire lines up anew. After Close, and
+	// then cleaned up in the background, within a bound. A wait outlives the
+	// loss of the session it began in: Acquire enters the queue anew. After Close, and
 	// when Close ends it, it returns ErrClosed; an error that waiting cannot
 	// mend, such as a refused permission, comes back as the engine gave it.
 	Acquire(ctx context.Context, key string) (Grant, error)
 
-	// TryAcquire is Acquire without the wait in line: it returns ErrHeld when
+	// TryAcquire is Acquire without the wait in the queue: it returns ErrHeld when
 	// the key is held or waited for.
 	TryAcquire(ctx context.Context, key string) (Grant, error)
 
 	// Close gives up every key that is still held, closes its Lost, ends
-	// every wait and clears away what it can until ctx ends. It returns nil
+	// every wait and cleans up what it can until ctx ends. It returns nil
 	// when nothing is left at the engine, and may be called again.
 	Close(ctx context.Context) error
 }
@@ -35,16 +35,18 @@ type Grant interface {
 	// processes, the later has the greater Epoch. It is never 0.
 	Epoch() uint64
 
-	// Lost is closed when the engine can no longer promise that the key is
-	// ours: before the lease could have run out elsewhere, however late the
-	// engine's answers were, or when it learns that the lock is gone.
+	// Lost returns a channel that is closed when the engine can no longer promise that
+	// the key is ours: before the lease could have run out elsewhere, however late the
+	// engine's replies were, or when it learns that the lock is gone. An engine
+	// that goes by a deadline compares it with the clock in each call of Lost: a process
+	// that was paused calls Lost before any timer of its own has run.
 	Lost() <-chan struct{}
 
 	// Release gives the key back: this grant of it and no later one, so that a
-	// late or repeated call harms nobody. It returns nil when the engine has
+	// late or repeated call harms no other holder. It returns nil when the engine has
 	// confirmed it, and ErrLost when the lock had been lost before. When ctx
-	// ends first it returns an error that wraps ctx.Err(), and the key is
-	// given back in the background, within a bound; a ctx that has already
+	// ends first it returns an error that wraps ctx.Err(). With any other error too
+	// the key is given back in the background, within a bound; a ctx that has already
 	// ended therefore still releases. Calling it again waits for, and
 	// returns, the same outcome.
 	Release(ctx context.Context) error

@@ -12,7 +12,7 @@ var (
 	// and Grant.Release then return.
 	ErrLost = errors.New("cohort: lock lost")
 
-	// ErrHeld means that Engine.TryAcquire found the key held or waited for.
+	// ErrHeld means that Manager.TryAcquire or Engine.TryAcquire found the key held or waited for.
 	ErrHeld = errors.New("cohort: key held")
 
 	// ErrClosed is returned by every call on a Manager or an Engine that is

@@ -2,16 +2,17 @@ package cohort_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 )
 
-// Two processes share a key. Whoever holds it has a greater token than whoever held it before.
+// Two processes share a key. A later holder has a greater token.
 func Example() {
 	ctx := context.Background()
-	store := cohorttest.NewStore() // in its place: etcd, and etcdlock.New for each process
+	store := cohorttest.NewStore() // for tests; a service takes etcd and etcdlock.New
 	defer store.Close()
 	here, there := cohort.Start(ctx, store.Engine()), cohort.Start(ctx, store.Engine())
 	defer here.Close()
@@ -22,8 +23,8 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	_, ok := there.TryAcquire(ctx, "order/42")
-	fmt.Println("the other process gets it meanwhile:", ok)
+	_, err = there.TryAcquire(ctx, "order/42")
+	fmt.Println("held, says the other process:", errors.Is(err, cohort.ErrHeld))
 	first := lock.Token()
 	if err := lock.Release(); err != nil {
 		fmt.Println("what was done may have been refused:", err)
@@ -35,7 +36,7 @@ func Example() {
 	})
 	fmt.Println(err)
 	// Output:
-	// the other process gets it meanwhile: false
+	// held, says the other process: true
 	// its token is greater: true
 	// <nil>
 }

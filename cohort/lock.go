@@ -3,7 +3,6 @@ package cohort
 import (
 	"context"
 	"sync/atomic"
-	"time"
 
 	"github.com/seed-46f81e6d/keylock"
 )
@@ -16,11 +15,11 @@ type Lock struct {
 // holder is what the copies of a Lock share.
 type holder struct {
 	m        *Manager
-	place    keylock.Lock[string]
-	tenure   *tenure
+	local    keylock.Lock[string]
+	claim    *claim
 	token    Token
 	released atomic.Bool
-	context  atomic.Pointer[lockContext] // nil until somebody asks for it
+	context  atomic.Pointer[lockContext] // nil until Context is first called
 }
 
 type lockContext struct {
@@ -28,8 +27,8 @@ type lockContext struct {
 	cancel context.CancelCauseFunc
 }
 
-func (m *Manager) newLock(place keylock.Lock[string], t *tenure) Lock {
-	return Lock{&holder{m: m, place: place, tenure: t, token: Token{t.grant.Epoch(), t.seq}}}
+func (m *Manager) newLock(local keylock.Lock[string], c *claim) Lock {
+	return Lock{&holder{m: m, local: local, claim: c, token: Token{c.grant.Epoch(), c.seq}}}
 }
 
 // Key returns the key; "" for the zero Lock.
@@ -37,7 +36,7 @@ func (l Lock) Key() string {
 	if l.holder == nil {
 		return ""
 	}
-	return l.holder.place.Key()
+	return l.holder.local.Key()
 }
 
 // Token returns the number of this holder among all holders of the key, in all
@@ -70,12 +69,12 @@ func (l Lock) Context() context.Context {
 	switch {
 	case h.released.Load(): // by a Release that found no context to end
 		cancel(nil)
-	case h.tenure.isLost():
+	case h.claim.isLost():
 		cancel(ErrLost)
 	default:
 		go func() {
 			select {
-			case <-h.tenure.grant.Lost():
+			case <-h.claim.grant.Lost():
 				cancel(ErrLost)
 			case <-ctx.Done():
 			}
@@ -91,14 +90,14 @@ func (l Lock) Grant() Grant {
 	if l.holder == nil {
 		return nil
 	}
-	return l.holder.tenure.grant
+	return l.holder.claim.grant
 }
 
-// Release ends the lock: it hands the key to the next waiter of this process, or gives it
-// back to the engine and waits for the engine's word, for at most [EngineTimeout]. It depends
+// Release ends the lock: it hands the key off to the next waiter of this process, or gives it
+// back to the engine and waits for the engine to confirm it, for at most [WithEngineTimeout]. It depends
 // on no context. It returns [ErrLost] when the lock was lost while it was held, so
 // that what was done under it may have been refused by the resource; any other
-// error means that the engine did not answer in time, and that other processes may have to
+// error means that the engine did not confirm it in time, and that other processes may have to
 // wait until it has dropped the lock. Releasing again, or the zero Lock, does nothing
 // and returns nil.
 func (l Lock) Release() error {
@@ -109,18 +108,13 @@ func (l Lock) Release() error {
 	if c := h.context.Load(); c != nil {
 		c.cancel(nil)
 	}
-	if h.m.mayPass(h.tenure) && h.m.pass(h.place, h.tenure) {
-		h.m.handedOver.Add(1)
+	if h.m.mayHandOff(h.claim) && h.m.handOff(h.local, h.claim) {
+		h.m.handoffs.Add(1)
 		return nil
 	}
-	err := h.m.giveBack(h.tenure)
-	h.place.Release()
+	err := h.m.giveBack(h.claim)
+	h.local.Release()
 	return err
-}
-
-// mayPass reports whether the tenure may be handed over once more.
-func (m *Manager) mayPass(t *tenure) bool {
-	return t.seq <= uint64(m.maxHandOvers) && time.Now().Before(t.until) && !t.isLost()
 }
 
 // withToken returns a context that carries the token.

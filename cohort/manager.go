@@ -15,10 +15,10 @@
 //
 // The contenders for a key within the process wait in a keylock.Manager, first come,
 // first served. One of them at a time goes to the engine. The engine's lock is then
-// handed over from one to the next within the process, up to [MaxHandOvers] times or
-// for [MaxHold], and given back. So a busy key costs the engine one lock for many
+// handed off from one to the next within the process, up to [WithMaxHandoffs] times or
+// for [WithMaxHold], and given back. So a busy key costs the engine one lock for many
 // holders. This is lock cohorting (Dice, Marathe and Shavit, "Lock Cohorting",
-// PPoPP 2012), with processes in the place of processor nodes.
+// PPoPP 2012), where a process stands for a processor node.
 //
 // # What is promised
 //
@@ -40,13 +40,13 @@
 //  4. Order. Within the process a key is granted in the order in which it was asked for.
 //     Among processes the engine's order holds, with many local holders for one turn.
 //  5. Cancellation. Every wait ends with its context, also while the engine cannot be
-//     reached; the place in the engine's line then passes to the next waiter of the process.
-//  6. Loss. When the engine's lock is lost, it is handed over to nobody: whoever waits
+//     reached; the entry in the engine's queue then passes to the next waiter of the process.
+//  6. Loss. When the engine's lock is lost, it is handed off to nobody: whoever waits
 //     acquires anew. With an engine that has one session per process, as etcdlock,
 //     losing it loses all keys.
 //  7. Release depends on no context of the caller, and waits for the engine for at most
-//     [EngineTimeout]; so do Close and Shutdown.
-//  8. The state that a key has here travels with its hand-over, and there is no mutex.
+//     [WithEngineTimeout]; so do Close and Shutdown.
+//  8. The state that a key has here travels with its handoff, and there is no mutex.
 package cohort
 
 import (
@@ -65,9 +65,11 @@ type Manager struct {
 	local  *keylock.Manager[string] // where the process's contenders wait
 	ctx    context.Context          // ends when local does: nothing is asked of the engine any more
 
-	waiting atomic.Int64 // callers in or before the local lines
+	waiting atomic.Int64 // callers in or before the local queues
 
-	granted, handedOver, lost atomic.Uint64
+	draining atomic.Bool // Shutdown or Close was called
+
+	granted, handoffs, lost atomic.Uint64
 
 	done chan struct{} // closed when the engine is closed
 	err  error         // of closing it; written before done is closed
@@ -80,9 +82,9 @@ type Stats struct {
 	// for at the engine, Waiting is those who wait behind.
 	Local keylock.Stats
 
-	Granted    uint64 // locks that the engine granted
-	HandedOver uint64 // times that one was handed over within the process
-	Lost       uint64 // locks that the engine lost before they were given back
+	Granted  uint64 // locks that the engine granted
+	Handoffs uint64 // times that one was handed off within the process
+	Lost     uint64 // locks that the engine lost before they were given back
 }
 
 // Start starts a manager, which runs until [Manager.Close], [Manager.Shutdown] or the
@@ -92,12 +94,12 @@ func Start(ctx context.Context, engine Engine, opts ...Option) *Manager {
 	m := &Manager{
 		options: defaults,
 		engine:  engine,
-		local:   keylock.Start[string](ctx),
 		done:    make(chan struct{}),
 	}
 	for _, set := range opts {
 		set(&m.options)
 	}
+	m.local = keylock.Start[string](ctx, m.localOptions...)
 	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
 	m.ctx = ctx
 	go func() {
@@ -116,34 +118,48 @@ func (m *Manager) closeEngine() {
 	close(m.done)
 }
 
-// Acquire waits until key is granted: in the line of this process, then in the
+// Acquire waits until key is granted: in the queue of this process, then in the
 // engine's. It returns ctx.Err() when ctx ends first, [ErrClosed] when the manager is or
 // becomes closed or is shutting down, and else the engine's error. When it fails it
 // returns the zero Lock.
 func (m *Manager) Acquire(ctx context.Context, key string) (Lock, error) {
 	m.waiting.Add(1)
-	place, err := m.local.Acquire(ctx, key)
+	local, err := m.local.Acquire(ctx, key)
 	m.waiting.Add(-1)
 	if err != nil {
 		return Lock{}, err
 	}
-	inherited, _ := place.Value().(*tenure)
-	return m.contend(ctx, place, inherited, m.engine.Acquire)
+	inherited, _ := local.Value().(*claim)
+	return m.contend(ctx, local, inherited, m.engine.Acquire)
 }
 
-// TryAcquire returns the lock of key if nobody holds it or waits for it, in any
-// process. It asks the engine, for which it takes a context; it is false when ctx
-// ends first, when the engine fails, and when the manager is closed or shutting down.
-func (m *Manager) TryAcquire(ctx context.Context, key string) (Lock, bool) {
-	if ctx.Err() != nil {
-		return Lock{}, false
+// TryAcquire returns the lock of key if it is free. It returns [ErrHeld] when the key is held or
+// waited for, in this process or in another, or is still being given back; ctx.Err() when ctx
+// ends before the engine has replied; [ErrClosed] when the manager is closed or shutting down; and
+// else the engine's error, for instance that it cannot be reached. When it fails it returns the
+// zero Lock.
+func (m *Manager) TryAcquire(ctx context.Context, key string) (Lock, error) {
+	if err := ctx.Err(); err != nil {
+		return Lock{}, err
 	}
-	place, ok := m.local.TryAcquire(key)
+	local, ok := m.local.TryAcquire(key)
 	if !ok {
-		return Lock{}, false
+		if m.refusing() {
+			return Lock{}, ErrClosed
+		}
+		return Lock{}, ErrHeld
 	}
-	l, err := m.contend(ctx, place, nil, m.engine.TryAcquire)
-	return l, err == nil
+	return m.contend(ctx, local, nil, m.engine.TryAcquire)
+}
+
+// refusing reports whether the manager takes no more requests.
+func (m *Manager) refusing() bool {
+	select {
+	case <-m.local.Done():
+		return true
+	default:
+		return m.draining.Load()
+	}
 }
 
 // Do acquires key, calls fn, and releases key when fn returns, panics or calls
@@ -175,11 +191,11 @@ func (m *Manager) Stats(ctx context.Context) (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
-	return Stats{local, m.granted.Load(), m.handedOver.Load(), m.lost.Load()}, nil
+	return Stats{local, m.granted.Load(), m.handoffs.Load(), m.lost.Load()}, nil
 }
 
 // Snapshot returns, as of one moment, every key that this process holds or contends
-// for. A key that is first in line here, and waits at the engine, counts as held. It
+// for. A key that this process waits for at the engine counts as held. It
 // returns [ErrClosed] after the end, and ctx.Err() when ctx ends first.
 func (m *Manager) Snapshot(ctx context.Context) ([]keylock.KeyInfo[string], error) {
 	return m.local.Snapshot(ctx)
@@ -195,6 +211,7 @@ func (m *Manager) WaitIdle(ctx context.Context) error {
 // lock is released, and closes the engine. It returns the engine's error, if any. When ctx ends
 // first it returns ctx.Err() and goes on in the background; it can be called again, or Close.
 func (m *Manager) Shutdown(ctx context.Context) error {
+	m.draining.Store(true)
 	if err := m.local.Shutdown(ctx); err != nil {
 		return err
 	}
@@ -209,9 +226,10 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 // Close ends the manager at once: waiters and later calls get [ErrClosed], the locks
 // that are held are given up, their contexts cancelled with the cause [ErrLost], and
 // the engine is closed. It returns the engine's error, if any, after at most the
-// [EngineTimeout]; if that is not nil, other processes may have to wait until the
+// [WithEngineTimeout]; if that is not nil, other processes may have to wait until the
 // engine drops this one's locks. It may be called again.
 func (m *Manager) Close() error {
+	m.draining.Store(true)
 	if err := m.local.Close(); err != nil {
 		return fmt.Errorf("cohort: %w", err)
 	}

@@ -65,7 +65,7 @@ func wait(ctx context.Context, m *cohort.Manager, key string) <-chan result {
 	return c
 }
 
-func TestKeyIsHandedOverInOrderWithoutTheEngine(t *testing.T) {
+func TestKeyIsHandedOffInOrderWithoutTheEngine(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		m, _ := w.process()
 		first := acquire(t, m, "k")
@@ -88,15 +88,15 @@ func TestKeyIsHandedOverInOrderWithoutTheEngine(t *testing.T) {
 		stats, err := m.Stats(t.Context())
 		require.NoError(t, err)
 		assert.Equal(t, uint64(1), stats.Granted)
-		assert.Equal(t, uint64(3), stats.HandedOver)
+		assert.Equal(t, uint64(3), stats.Handoffs)
 		assert.Equal(t, uint64(4), stats.Local.Acquired)
 	})
 }
 
-func TestHandOversAreBoundedByCount(t *testing.T) {
+func TestHandoffsAreBoundedByCount(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		ours, _ := w.process(cohort.MaxHandOvers(2), cohort.MaxHold(time.Hour))
-		theirs, _ := w.process(cohort.MaxHandOvers(2), cohort.MaxHold(time.Hour))
+		ours, _ := w.process(cohort.WithMaxHandoffs(2), cohort.WithMaxHold(time.Hour))
+		theirs, _ := w.process(cohort.WithMaxHandoffs(2), cohort.WithMaxHold(time.Hour))
 		var order []string
 		var all sync.WaitGroup
 		work := func(name string, m *cohort.Manager) {
@@ -117,9 +117,9 @@ func TestHandOversAreBoundedByCount(t *testing.T) {
 	})
 }
 
-func TestHandOversAreBoundedByTime(t *testing.T) {
+func TestHandoffsAreBoundedByTime(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		ours, _ := w.process(cohort.MaxHandOvers(1000), cohort.MaxHold(50*time.Millisecond))
+		ours, _ := w.process(cohort.WithMaxHandoffs(1000), cohort.WithMaxHold(50*time.Millisecond))
 		theirs, _ := w.process()
 		ctx, cancel := context.WithCancel(t.Context())
 		var all sync.WaitGroup
@@ -143,9 +143,9 @@ func TestHandOversAreBoundedByTime(t *testing.T) {
 	})
 }
 
-func TestMaxHandOversZeroAsksTheEngineEveryTime(t *testing.T) {
+func TestNoHandoffsAsksTheEngineEveryTime(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		m, _ := w.process(cohort.MaxHandOvers(0))
+		m, _ := w.process(cohort.WithMaxHandoffs(0))
 		first := acquire(t, m, "k")
 		next := wait(t.Context(), m, "k")
 		require.NoError(t, first.Release())
@@ -157,7 +157,7 @@ func TestTokensGrowAcrossProcesses(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		var processes []*cohort.Manager
 		for range 3 {
-			m, _ := w.process(cohort.MaxHandOvers(3))
+			m, _ := w.process(cohort.WithMaxHandoffs(3))
 			processes = append(processes, m)
 		}
 		var last cohort.Token
@@ -176,7 +176,7 @@ func TestTokensGrowAcrossProcesses(t *testing.T) {
 	})
 }
 
-func TestLossIsToldAndEndsTheHandOver(t *testing.T) {
+func TestLossIsReportedAndEndsTheHandoff(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		m, e := w.process()
 		l := acquire(t, m, "k")
@@ -201,7 +201,7 @@ func TestLossIsToldAndEndsTheHandOver(t *testing.T) {
 	})
 }
 
-func TestLossWhileTheHandOverIsUnderWay(t *testing.T) {
+func TestLossWhileTheHandoffIsUnderWay(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		m, e := w.process()
 		l := acquire(t, m, "k")
@@ -270,8 +270,8 @@ func TestZeroLock(t *testing.T) {
 	assert.Error(t, l.Context().Err())
 }
 
-// The process's place in the engine's line outlives the caller for whom it was taken.
-func TestCancelledCallerLeavesItsPlaceAtTheEngineToTheNext(t *testing.T) {
+// The process's entry in the engine's queue outlives the caller for whom it was taken.
+func TestCancelledCallerLeavesItsClaimToTheNextWaiter(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		ours, _ := w.process()
 		theirs, _ := w.process()
@@ -296,7 +296,7 @@ func TestCancelledCallerLeavesItsPlaceAtTheEngineToTheNext(t *testing.T) {
 	})
 }
 
-func TestCancelledCallerWithoutSuccessorLeavesTheLine(t *testing.T) {
+func TestCancelledCallerWithoutSuccessorLeavesTheQueue(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		ours, _ := w.process()
 		theirs, _ := w.process()
@@ -315,7 +315,7 @@ func TestCancelledCallerWithoutSuccessorLeavesTheLine(t *testing.T) {
 
 // A waiter that gives up at the very moment at which the key is handed to it must not take the
 // engine's lock with it. It is not in a bubble: the moment has to be hit.
-func TestHandOverToOneWhoGivesUpIsNotLost(t *testing.T) {
+func TestHandoffToACancelledWaiterIsNotLost(t *testing.T) {
 	store := cohorttest.NewStore()
 	defer store.Close()
 	m := cohort.Start(t.Context(), store.Engine())
@@ -341,7 +341,7 @@ func TestHandOverToOneWhoGivesUpIsNotLost(t *testing.T) {
 		}
 		cancel()
 		require.NoError(t, m.WaitIdle(t.Context()))
-		// An engine takes a place that was given up out of its line after it has answered.
+		// An engine removes an abandoned entry after it has replied.
 		require.Eventually(t, func() bool { return store.Len("k") == 0 }, 10*time.Second, time.Millisecond,
 			"the engine's lock was left behind")
 	}
@@ -354,27 +354,52 @@ func TestContextThatIsDoneNeverAcquires(t *testing.T) {
 		cancel()
 		_, err := m.Acquire(ctx, "k")
 		require.ErrorIs(t, err, context.Canceled)
-		_, ok := m.TryAcquire(ctx, "k")
-		assert.False(t, ok)
+		_, err = m.TryAcquire(ctx, "k")
+		require.ErrorIs(t, err, context.Canceled)
 		assert.Zero(t, w.store.Len("k"))
 	})
 }
 
-func TestTryAcquire(t *testing.T) {
+func TestTryAcquireReportsWhyItFailed(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		ours, _ := w.process()
+		ours, engine := w.process()
 		theirs, _ := w.process()
-		l, ok := ours.TryAcquire(t.Context(), "k")
-		require.True(t, ok)
-		_, ok = ours.TryAcquire(t.Context(), "k")
-		assert.False(t, ok, "held here")
-		_, ok = theirs.TryAcquire(t.Context(), "k")
-		assert.False(t, ok, "held there")
+		l, err := ours.TryAcquire(t.Context(), "k")
+		require.NoError(t, err)
+		_, err = ours.TryAcquire(t.Context(), "k")
+		require.ErrorIs(t, err, cohort.ErrHeld, "held here")
+		_, err = theirs.TryAcquire(t.Context(), "k")
+		require.ErrorIs(t, err, cohort.ErrHeld, "held there")
 		require.NoError(t, theirs.WaitIdle(t.Context()))
 		require.NoError(t, l.Release())
-		l, ok = theirs.TryAcquire(t.Context(), "k")
-		require.True(t, ok)
+		l, err = theirs.TryAcquire(t.Context(), "k")
+		require.NoError(t, err)
 		require.NoError(t, l.Release())
+
+		engine.Cut()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		_, err = ours.TryAcquire(ctx, "k")
+		require.ErrorIs(t, err, context.DeadlineExceeded, "out of reach")
+		assert.Equal(t, time.Second, time.Since(began))
+		engine.Heal()
+
+		refused := errors.New("permission denied")
+		refusing := cohort.Start(t.Context(), w.store.Engine(cohorttest.Fault{Call: cohorttest.Acquire, Err: refused}))
+		defer refusing.Close()
+		_, err = refusing.TryAcquire(t.Context(), "k")
+		require.ErrorIs(t, err, refused)
+		l, err = refusing.TryAcquire(t.Context(), "k")
+		require.NoError(t, err, "a try that was refused leaves nothing behind")
+		go refusing.Shutdown(t.Context())
+		synctest.Wait()
+		_, err = refusing.TryAcquire(t.Context(), "other")
+		require.ErrorIs(t, err, cohort.ErrClosed, "shutting down")
+		require.NoError(t, l.Release())
+		<-refusing.Done()
+		_, err = refusing.TryAcquire(t.Context(), "k")
+		require.ErrorIs(t, err, cohort.ErrClosed)
 	})
 }
 
@@ -387,14 +412,14 @@ func TestWaiterBehindATryGoesOnWaiting(t *testing.T) {
 		defer ours.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
 		defer cancel()
-		tried := make(chan bool, 1)
+		tried := make(chan error, 1)
 		go func() {
-			_, ok := ours.TryAcquire(ctx, "k")
-			tried <- ok
+			_, err := ours.TryAcquire(ctx, "k")
+			tried <- err
 		}()
 		synctest.Wait()
 		waiting := wait(t.Context(), ours, "k")
-		assert.False(t, <-tried)
+		require.ErrorIs(t, <-tried, context.DeadlineExceeded)
 		time.Sleep(2 * time.Second)
 		assert.Empty(t, waiting)
 		require.NoError(t, held.Release())
@@ -471,7 +496,7 @@ func TestSnapshotAndWaitIdle(t *testing.T) {
 	})
 }
 
-func TestShutdownServesWhoeverWaits(t *testing.T) {
+func TestShutdownServesWaiters(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		ours, _ := w.process()
 		theirs, _ := w.process()
@@ -493,7 +518,7 @@ func TestShutdownServesWhoeverWaits(t *testing.T) {
 	})
 }
 
-func TestCloseTellsEverybody(t *testing.T) {
+func TestCloseReachesHoldersAndWaiters(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		ours, _ := w.process()
 		theirs, _ := w.process()
@@ -526,10 +551,10 @@ func TestEndOfStartsContextCloses(t *testing.T) {
 	})
 }
 
-// With the engine out of reach, waits end with their contexts and the rest within the EngineTimeout.
+// With the engine out of reach, waits end with their contexts and the rest within the WithEngineTimeout.
 func TestUnreachableEngine(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		m, e := w.process(cohort.EngineTimeout(3 * time.Second))
+		m, e := w.process(cohort.WithEngineTimeout(3 * time.Second))
 		l := acquire(t, m, "held")
 		e.Cut()
 		began := time.Now()
@@ -567,7 +592,7 @@ func TestManyProcessesInTrouble(t *testing.T) {
 		}
 		var all sync.WaitGroup
 		for p := range 4 {
-			m, e := w.process(cohort.MaxHandOvers(5), cohort.EngineTimeout(time.Second))
+			m, e := w.process(cohort.WithMaxHandoffs(5), cohort.WithEngineTimeout(time.Second))
 			random := rand.New(rand.NewPCG(uint64(p), 1))
 			seeds := make([]uint64, 8)
 			for i := range seeds {

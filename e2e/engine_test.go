@@ -16,7 +16,7 @@ import (
 
 // newEngine returns an engine that is closed when the test ends.
 func newEngine(t testing.TB, client *clientv3.Client, ttl time.Duration) *etcdlock.Engine {
-	e, err := etcdlock.New(client, etcdlock.TTL(ttl))
+	e, err := etcdlock.New(client, etcdlock.WithTTL(ttl))
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)

@@ -130,7 +130,7 @@ func TestFigureTwoProcessesAlternate(t *testing.T) {
 	node := startNode(t)
 	theirs := contenders(2, func() lockFunc { return stock(t, dial(t, node), "/stock/alternating") })
 	mine := contenders(2, func() lockFunc {
-		return ours(newManager(t, dial(t, node), 10*time.Second, cohort.MaxHandOvers(0)), "alternating")
+		return ours(newManager(t, dial(t, node), 10*time.Second, cohort.WithMaxHandoffs(0)), "alternating")
 	})
 	compare(t, 10, 1500*time.Millisecond, 0, theirs, mine)
 }

@@ -28,7 +28,7 @@ func newManager(t testing.TB, client *clientv3.Client, ttl time.Duration, opts .
 func TestP7TheTokenOrdersHoldersOfOneGrant(t *testing.T) {
 	client := dial(t, startNode(t))
 	resource := counter{client: client, name: "/counter"}
-	m := newManager(t, client, 5*time.Second, cohort.MaxHandOvers(10))
+	m := newManager(t, client, 5*time.Second, cohort.WithMaxHandoffs(10))
 	var tokens []cohort.Token
 	var all sync.WaitGroup
 	for range 40 {
@@ -57,15 +57,15 @@ func TestP7TheTokenOrdersHoldersOfOneGrant(t *testing.T) {
 }
 
 // While one process has plenty to do, another still gets its turn: after so many
-// hand-overs, or after so long.
-func TestP8HandOversAreBounded(t *testing.T) {
+// handoffs, or after so long.
+func TestP8HandoffsAreBounded(t *testing.T) {
 	client := dial(t, startNode(t))
 	for _, bound := range []struct {
 		by      string
 		options []cohort.Option
 	}{
-		{"count", []cohort.Option{cohort.MaxHandOvers(20), cohort.MaxHold(time.Hour)}},
-		{"time", []cohort.Option{cohort.MaxHandOvers(1 << 30), cohort.MaxHold(100 * time.Millisecond)}},
+		{"count", []cohort.Option{cohort.WithMaxHandoffs(20), cohort.WithMaxHold(time.Hour)}},
+		{"time", []cohort.Option{cohort.WithMaxHandoffs(1 << 30), cohort.WithMaxHold(100 * time.Millisecond)}},
 	} {
 		t.Run(bound.by, func(t *testing.T) {
 			busy := newManager(t, client, 5*time.Second, bound.options...)
@@ -94,7 +94,7 @@ func TestP8HandOversAreBounded(t *testing.T) {
 	}
 }
 
-func TestP8LossStopsTheHandOver(t *testing.T) {
+func TestP8LossStopsTheHandoff(t *testing.T) {
 	client := dial(t, startNode(t))
 	e := newEngine(t, client, 2*time.Second)
 	m := cohort.Start(context.Background(), e)
@@ -179,7 +179,7 @@ func TestFairnessBetweenTwoProcesses(t *testing.T) {
 // Within a process, first come, first served, whatever happens at the engine.
 func TestOrderWithinAProcess(t *testing.T) {
 	client := dial(t, startNode(t))
-	m := newManager(t, client, 5*time.Second, cohort.MaxHandOvers(3))
+	m := newManager(t, client, 5*time.Second, cohort.WithMaxHandoffs(3))
 	first, err := m.Acquire(t.Context(), "key")
 	require.NoError(t, err)
 	var order []int
@@ -220,7 +220,7 @@ func TestUnreachable(t *testing.T) {
 				} else {
 					n.heal()
 				}
-				m := newManager(t, client, 2*time.Second, cohort.EngineTimeout(time.Second))
+				m := newManager(t, client, 2*time.Second, cohort.WithEngineTimeout(time.Second))
 				var held cohort.Lock
 				if !before {
 					var err error
@@ -246,8 +246,8 @@ func TestUnreachable(t *testing.T) {
 				}
 				all.Wait()
 				within(200*time.Millisecond, "TryAcquire", func(ctx context.Context) {
-					_, ok := m.TryAcquire(ctx, "try")
-					assert.False(t, ok)
+					_, err := m.TryAcquire(ctx, "try")
+					assert.ErrorIs(t, err, context.DeadlineExceeded)
 				})
 				within(time.Second, "Release", func(context.Context) {
 					if before {

@@ -34,11 +34,11 @@ func workerLocks() (locks *cohort.Manager, c counter, closing func() error, err 
 	if err != nil {
 		return nil, counter{}, nil, err
 	}
-	engine, err := etcdlock.New(client, etcdlock.TTL(workerTTL))
+	engine, err := etcdlock.New(client, etcdlock.WithTTL(workerTTL))
 	if err != nil {
 		return nil, counter{}, nil, err
 	}
-	locks = cohort.Start(context.Background(), engine, cohort.MaxHandOvers(16), cohort.MaxHold(100*time.Millisecond))
+	locks = cohort.Start(context.Background(), engine, cohort.WithMaxHandoffs(16), cohort.WithMaxHold(100*time.Millisecond))
 	closing = func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), patience/2)
 		defer cancel()

@@ -1,8 +1,8 @@
 // Package etcdlock is the etcd engine of package cohort: locks by key among
-// processes, in lines that etcd keeps.
+// processes, in queues that etcd keeps.
 //
 //	client, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialKeepAliveTime: 2 * time.Second, DialKeepAliveTimeout: time.Second})
-//	engine, err := etcdlock.New(client, etcdlock.TTL(10*time.Second), etcdlock.Prefix("/locks/"))
+//	engine, err := etcdlock.New(client, etcdlock.WithTTL(10*time.Second), etcdlock.WithPrefix("/locks/"))
 //	locks := cohort.Start(ctx, engine)
 //	defer locks.Close()
 //
@@ -35,7 +35,7 @@
 //
 // An Engine has one session for all its keys: one lease, renewed four times per
 // TTL. When it is lost, all keys of this process are lost with it. Waits go on
-// in a new session, at the end of their lines.
+// in a new session, at the end of their queues.
 package etcdlock
 
 import (
@@ -69,12 +69,12 @@ type Engine struct {
 	requests context.Context // ends with the context of Close: until then a lease can be obtained or revoked
 	abort    context.CancelFunc
 
-	asks     chan chan<- sessionAnswer // for the session, answered by keepSession
-	kept     chan struct{}             // closed when keepSession has returned
-	current  atomic.Pointer[session]   // the last one that keepSession has started; it may be lost
-	sessions sync.WaitGroup            // those that have not ended; grows only in keepSession
+	asks     chan chan<- sessionReply // for the session, replied by keepSession
+	kept     chan struct{}            // closed when keepSession has returned
+	current  atomic.Pointer[session]  // the last one that keepSession has started; it may be lost
+	sessions sync.WaitGroup           // those that have not ended; grows only in keepSession
 
-	attempts atomic.Uint64 // numbers the places in line
+	attempts atomic.Uint64 // numbers the entries in queues
 }
 
 type options struct {
@@ -85,16 +85,16 @@ type options struct {
 // Option changes how an Engine works.
 type Option func(*options)
 
-// TTL sets how long the keys of a process that has died or is cut off stay
+// WithTTL sets how long the keys of a process that has died or is cut off stay
 // locked: whole seconds, rounded up, and at least what the cluster allows. The
 // default is 10 s.
-func TTL(d time.Duration) Option {
+func WithTTL(d time.Duration) Option {
 	return func(o *options) { o.ttl = (d + time.Second - 1).Truncate(time.Second) }
 }
 
-// Prefix sets under which etcd keys the lines are; a slash is added if it does
+// WithPrefix sets under which etcd keys the queues are; a slash is added if it does
 // not end in one. The default is "/locks/".
-func Prefix(p string) Option {
+func WithPrefix(p string) Option {
 	return func(o *options) { o.prefix = strings.TrimSuffix(p, "/") + "/" }
 }
 
@@ -110,7 +110,7 @@ func New(client *clientv3.Client, opts ...Option) (*Engine, error) {
 		client:  client,
 		options: options{ttl: 10 * time.Second, prefix: "/locks/"},
 		turns:   keylock.Start[string](context.Background()),
-		asks:    make(chan chan<- sessionAnswer),
+		asks:    make(chan chan<- sessionReply),
 		kept:    make(chan struct{}),
 	}
 	for _, set := range opts {
@@ -125,9 +125,9 @@ func New(client *clientv3.Client, opts ...Option) (*Engine, error) {
 	return e, nil
 }
 
-// Name returns the name under which key's line is kept in etcd: what to pass to
+// Name returns the name under which key's queue is kept in etcd: what to pass to
 // concurrency.NewMutex to contend for the same key. Slashes in key are escaped,
-// because the line of "a" would otherwise contain the one of "a/b".
+// because the queue of "a" would otherwise contain the one of "a/b".
 func (e *Engine) Name(key string) string {
 	return e.prefix + url.PathEscape(key)
 }
@@ -139,7 +139,7 @@ func (e *Engine) Acquire(ctx context.Context, key string) (cohort.Grant, error) 
 	if err != nil {
 		return nil, fmt.Errorf("etcdlock: acquire %q: %w", key, err)
 	}
-	return e.contend(ctx, turn, (*place).queue)
+	return e.contend(ctx, turn, (*entry).join)
 }
 
 // TryAcquire implements cohort.Engine. A key that another goroutine of this
@@ -155,18 +155,18 @@ func (e *Engine) TryAcquire(ctx context.Context, key string) (cohort.Grant, erro
 	if !ok {
 		return nil, fmt.Errorf("etcdlock: try %q: %w", key, cohort.ErrHeld)
 	}
-	return e.contend(ctx, turn, (*place).try)
+	return e.contend(ctx, turn, (*entry).try)
 }
 
-// contend lines up for the turn's key until one attempt succeeds, or fails in a way
+// contend queues up for the turn's key until one attempt succeeds, or fails in a way
 // that another attempt would not mend.
-func (e *Engine) contend(ctx context.Context, turn keylock.Lock[string], lineUp func(*place, context.Context) error) (cohort.Grant, error) {
+func (e *Engine) contend(ctx context.Context, turn keylock.Lock[string], enterQueue func(*entry, context.Context) error) (cohort.Grant, error) {
 	for retry := (backoff{}); ; {
 		s, err := e.session(ctx)
 		cleared := nothingToClear
 		if err == nil {
-			p := e.newPlace(s, turn.Key())
-			if err = lineUp(p, ctx); err == nil {
+			p := e.newEntry(s, turn.Key())
+			if err = enterQueue(p, ctx); err == nil {
 				return newGrant(p, turn), nil
 			}
 			cleared = p.clear()
@@ -223,15 +223,15 @@ func (e *Engine) Close(ctx context.Context) error {
 	return nil
 }
 
-// newPlace prepares a place in key's line. Its value in etcd is unique within the
-// lease, by which the place can be found even if the answer that told its revision was lost.
-func (e *Engine) newPlace(s *session, key string) *place {
-	line := e.Name(key) + "/"
-	return &place{
+// newEntry prepares a entry in key's queue. Its value in etcd is unique within the
+// lease, by which the entry can be found even if the answer that told its revision was lost.
+func (e *Engine) newEntry(s *session, key string) *entry {
+	queue := e.Name(key) + "/"
+	return &entry{
 		engine:  e,
 		session: s,
-		line:    line,
-		key:     line + strconv.FormatInt(int64(s.lease), 16),
+		queue:   queue,
+		key:     queue + strconv.FormatInt(int64(s.lease), 16),
 		value:   strconv.FormatUint(e.attempts.Add(1), 10),
 		entered: make(chan struct{}),
 	}

@@ -42,17 +42,17 @@ func TestNamesOfKeysAreDistinctAndNoneContainsAnother(t *testing.T) {
 }
 
 func TestPrefixEndsInOneSlash(t *testing.T) {
-	assert.Equal(t, "/mine/k", newEngine(t, etcdlock.Prefix("/mine")).Name("k"))
-	assert.Equal(t, "/mine/k", newEngine(t, etcdlock.Prefix("/mine/")).Name("k"))
+	assert.Equal(t, "/mine/k", newEngine(t, etcdlock.WithPrefix("/mine")).Name("k"))
+	assert.Equal(t, "/mine/k", newEngine(t, etcdlock.WithPrefix("/mine/")).Name("k"))
 }
 
 func TestTTLMustBePositive(t *testing.T) {
-	_, err := etcdlock.New(nil, etcdlock.TTL(0))
+	_, err := etcdlock.New(nil, etcdlock.WithTTL(0))
 	require.Error(t, err)
 }
 
 func TestUnreachableEtcdIsToldWithTheContext(t *testing.T) {
-	e := newEngine(t, etcdlock.TTL(time.Second))
+	e := newEngine(t, etcdlock.WithTTL(time.Second))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := e.Acquire(ctx, "k")

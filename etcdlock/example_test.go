@@ -23,7 +23,7 @@ func Example() {
 		return
 	}
 	defer client.Close()
-	engine, err := etcdlock.New(client, etcdlock.TTL(10*time.Second), etcdlock.Prefix("/locks/"))
+	engine, err := etcdlock.New(client, etcdlock.WithTTL(10*time.Second), etcdlock.WithPrefix("/locks/"))
 	if err != nil {
 		return
 	}

@@ -14,7 +14,7 @@ import (
 
 // Grant is a lock in etcd. It implements cohort.Grant.
 type Grant struct {
-	place *place
+	entry *entry
 	turn  keylock.Lock[string]
 	spare func() bool // stops the loss of the session from ending the turn
 
@@ -23,9 +23,9 @@ type Grant struct {
 	outcome   error         // written before released is closed
 }
 
-func newGrant(p *place, turn keylock.Lock[string]) *Grant {
+func newGrant(p *entry, turn keylock.Lock[string]) *Grant {
 	return &Grant{
-		place:    p,
+		entry:    p,
 		turn:     turn,
 		spare:    context.AfterFunc(p.session.ctx, turn.Release), // nobody need wait for the release of what is lost
 		released: make(chan struct{}),
@@ -36,25 +36,25 @@ func newGrant(p *place, turn keylock.Lock[string]) *Grant {
 // over the life of a cluster; one that is restored from a backup must be told to begin
 // above them (etcdutl snapshot restore --bump-revision).
 func (g *Grant) Epoch() uint64 {
-	return uint64(g.place.revision)
+	return uint64(g.entry.revision)
 }
 
 // Lost is closed when the lease can no longer be trusted: a fifth of the TTL before
 // the earliest moment at which it could have run out, as soon as etcd says that
 // it is gone, or when the engine closes.
 func (g *Grant) Lost() <-chan struct{} {
-	return g.place.session.ctx.Done()
+	return g.entry.session.ctx.Done()
 }
 
 // Key returns the etcd key that stands for the holder.
 func (g *Grant) Key() string {
-	return g.place.key
+	return g.entry.key
 }
 
 // IsOwner is the condition that a Txn's writes need in order to be carried out only
 // while this grant holds the lock, whatever this process believes.
 func (g *Grant) IsOwner() clientv3.Cmp {
-	return g.place.isMine()
+	return g.entry.isMine()
 }
 
 // Release implements cohort.Grant. While etcd cannot be reached, the key is given back
@@ -63,25 +63,25 @@ func (g *Grant) Release(ctx context.Context) error {
 	if g.releasing.CompareAndSwap(false, true) {
 		sent := ctx.Err() == nil
 		if sent {
-			if err := g.place.leave(ctx, false); err == nil || ctx.Err() == nil {
+			if err := g.entry.leave(ctx, false); err == nil || ctx.Err() == nil {
 				g.finish(err)
 				return err
 			}
 		}
-		go func() { g.finish(g.place.leave(g.place.session.ctx, sent)) }()
+		go func() { g.finish(g.entry.leave(g.entry.session.ctx, sent)) }()
 	}
 	select {
 	case <-g.released:
 		return g.outcome
 	case <-ctx.Done():
-		return fmt.Errorf("etcdlock: release %s: %w", g.place.key, ctx.Err())
+		return fmt.Errorf("etcdlock: release %s: %w", g.entry.key, ctx.Err())
 	}
 }
 
 // finish ends the turn in this process and makes the outcome known.
 func (g *Grant) finish(outcome error) {
 	if errors.Is(outcome, cohort.ErrLost) {
-		g.place.session.suspect()
+		g.entry.session.suspect()
 	}
 	g.spare()
 	g.turn.Release()

@@ -16,7 +16,7 @@ var errWatchEnded = errors.New("the watch ended")
 // passes reports whether what went wrong may go well another time.
 func passes(err error) bool {
 	for _, passing := range []error{
-		errSessionLost, errPlaceGone, errLeftover, errWatchEnded,
+		errSessionLost, errEntryGone, errLeftover, errWatchEnded,
 		context.DeadlineExceeded, rpctypes.ErrTooManyRequests,
 	} {
 		if errors.Is(err, passing) {

@@ -33,7 +33,7 @@ func (s *session) request() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(s.ctx, s.engine.ttl)
 }
 
-type sessionAnswer struct {
+type sessionReply struct {
 	session *session
 	err     error
 }
@@ -43,16 +43,16 @@ func (e *Engine) session(ctx context.Context) (*session, error) {
 	if s := e.current.Load(); s != nil && s.ctx.Err() == nil {
 		return s, nil
 	}
-	answered := make(chan sessionAnswer, 1)
+	replied := make(chan sessionReply, 1)
 	select {
-	case e.asks <- answered:
+	case e.asks <- replied:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-e.ctx.Done():
 		return nil, cohort.ErrClosed
 	}
 	select {
-	case a := <-answered:
+	case a := <-replied:
 		return a.session, a.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -65,22 +65,22 @@ func (e *Engine) session(ctx context.Context) (*session, error) {
 func (e *Engine) keepSession() {
 	defer close(e.kept)
 	var (
-		waiting  []chan<- sessionAnswer
-		starting chan sessionAnswer // nil while none is being started
+		waiting  []chan<- sessionReply
+		starting chan sessionReply // nil while none is being started
 	)
 	for {
 		select {
 		case ask := <-e.asks:
 			if s := e.current.Load(); s != nil && s.ctx.Err() == nil { // it came after the ask was sent
-				ask <- sessionAnswer{s, nil}
+				ask <- sessionReply{s, nil}
 				break
 			}
 			waiting = append(waiting, ask)
 			if starting == nil {
-				starting = make(chan sessionAnswer, 1)
+				starting = make(chan sessionReply, 1)
 				go func() {
 					s, err := e.startSession()
-					starting <- sessionAnswer{s, err}
+					starting <- sessionReply{s, err}
 				}()
 			}
 		case a := <-starting:
@@ -150,7 +150,7 @@ func (s *session) keepAlive() {
 	renewed := make(chan renewal)
 	for {
 		select {
-		case <-next.C: // whether or not the last one was answered: its answer may be lost
+		case <-next.C: // whether or not the last one was replied: its answer may be lost
 			go s.renew(renewed)
 		case <-s.doubt:
 			go s.renew(renewed)
@@ -176,7 +176,7 @@ func (s *session) keepAlive() {
 }
 
 // renew sends one request to keep the lease alive. It does so over a stream of its own, because
-// Client.KeepAlive does not tell when the request that is answered was sent, and
+// Client.KeepAlive does not tell when the request that is replied was sent, and
 // Client.KeepAliveOnce retries without a pause while there is no connection.
 func (s *session) renew(renewed chan<- renewal) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.engine.ttl)

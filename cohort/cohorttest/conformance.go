@@ -41,8 +41,8 @@ type Harness struct {
 	// away what it left. 20 s if it is 0.
 	Within time.Duration
 
-	// Settle is how long the checks wait for what must not happen. 50 ms if it is 0.
-	Settle time.Duration
+	// Quiet is how long the checks wait for what must not happen. 50 ms if it is 0.
+	Quiet time.Duration
 }
 
 // Run runs every check as a subtest of t.
@@ -87,8 +87,8 @@ func (c check) run(h Harness) (err error) {
 	if h.Within == 0 {
 		h.Within = 20 * time.Second
 	}
-	if h.Settle == 0 {
-		h.Settle = 50 * time.Millisecond
+	if h.Quiet == 0 {
+		h.Quiet = 50 * time.Millisecond
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*h.Within)
 	defer cancel()
@@ -202,7 +202,7 @@ func (b *bench) waits(w *waiter) error {
 	select {
 	case o := <-w.outcome:
 		return fmt.Errorf("an Acquire of the held key returned (%v, %v)", o.grant, o.err)
-	case <-time.After(b.Settle):
+	case <-time.After(b.Quiet):
 		return nil
 	}
 }

@@ -26,7 +26,7 @@ func harness(store *cohorttest.Store, spoil func(cohort.Engine) cohort.Engine) c
 		Cut:    func(e cohort.Engine) error { memory[e].Cut(); return nil },
 		Heal:   func(e cohort.Engine) error { memory[e].Heal(); return nil },
 		Within: 2 * time.Second,
-		Settle: 5 * time.Millisecond,
+		Quiet:  5 * time.Millisecond,
 	}
 	revoke := h.Revoke
 	h.Revoke = func(e cohort.Engine) error {
@@ -122,7 +122,7 @@ func TestChecksFindBrokenEngines(t *testing.T) {
 			func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error) {
 				return e.Acquire(context.WithoutCancel(ctx), key)
 			}},
-		{"a cancelled wait leaves its place behind", "cancelled: a waiter was not granted",
+		{"a cancelled wait leaves its entry behind", "cancelled: a waiter was not granted",
 			func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error) {
 				got := make(chan struct{})
 				var g cohort.Grant

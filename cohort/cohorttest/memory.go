@@ -28,8 +28,8 @@ type Call string
 
 // The calls to the store.
 const (
-	Acquire Call = "acquire" // taking a place in line, also for TryAcquire
-	Release Call = "release" // leaving it, also after a wait that was given up
+	Acquire Call = "acquire" // taking an entry in a queue, also for TryAcquire
+	Release Call = "release" // leaving it, also after a wait that was abandoned
 )
 
 // Fault befalls one call of an engine to its store.
@@ -43,7 +43,7 @@ type Fault struct {
 // Expire ends the engine's session in good order: Lost is closed first, then
 // the store drops what the session had.
 func (e *Engine) Expire() {
-	e.store.decide(func(l *lines) {
+	e.store.decide(func(l *queues) {
 		lost := e.session
 		e.renew()
 		l.revoke(lost)
@@ -53,17 +53,17 @@ func (e *Engine) Expire() {
 // Revoke has the store drop the engine's session behind its back: others get its
 // keys while it still believes that they are its own, until Notice.
 func (e *Engine) Revoke() {
-	e.store.decide(func(l *lines) { l.revoke(e.session) })
+	e.store.decide(func(l *queues) { l.revoke(e.session) })
 }
 
 // Notice tells the engine of a Revoke.
 func (e *Engine) Notice() {
-	e.store.decide(func(*lines) { e.notice() })
+	e.store.decide(func(*queues) { e.notice() })
 }
 
 // Cut makes the store unreachable for the engine: its calls wait until Heal.
 func (e *Engine) Cut() {
-	e.store.decide(func(*lines) {
+	e.store.decide(func(*queues) {
 		if e.healed == nil {
 			e.healed = make(chan struct{})
 		}
@@ -72,7 +72,7 @@ func (e *Engine) Cut() {
 
 // Heal ends a Cut.
 func (e *Engine) Heal() {
-	e.store.decide(func(*lines) {
+	e.store.decide(func(*queues) {
 		if e.healed != nil {
 			close(e.healed)
 			e.healed = nil
@@ -102,8 +102,8 @@ func (e *Engine) acquire(ctx context.Context, key string, try bool) (cohort.Gran
 		}
 		select {
 		case epoch := <-granted:
-			return &grant{engine: e, place: p, epoch: epoch, released: make(chan struct{})}, nil
-		case <-p.session.lost: // and the place with it: line up anew, unless the engine is closed
+			return &grant{engine: e, entry: p, epoch: epoch, released: make(chan struct{})}, nil
+		case <-p.session.lost: // and the entry with it: Acquire enters the queue anew, unless the engine is closed
 		case <-ctx.Done():
 			go e.leave(p)
 			return nil, fmt.Errorf("cohorttest: acquire %q: %w", key, ctx.Err())
@@ -113,7 +113,7 @@ func (e *Engine) acquire(ctx context.Context, key string, try bool) (cohort.Gran
 
 // Close implements cohort.Engine.
 func (e *Engine) Close(ctx context.Context) error {
-	e.store.decide(func(*lines) {
+	e.store.decide(func(*queues) {
 		if !e.isClosed {
 			e.isClosed = true
 			close(e.closed)
@@ -122,13 +122,13 @@ func (e *Engine) Close(ctx context.Context) error {
 	})
 	err := e.reach(ctx)
 	if err == nil {
-		e.store.decide(func(l *lines) { l.revoke(e.session) })
+		e.store.decide(func(l *queues) { l.revoke(e.session) })
 	}
 	return err
 }
 
-// enter takes a place in the line for key.
-func (e *Engine) enter(ctx context.Context, key string, try bool) (p *place, dropped bool, err error) {
+// enter takes a entry in the queue for key.
+func (e *Engine) enter(ctx context.Context, key string, try bool) (p *entry, dropped bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, false, err
 	}
@@ -136,28 +136,28 @@ func (e *Engine) enter(ctx context.Context, key string, try bool) (p *place, dro
 		return nil, false, err
 	}
 	err = cohort.ErrClosed
-	e.store.decide(func(l *lines) {
+	e.store.decide(func(l *queues) {
 		switch {
 		case e.isClosed:
 		case try && len(l.byKey[key]) > 0:
 			err = cohort.ErrHeld
 		default:
 			e.notice()
-			p, err = &place{session: e.session, key: key, granted: make(chan uint64, 1)}, nil
+			p, err = &entry{session: e.session, key: key, granted: make(chan uint64, 1)}, nil
 			l.join(p)
 		}
 	})
 	return p, dropped, err
 }
 
-// leave gives up the place, which may be a grant. It takes as long as the store cannot be reached.
-func (e *Engine) leave(p *place) (dropped bool, err error) {
+// leave gives up the entry, which may be a grant. It takes as long as the store cannot be reached.
+func (e *Engine) leave(p *entry) (dropped bool, err error) {
 	dropped, err = e.send(context.Background(), Release)
 	if err != nil && !errors.Is(err, cohort.ErrClosed) { // with the engine closed, the session has ended and everything it had
 		return dropped, err
 	}
 	err = cohort.ErrLost
-	e.store.decide(func(l *lines) {
+	e.store.decide(func(l *queues) {
 		if l.leave(p) {
 			err = nil
 		}
@@ -169,7 +169,7 @@ func (e *Engine) leave(p *place) (dropped bool, err error) {
 // is next for the call.
 func (e *Engine) send(ctx context.Context, call Call) (dropped bool, err error) {
 	var f Fault
-	e.store.decide(func(*lines) {
+	e.store.decide(func(*queues) {
 		if next := slices.IndexFunc(e.script, func(f Fault) bool { return f.Call == call }); next >= 0 {
 			f = e.script[next]
 			e.script = slices.Concat(e.script[:next], e.script[next+1:])
@@ -191,7 +191,7 @@ func (e *Engine) send(ctx context.Context, call Call) (dropped bool, err error) 
 // reach waits while the store cannot be reached.
 func (e *Engine) reach(ctx context.Context) error {
 	var healed chan struct{}
-	if !e.store.decide(func(*lines) { healed = e.healed }) {
+	if !e.store.decide(func(*queues) { healed = e.healed }) {
 		return cohort.ErrClosed
 	}
 	if healed == nil {
@@ -220,10 +220,10 @@ func (e *Engine) renew() {
 	e.session = newSession()
 }
 
-// grant is a place in line that came first.
+// grant is an entry in a queue that came first.
 type grant struct {
 	engine *Engine
-	place  *place
+	entry  *entry
 	epoch  uint64
 
 	releasing bool          // owned by the store's goroutine
@@ -233,17 +233,17 @@ type grant struct {
 
 func (g *grant) Epoch() uint64 { return g.epoch }
 
-func (g *grant) Lost() <-chan struct{} { return g.place.session.lost }
+func (g *grant) Lost() <-chan struct{} { return g.entry.session.lost }
 
 func (g *grant) Release(ctx context.Context) error {
 	first := false
-	g.engine.store.decide(func(*lines) {
+	g.engine.store.decide(func(*queues) {
 		first = !g.releasing
 		g.releasing = true
 	})
 	if first {
 		go func() {
-			dropped, err := g.engine.leave(g.place)
+			dropped, err := g.engine.leave(g.entry)
 			if !dropped {
 				g.outcome = err
 				close(g.released)
@@ -254,7 +254,7 @@ func (g *grant) Release(ctx context.Context) error {
 	case <-g.released:
 		return g.outcome
 	case <-ctx.Done():
-		return fmt.Errorf("cohorttest: release %q: %w", g.place.key, ctx.Err())
+		return fmt.Errorf("cohorttest: release %q: %w", g.entry.key, ctx.Err())
 	case <-g.engine.closed:
 		return cohort.ErrLost
 	case <-g.engine.store.done:

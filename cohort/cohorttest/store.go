@@ -7,20 +7,20 @@ import (
 // Store is a lock service in memory, for tests: what etcd is to etcdlock. Every
 // process that a test plays gets an engine of its own from it.
 type Store struct {
-	decisions chan func(*lines)
+	decisions chan func(*queues)
 	done      chan struct{} // closed by Close
 }
 
-// lines are the contenders for every key in the order in which they came; the
+// queues are the contenders for every key in the order in which they came; the
 // first holds the key. Owned by the store's goroutine, as are the sessions and
 // the scripts of its engines.
-type lines struct {
-	byKey map[string][]*place
+type queues struct {
+	byKey map[string][]*entry
 	epoch uint64
 }
 
-// place is one contender's place in the line for one key.
-type place struct {
+// entry is one contender's entry in the queue for one key.
+type entry struct {
 	session *session
 	key     string
 	granted chan uint64 // receives the epoch, once
@@ -34,7 +34,7 @@ type session struct {
 
 // NewStore starts a store. Close ends it.
 func NewStore() *Store {
-	s := &Store{decisions: make(chan func(*lines)), done: make(chan struct{})}
+	s := &Store{decisions: make(chan func(*queues)), done: make(chan struct{})}
 	go s.run()
 	return s
 }
@@ -60,12 +60,12 @@ func (s *Store) Engine(script ...Fault) *Engine {
 // Len returns how many contenders for key the store knows: the holder and all who wait.
 func (s *Store) Len(key string) int {
 	var n int
-	s.decide(func(l *lines) { n = len(l.byKey[key]) })
+	s.decide(func(l *queues) { n = len(l.byKey[key]) })
 	return n
 }
 
 func (s *Store) run() {
-	l := &lines{byKey: make(map[string][]*place)}
+	l := &queues{byKey: make(map[string][]*entry)}
 	for {
 		select {
 		case decision := <-s.decisions:
@@ -78,10 +78,10 @@ func (s *Store) run() {
 
 // decide has the store's goroutine carry out decision, and reports false when
 // the store was closed instead.
-func (s *Store) decide(decision func(*lines)) bool {
+func (s *Store) decide(decision func(*queues)) bool {
 	carriedOut := make(chan struct{})
 	select {
-	case s.decisions <- func(l *lines) { decision(l); close(carriedOut) }:
+	case s.decisions <- func(l *queues) { decision(l); close(carriedOut) }:
 		<-carriedOut
 		return true
 	case <-s.done:
@@ -89,42 +89,42 @@ func (s *Store) decide(decision func(*lines)) bool {
 	}
 }
 
-func (l *lines) join(p *place) {
+func (l *queues) join(p *entry) {
 	l.byKey[p.key] = append(l.byKey[p.key], p)
 	if len(l.byKey[p.key]) == 1 {
 		l.grant(p)
 	}
 }
 
-// leave takes p out of its line, grants the key to the next if p held it, and
+// leave takes p out of its queue, grants the key to the next if p held it, and
 // reports whether p was still there.
-func (l *lines) leave(p *place) bool {
-	line := l.byKey[p.key]
-	at := slices.Index(line, p)
+func (l *queues) leave(p *entry) bool {
+	queue := l.byKey[p.key]
+	at := slices.Index(queue, p)
 	if at < 0 {
 		return false
 	}
-	line = slices.Delete(line, at, at+1)
-	l.byKey[p.key] = line
+	queue = slices.Delete(queue, at, at+1)
+	l.byKey[p.key] = queue
 	switch {
-	case len(line) == 0:
+	case len(queue) == 0:
 		delete(l.byKey, p.key)
 	case at == 0:
-		l.grant(line[0])
+		l.grant(queue[0])
 	}
 	return true
 }
 
-func (l *lines) grant(p *place) {
+func (l *queues) grant(p *entry) {
 	l.epoch++
 	p.granted <- l.epoch
 }
 
 // revoke drops everything that the session holds or waits for.
-func (l *lines) revoke(s *session) {
+func (l *queues) revoke(s *session) {
 	s.revoked = true
-	for _, line := range l.byKey {
-		for _, p := range slices.Backward(slices.Clone(line)) { // from the end, so that no key passes from the session to itself
+	for _, queue := range l.byKey {
+		for _, p := range slices.Backward(slices.Clone(queue)) { // from the end, so that no key passes from the session to itself
 			if p.session == s {
 				l.leave(p)
 			}

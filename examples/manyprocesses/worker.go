@@ -33,11 +33,11 @@ func work(ctx context.Context, endpoint string, in io.Reader, out io.Writer) err
 		return err
 	}
 	defer client.Close()
-	engine, err := etcdlock.New(client, etcdlock.TTL(leaseTTL))
+	engine, err := etcdlock.New(client, etcdlock.WithTTL(leaseTTL))
 	if err != nil {
 		return err
 	}
-	locks := cohort.Start(context.WithoutCancel(ctx), engine, cohort.MaxHandOvers(20))
+	locks := cohort.Start(context.WithoutCancel(ctx), engine, cohort.WithMaxHandoffs(20))
 
 	var pause atomic.Bool
 	go func() {

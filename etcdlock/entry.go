@@ -11,45 +11,45 @@ import (
 	"github.com/seed-46f81e6d/keylock/cohort"
 )
 
-// place is one attempt's place in the line for a key.
-type place struct {
+// entry is one attempt's entry in the queue for a key.
+type entry struct {
 	engine  *Engine
 	session *session
-	line    string // what the etcd keys of all contenders begin with
-	key     string // the line and the lease
-	value   string // unique among the places of the lease
+	queue   string // what the etcd keys of all contenders begin with
+	key     string // the queue and the lease
+	value   string // unique among the entries of the lease
 
-	entered  chan struct{} // closed when the outcome of entering the line is known, and with it what follows
+	entered  chan struct{} // closed when the outcome of entering the queue is known, and with it what follows
 	enterErr error
 	revision int64  // at which the key was created, 0 if it was not, or if nobody knows
-	ahead    string // who was next in line then, "" if nobody
+	ahead    string // who was next in the queue then, "" if nobody
 }
 
 var (
-	errPlaceGone = errors.New("the place in line is gone")
+	errEntryGone = errors.New("the entry in the queue is gone")
 	errLeftover  = errors.New("an earlier attempt had left its key behind")
 )
 
-// queue enters the line and waits until nobody is ahead.
-func (p *place) queue(ctx context.Context) error {
+// join enters the queue and waits until nobody is ahead.
+func (p *entry) join(ctx context.Context) error {
 	// Whoever is ahead is read before the key is put, and so is not the key itself.
-	return p.lineUp(ctx,
+	return p.enterQueue(ctx,
 		clientv3.Compare(clientv3.CreateRevision(p.key), "=", 0),
-		clientv3.OpGet(p.line, clientv3.WithLastCreate()...),
+		clientv3.OpGet(p.queue, clientv3.WithLastCreate()...),
 		p.put(),
 	)
 }
 
-// try enters the line if it is empty.
-func (p *place) try(ctx context.Context) error {
-	return p.lineUp(ctx, clientv3.Compare(clientv3.CreateRevision(p.line).WithPrefix(), "=", 0), p.put())
+// try enters the queue if it is empty.
+func (p *entry) try(ctx context.Context) error {
+	return p.enterQueue(ctx, clientv3.Compare(clientv3.CreateRevision(p.queue).WithPrefix(), "=", 0), p.put())
 }
 
-func (p *place) put() clientv3.Op {
+func (p *entry) put() clientv3.Op {
 	return clientv3.OpPut(p.key, p.value, clientv3.WithLease(p.session.lease))
 }
 
-func (p *place) lineUp(ctx context.Context, condition clientv3.Cmp, ops ...clientv3.Op) error {
+func (p *entry) enterQueue(ctx context.Context, condition clientv3.Cmp, ops ...clientv3.Op) error {
 	// The request outlives ctx: if it were cancelled, nobody would know whether it was carried out.
 	go func() {
 		defer close(p.entered)
@@ -70,7 +70,7 @@ func (p *place) lineUp(ctx context.Context, condition clientv3.Cmp, ops ...clien
 	}
 }
 
-func (p *place) enter(condition clientv3.Cmp, ops []clientv3.Op) error {
+func (p *entry) enter(condition clientv3.Cmp, ops []clientv3.Op) error {
 	ctx, cancel := p.session.request()
 	defer cancel()
 	resp, err := p.engine.client.Txn(ctx).If(condition).Then(ops...).Else(clientv3.OpGet(p.key)).Commit()
@@ -90,10 +90,10 @@ func (p *place) enter(condition clientv3.Cmp, ops []clientv3.Op) error {
 	return nil
 }
 
-// refused finds out why the line could not be entered. The key can be there already
+// refused finds out why the queue could not be entered. The key can be there already
 // when a request arrives long after its sender gave it up. It is removed, and never
 // taken over: a grant on its old revision could have the token of an earlier holder.
-func (p *place) refused(ctx context.Context, resp *clientv3.TxnResponse) error {
+func (p *entry) refused(ctx context.Context, resp *clientv3.TxnResponse) error {
 	kvs := resp.Responses[0].GetResponseRange().Kvs
 	if len(kvs) == 0 {
 		return cohort.ErrHeld
@@ -106,7 +106,7 @@ func (p *place) refused(ctx context.Context, resp *clientv3.TxnResponse) error {
 }
 
 // wait waits until nobody is ahead.
-func (p *place) wait(ctx context.Context) error {
+func (p *entry) wait(ctx context.Context) error {
 	if p.ahead == "" {
 		return nil
 	}
@@ -123,7 +123,7 @@ func (p *place) wait(ctx context.Context) error {
 			retry = backoff{}
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case errors.Is(err, errPlaceGone) || !passes(err) || retry.wait(ctx) != nil:
+		case errors.Is(err, errEntryGone) || !passes(err) || retry.wait(ctx) != nil:
 			return err
 		}
 	}
@@ -135,7 +135,7 @@ func (p *place) wait(ctx context.Context) error {
 // It watches from now on, not from a known revision: etcd serves a watch from a
 // revision, even the current one, in rounds that are 100 ms apart. What happened before the
 // watch began is seen by looking again once it has.
-func (p *place) outlast(ctx context.Context, ahead string) (next string, err error) {
+func (p *entry) outlast(ctx context.Context, ahead string) (next string, err error) {
 	// A member that is cut off from the others must not let us wait for ever.
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
@@ -151,15 +151,15 @@ func (p *place) outlast(ctx context.Context, ahead string) (next string, err err
 }
 
 // look returns who is ahead now, "" if nobody is.
-func (p *place) look(ctx context.Context) (ahead string, err error) {
+func (p *entry) look(ctx context.Context) (ahead string, err error) {
 	before := append(clientv3.WithLastCreate(), clientv3.WithMaxCreateRev(p.revision-1))
-	resp, err := p.engine.client.Txn(ctx).Then(clientv3.OpGet(p.key), clientv3.OpGet(p.line, before...)).Commit()
+	resp, err := p.engine.client.Txn(ctx).Then(clientv3.OpGet(p.key), clientv3.OpGet(p.queue, before...)).Commit()
 	if err != nil {
 		return "", err
 	}
 	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 0 || kvs[0].CreateRevision != p.revision {
 		p.session.suspect()
-		return "", errPlaceGone
+		return "", errEntryGone
 	}
 	if kvs := resp.Responses[1].GetResponseRange().Kvs; len(kvs) > 0 {
 		ahead = string(kvs[0].Key)
@@ -167,18 +167,18 @@ func (p *place) look(ctx context.Context) (ahead string, err error) {
 	return ahead, nil
 }
 
-// isMine is true of etcd while the place is there: this one, and no later one of the same session.
-func (p *place) isMine() clientv3.Cmp {
+// isMine is true of etcd while the entry is there: this one, and no later one of the same session.
+func (p *entry) isMine() clientv3.Cmp {
 	if p.revision == 0 {
 		return clientv3.Compare(clientv3.Value(p.key), "=", p.value)
 	}
 	return clientv3.Compare(clientv3.CreateRevision(p.key), "=", p.revision)
 }
 
-// leave gives up the place. It returns nil when it did, and ErrLost when the place had been
+// leave gives up the entry. It returns nil when it did, and ErrLost when the entry had been
 // lost before. It tries until etcd answers, until ctx ends, or until the session
-// does, and the place with it. When unsure, an earlier try may have succeeded.
-func (p *place) leave(ctx context.Context, unsure bool) error {
+// does, and the entry with it. When unsure, an earlier try may have succeeded.
+func (p *entry) leave(ctx context.Context, unsure bool) error {
 	for retry := (backoff{}); ; {
 		if p.session.ctx.Err() != nil {
 			return cohort.ErrLost
@@ -205,18 +205,18 @@ func (p *place) leave(ctx context.Context, unsure bool) error {
 	}
 }
 
-// clear removes what a failed attempt has left in line, or may have left. The channel is
+// clear removes what a failed attempt has left in the queue, or may have left. The channel is
 // closed when the next attempt may begin.
-func (p *place) clear() <-chan struct{} {
+func (p *entry) clear() <-chan struct{} {
 	cleared := make(chan struct{})
 	go func() {
 		defer close(cleared)
 		<-p.entered
 		if p.enterErr != nil && !passes(p.enterErr) {
-			return // it never was in line
+			return // it never was in the queue
 		}
 		if err := p.leave(p.session.ctx, false); err != nil && p.revision == 0 {
-			// Nobody knows whether the request to enter the line is still on its way.
+			// Nobody knows whether the request to enter the queue is still on its way.
 			go p.clearLate()
 		}
 	}()
@@ -224,7 +224,7 @@ func (p *place) clear() <-chan struct{} {
 }
 
 // clearLate looks again when a request that was lost can no longer arrive.
-func (p *place) clearLate() {
+func (p *entry) clearLate() {
 	late := time.NewTimer(lateness)
 	defer late.Stop()
 	select {
