@@ -1,0 +1,236 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+)
+
+// attempt is the life of one entry: it waits, may hold the key, and leaves. It
+// belongs to the goroutine of the Acquire, then to that of the Release or of the clean-up.
+type attempt struct {
+	session *session
+	entry   Entry
+	ctx     context.Context // ends when the grant can no longer be trusted
+	lose    context.CancelFunc
+
+	notices chan Notice     // receives the latest; when it is full, what is in it makes the entry ask again
+	wanted  chan struct{}   // closed when another process waits behind
+	replies chan enterReply // receives the reply to the Enter that is under way
+	asking  bool            // an Enter is under way
+	entered bool            // the entry may be at the store
+	late    bool            // the outcome of an Enter is unknown: it may still arrive at the store
+
+	granted    atomic.Uint64 // the epoch; 0 before the grant
+	leaving    atomic.Bool   // a release has begun, so that an entry that is missing says nothing
+	wantedOnce atomic.Bool
+}
+
+type enterReply struct {
+	Standing
+	err error
+}
+
+func (s *session) newAttempt(key string) *attempt {
+	a := &attempt{
+		session: s,
+		entry:   Entry{Session: s.Session, Key: key, Attempt: s.engine.attempts.Add(1)},
+		notices: make(chan Notice, 1),
+		wanted:  make(chan struct{}),
+		replies: make(chan enterReply, 1),
+	}
+	a.ctx, a.lose = context.WithCancel(s.ctx)
+	return a
+}
+
+// wait enters the queue and returns nil when the key is granted.
+func (a *attempt) wait(ctx context.Context, try bool) error {
+	select {
+	case a.session.joins <- a:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-a.ctx.Done():
+		return errSessionLost
+	}
+	var retry backoff
+	again := time.NewTimer(a.session.TTL)
+	defer again.Stop()
+	a.ask(try)
+	for {
+		select {
+		case r := <-a.replies:
+			a.asking = false
+			switch {
+			case errors.Is(r.err, ErrSessionGone):
+				a.session.lose()
+				return errSessionLost
+			case errors.Is(r.err, cohort.ErrHeld):
+				a.entered = a.late
+				return r.err
+			case r.err != nil:
+				a.late = true
+				if !passes(r.err) {
+					return r.err
+				}
+				if a.session.ctx.Err() != nil {
+					return errSessionLost
+				}
+				again.Reset(retry.next())
+			case r.Epoch != 0:
+				return a.grant(ctx, r.Epoch, r.Wanted)
+			default:
+				retry = backoff{}
+				pause := a.session.TTL / 4
+				if r.Again > 0 {
+					pause = min(pause, r.Again)
+				}
+				again.Reset(pause)
+			}
+		case n := <-a.notices:
+			if n.Kind == Granted && n.Epoch != 0 {
+				return a.grant(ctx, n.Epoch, false)
+			}
+			if n.Kind != Wanted {
+				a.ask(try)
+			}
+		case <-again.C:
+			a.ask(try)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-a.ctx.Done():
+			return errSessionLost
+		}
+	}
+}
+
+// ask sends an Enter, unless one is under way. The request outlives the Acquire: if
+// it were cancelled, it would be unknown whether it was carried out.
+func (a *attempt) ask(try bool) {
+	if a.asking {
+		return
+	}
+	a.asking, a.entered = true, true
+	a.session.engine.crew.start(func() {
+		ctx, cancel := a.session.request()
+		defer cancel()
+		standing, err := a.session.engine.store.Enter(ctx, a.entry, try)
+		a.replies <- enterReply{standing, err}
+	})
+}
+
+// grant takes the key, unless the session or the caller ended meanwhile.
+func (a *attempt) grant(ctx context.Context, epoch uint64, wanted bool) error {
+	if !a.session.trusted() {
+		return errSessionLost
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if wanted {
+		a.want()
+	}
+	a.granted.Store(epoch)
+	return nil
+}
+
+// notify passes a notice on. It is called by the session's goroutine and never waits.
+func (a *attempt) notify(n Notice) {
+	if n.Kind == Wanted {
+		a.want()
+		return
+	}
+	if a.granted.Load() != 0 {
+		return
+	}
+	select {
+	case a.notices <- n:
+	default:
+		select { // the latest may carry a grant, which what it replaces does not contradict
+		case <-a.notices:
+		default:
+		}
+		select {
+		case a.notices <- n:
+		default:
+		}
+	}
+}
+
+// want makes it known that another process waits behind.
+func (a *attempt) want() {
+	if a.wantedOnce.CompareAndSwap(false, true) {
+		close(a.wanted)
+	}
+}
+
+// holds reports whether the attempt holds its key with the epoch and has not begun to leave.
+func (a *attempt) holds(epoch uint64) bool {
+	return a.granted.Load() == epoch && !a.leaving.Load()
+}
+
+// leave removes the entry. It returns nil when it did and ErrLost when the grant had been
+// lost before. It tries until the store replies or the session ends, and the entry with it.
+func (a *attempt) leave() error {
+	a.leaving.Store(true)
+	defer a.forget()
+	if a.asking { // a look that the grant overtook
+		select {
+		case r := <-a.replies:
+			a.late = a.late || r.err != nil
+		default:
+			a.late = true
+		}
+	}
+	unsure := false // an earlier Leave may have been carried out
+	for retry := (backoff{}); ; {
+		if !a.session.trusted() {
+			return cohort.ErrLost
+		}
+		ctx, cancel := a.session.request()
+		found, err := a.session.engine.store.Leave(ctx, a.entry, a.late)
+		cancel()
+		switch {
+		case err == nil && (found || unsure):
+			return nil
+		case err == nil:
+			a.session.suspect()
+			return cohort.ErrLost
+		case errors.Is(err, ErrSessionGone):
+			a.session.lose()
+			return cohort.ErrLost
+		}
+		unsure = true // whatever the error says, and whatever it is: the entry must not stay on a session that lives
+		_ = retry.wait(a.session.ctx, a.session.ctx)
+	}
+}
+
+// cleanUp removes in the background what an attempt that failed may have left.
+func (a *attempt) cleanUp() {
+	a.session.engine.crew.start(func() {
+		if a.asking { // after its reply, so that the Leave does not overtake it
+			r := <-a.replies
+			a.asking = false
+			a.late = a.late || r.err != nil && !errors.Is(r.err, cohort.ErrHeld)
+			if errors.Is(r.err, cohort.ErrHeld) {
+				a.entered = a.late
+			}
+		}
+		if a.entered {
+			_ = a.leave()
+		} else {
+			a.forget()
+		}
+	})
+}
+
+// forget ends the notices for the entry.
+func (a *attempt) forget() {
+	select {
+	case a.session.leaves <- a:
+	case <-a.session.ctx.Done():
+	}
+	a.lose()
+}

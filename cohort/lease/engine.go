@@ -1,0 +1,199 @@
+// Package lease makes a cohort.Engine of any store that offers five idempotent
+// calls and a channel of notices. What all such engines have in common is here
+// once: a session for the process, its renewal and its loss, the wait for a
+// grant, retries, and cleaning up after calls that were abandoned.
+//
+//	engine, err := lease.New(store, lease.Config{Name: "mylock", TTL: 10 * time.Second})
+//	locks := cohort.Start(ctx, engine)
+//
+// See [Store] for what to implement. The package redislock does, with three
+// short scripts.
+//
+// # What the engine does
+//
+//   - One session per process, renewed four times per TTL, however many keys are
+//     held or waited for. It is trusted until four fifths of the TTL after the
+//     *sending* of the last renewal that was confirmed. A grant is checked against the clock
+//     and not only by a timer, because a process that was paused wakes before its timers.
+//   - An entry is unique, so that every call can be repeated, and a late one harms no
+//     other. A request outlives the context of its caller, whose Acquire returns at
+//     once; the entry is then removed in the background, after the reply to the
+//     request, or with late set when there is none.
+//   - A grant comes with a notice. Notices may be lost, so every waiting
+//     entry asks again when the subscription was renewed, when the session of the
+//     holder can have ended, and every quarter of the TTL.
+//   - A release is repeated until the store confirms it or the session ends,
+//     whatever the errors are. Nothing stays behind in a session that lives on.
+//   - Renewals ask for up to 1,024 of the held keys whether they are still held, in turns.
+//   - Every session that is lost or closed is ended at the store, so that no other process has to
+//     wait for the end of its TTL.
+//
+// # What it does not promise
+//
+// Exclusion among paused processes: see package cohort. The clock is Go's
+// monotonic clock; while a virtual machine is suspended it may stand still.
+//
+// # etcd
+//
+// Package etcdlock does not rest on this package. Its queue is the one of etcd's
+// own concurrency package, so that users of concurrency.Mutex and of etcdlock
+// exclude each other: an entry there is an etcd key named by the lease, at most one per key and
+// session, and not unique per attempt; each waiter watches the entry ahead of it,
+// because no entry can be told by the one that leaves. Neither fits [Store].
+package lease
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+)
+
+// Config says how an Engine works.
+type Config struct {
+	// Name begins the engine's errors, such as "redislock".
+	Name string
+
+	// TTL is how long the keys of a process stay locked that has died or is cut off.
+	// It must be positive.
+	TTL time.Duration
+}
+
+// Engine is a cohort.Engine on a Store. Use it through a cohort.Manager, or
+// alone: goroutines that share it exclude each other.
+type Engine struct {
+	store Store
+	Config
+
+	ctx      context.Context // ends when Close begins, and with it every session and every wait
+	end      context.CancelFunc
+	requests context.Context // ends with the context of the first Close: until then the store can be asked
+	abort    context.CancelFunc
+
+	asks     chan chan<- sessionReply // for the session, served by keepSession
+	current  atomic.Pointer[session]  // the last one that was begun; it may be lost
+	crew     crew                     // the engine's goroutines
+	closing  atomic.Bool              // the first Close has begun
+	toEnd    atomic.Pointer[Session]  // what Close has to end at the store; nil for nothing
+	attempts atomic.Uint64            // numbers the entries
+}
+
+// New returns an engine on the store. It calls the store only when a key is
+// first asked for. Close ends it.
+func New(store Store, c Config) (*Engine, error) {
+	if c.TTL <= 0 {
+		return nil, fmt.Errorf("%s: a TTL of %v", c.Name, c.TTL)
+	}
+	e := &Engine{
+		store:  store,
+		Config: c,
+		asks:   make(chan chan<- sessionReply),
+		crew:   crew{gone: make(chan struct{})},
+	}
+	e.ctx, e.end = context.WithCancel(context.Background())
+	e.requests, e.abort = context.WithCancel(context.Background())
+	e.crew.start(e.keepSession)
+	return e, nil
+}
+
+// Acquire implements cohort.Engine. While the store cannot be reached it keeps
+// trying until ctx ends. The grant is a *Grant.
+func (e *Engine) Acquire(ctx context.Context, key string) (cohort.Grant, error) {
+	return e.contend(ctx, key, false)
+}
+
+// TryAcquire implements cohort.Engine. The grant is a *Grant.
+func (e *Engine) TryAcquire(ctx context.Context, key string) (cohort.Grant, error) {
+	return e.contend(ctx, key, true)
+}
+
+// contend makes attempts at key until one succeeds or fails for good.
+func (e *Engine) contend(ctx context.Context, key string, try bool) (cohort.Grant, error) {
+	for retry := (backoff{}); ; {
+		err := ctx.Err()
+		if err == nil {
+			var s *session
+			if s, err = e.session(ctx); err == nil {
+				a := s.newAttempt(key)
+				if err = a.wait(ctx, try); err == nil {
+					return &Grant{attempt: a, released: make(chan struct{})}, nil
+				}
+				a.cleanUp()
+			}
+		}
+		if passes(err) && retry.wait(ctx, e.ctx) == nil {
+			continue
+		}
+		return nil, fmt.Errorf("%s: acquire %s: %w", e.Name, brief(key), e.explain(ctx, err))
+	}
+}
+
+// explain says why an Acquire failed: the caller's context comes before the
+// engine's end, and that before what went wrong at the store.
+func (e *Engine) explain(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return endOf(ctx, err)
+	case e.ctx.Err() != nil:
+		return cohort.ErrClosed
+	default:
+		return err
+	}
+}
+
+// Close implements cohort.Engine: it ends the session, which frees every key. If
+// ctx ends before the store has confirmed that, Close returns an error, and the
+// session ends by itself within its TTL; a later Close tries again. No goroutine of the engine is left.
+func (e *Engine) Close(ctx context.Context) error {
+	if e.closing.CompareAndSwap(false, true) {
+		e.end()
+		e.crew.dismiss()
+	}
+	stop := context.AfterFunc(ctx, e.abort)
+	defer stop()
+	<-e.crew.gone // every goroutine heeds e.ctx, or ends a session under e.requests
+	for retry := (backoff{}); ; {
+		s := e.toEnd.Load()
+		if s == nil {
+			return nil
+		}
+		err := ctx.Err()
+		if err == nil {
+			if err = e.store.End(ctx, *s); err == nil {
+				e.toEnd.CompareAndSwap(s, nil)
+				return nil
+			}
+		}
+		if retry.wait(ctx, context.Background()) != nil {
+			return fmt.Errorf("%s: close: session %s is left to run out: %w", e.Name, s.ID, endOf(ctx, err))
+		}
+	}
+}
+
+// endOf joins the end of ctx with what went wrong before it.
+func endOf(ctx context.Context, err error) error {
+	if errors.Is(err, ctx.Err()) {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w; before that: %w", ctx.Err(), err)
+}
+
+// newSession chooses a session's ID here, so that it can be ended although the reply to Begin was lost.
+func (e *Engine) newSession() Session {
+	return Session{ID: rand.Text(), TTL: e.TTL}
+}
+
+// brief returns key quoted, cut when it is long.
+func brief(key string) string {
+	const most = 64
+	if len(key) <= most {
+		return strconv.Quote(key)
+	}
+	return strconv.Quote(strings.Clone(key[:most])) + "… of " + strconv.Itoa(len(key)) + " bytes"
+}

@@ -1,0 +1,62 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+)
+
+// Grant is a key held at the store. It implements cohort.Grant.
+type Grant struct {
+	attempt   *attempt
+	releasing atomic.Bool
+	released  chan struct{} // closed when the outcome is known
+	outcome   error         // written before released is closed
+}
+
+// Epoch returns the store's number of the grant.
+func (g *Grant) Epoch() uint64 { return g.attempt.granted.Load() }
+
+// Key returns the key.
+func (g *Grant) Key() string { return g.attempt.entry.Key }
+
+// Entry returns the entry that holds the key.
+func (g *Grant) Entry() Entry { return g.attempt.entry }
+
+// Lost is closed when the session can no longer be trusted: a fifth of the TTL
+// before the earliest moment at which it could have run out, as soon as the
+// store says that it or the entry is gone, when the engine closes, or after Release.
+func (g *Grant) Lost() <-chan struct{} { return g.attempt.ctx.Done() }
+
+// Wanted is closed when another process waits for the key. It may be late by a quarter of the TTL.
+func (g *Grant) Wanted() <-chan struct{} { return g.attempt.wanted }
+
+// Release implements cohort.Grant. While the store cannot be reached, the key is
+// released in the background until the session has ended.
+func (g *Grant) Release(ctx context.Context) error {
+	if g.releasing.CompareAndSwap(false, true) {
+		leave := func() {
+			g.outcome = g.attempt.leave()
+			close(g.released)
+		}
+		if !g.attempt.session.engine.crew.start(leave) {
+			leave() // at once: the engine is closed, and the session has ended with it
+		}
+	}
+	select {
+	case <-g.released:
+	case <-ctx.Done():
+		return g.explain(ctx.Err())
+	}
+	if errors.Is(g.outcome, cohort.ErrLost) {
+		return g.explain(cohort.ErrLost)
+	}
+	return nil
+}
+
+func (g *Grant) explain(err error) error {
+	return fmt.Errorf("%s: release %s: %w", g.attempt.session.engine.Name, brief(g.Key()), err)
+}

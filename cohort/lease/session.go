@@ -1,0 +1,288 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+)
+
+var errSessionLost = errors.New("the session was lost")
+
+// session is a Session that is renewed until it is lost or the engine closes.
+type session struct {
+	engine *Engine
+	Session
+	ctx  context.Context // ends when the session can no longer be trusted
+	lose context.CancelFunc
+
+	until atomic.Int64 // until when it can be trusted, in nanoseconds since epoch
+	epoch time.Time    // when Begin was sent; carries the monotonic clock
+
+	joins   chan *attempt // entries that want to hear notices
+	leaves  chan *attempt // entries that no longer do
+	notices chan Notice
+	doubt   chan struct{} // receives when something hints that the session is gone
+}
+
+type sessionReply struct {
+	session *session
+	err     error
+}
+
+// session returns the engine's session, a new one if the last was lost.
+func (e *Engine) session(ctx context.Context) (*session, error) {
+	if s := e.current.Load(); s != nil && s.trusted() {
+		return s, nil
+	}
+	reply := make(chan sessionReply, 1)
+	select {
+	case e.asks <- reply:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-e.ctx.Done():
+		return nil, e.ctx.Err()
+	}
+	select {
+	case r := <-reply:
+		return r.session, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-e.ctx.Done():
+		return nil, e.ctx.Err()
+	}
+}
+
+// keepSession owns the engine's session: it hands it out, and begins another when it is lost.
+func (e *Engine) keepSession() {
+	var (
+		waiting []chan<- sessionReply
+		begun   chan sessionReply // nil while none is being begun
+		next    = e.newSession()  // kept after a Begin that failed: it may have been carried out
+	)
+	for {
+		select {
+		case ask := <-e.asks:
+			if s := e.current.Load(); s != nil && s.trusted() {
+				ask <- sessionReply{s, nil}
+				break
+			}
+			waiting = append(waiting, ask)
+			if begun == nil {
+				begun = make(chan sessionReply, 1)
+				id := next
+				e.toEnd.Store(&id)
+				e.crew.start(func() {
+					s, err := e.begin(id)
+					begun <- sessionReply{s, err}
+				})
+			}
+		case r := <-begun:
+			begun = nil
+			if r.err == nil {
+				next = e.newSession()
+				e.current.Store(r.session)
+				e.crew.start(r.session.listen)
+				e.crew.start(r.session.run)
+			}
+			for _, ask := range waiting {
+				ask <- r
+			}
+			waiting = nil
+		case <-e.ctx.Done():
+			return
+		}
+	}
+}
+
+// begin begins a session. It ends with no caller's context, only with the engine.
+func (e *Engine) begin(id Session) (*session, error) {
+	ctx, cancel := context.WithTimeout(e.ctx, e.TTL)
+	defer cancel()
+	s := &session{
+		engine:  e,
+		Session: id,
+		epoch:   time.Now(),
+		joins:   make(chan *attempt),
+		leaves:  make(chan *attempt),
+		notices: make(chan Notice),
+		doubt:   make(chan struct{}, 1),
+	}
+	if err := e.store.Begin(ctx, id); err != nil {
+		return nil, err
+	}
+	s.ctx, s.lose = context.WithCancel(e.ctx)
+	s.trust(s.epoch)
+	return s, nil
+}
+
+// trust moves the deadline: the session was prolonged at some moment after the
+// request was sent, and is given up a fifth before its earliest end.
+func (s *session) trust(sent time.Time) {
+	until := int64(sent.Sub(s.epoch) + s.TTL*4/5)
+	for {
+		old := s.until.Load()
+		if until <= old || s.until.CompareAndSwap(old, until) {
+			return
+		}
+	}
+}
+
+// left returns for how long the session can be trusted from now on.
+func (s *session) left() time.Duration {
+	return time.Duration(s.until.Load()) - time.Since(s.epoch)
+}
+
+// trusted reports whether the session can be trusted now. It looks at the clock:
+// a process that was paused wakes before the timer that ends the session.
+func (s *session) trusted() bool {
+	if s.ctx.Err() != nil {
+		return false
+	}
+	if s.left() <= 0 {
+		s.lose()
+		return false
+	}
+	return true
+}
+
+// request bounds a request to the store by the session and by the TTL: after
+// either, the reply would say nothing that the end of the session does not say too.
+func (s *session) request() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(s.ctx, s.TTL)
+}
+
+type renewal struct {
+	sent    time.Time
+	missing []Held
+	err     error
+}
+
+// run renews the session, passes notices on, ends the session when it can no longer
+// be trusted, and then ends it at the store too.
+func (s *session) run() {
+	watchdog := time.NewTimer(s.left())
+	defer watchdog.Stop()
+	next := time.NewTicker(s.TTL / 4)
+	defer next.Stop()
+	renewed := make(chan renewal)
+	attempts := make(map[uint64]*attempt)
+	audit := auditor{}
+	renew := func() {
+		held := audit.next(attempts)
+		s.engine.crew.start(func() { s.renew(held, renewed) })
+	}
+	for {
+		select {
+		case a := <-s.joins:
+			attempts[a.entry.Attempt] = a
+		case a := <-s.leaves:
+			delete(attempts, a.entry.Attempt)
+		case n := <-s.notices:
+			if n.Kind == Look {
+				for _, a := range attempts {
+					a.notify(n)
+				}
+			} else if a := attempts[n.Attempt]; a != nil {
+				a.notify(n)
+			}
+		case <-next.C: // whether or not the last renewal was answered: the reply may be lost
+			renew()
+		case <-s.doubt:
+			renew()
+		case r := <-renewed:
+			switch {
+			case errors.Is(r.err, ErrSessionGone):
+				s.lose()
+			case r.err == nil:
+				s.trust(r.sent)
+				watchdog.Reset(s.left())
+				for _, h := range r.missing {
+					if a := attempts[h.Attempt]; a != nil && a.holds(h.Epoch) {
+						a.lose()
+					}
+				}
+			} // the watchdog decides when other errors are too many
+		case <-watchdog.C:
+			if s.left() <= 0 {
+				s.lose()
+			} else {
+				watchdog.Reset(s.left())
+			}
+		case <-s.ctx.Done():
+			if s.engine.ctx.Err() == nil || s.engine.toEnd.Load().ID != s.ID { // otherwise Close ends it
+				s.finish()
+			}
+			return
+		}
+	}
+}
+
+func (s *session) renew(held []Held, renewed chan<- renewal) {
+	ctx, cancel := s.request()
+	defer cancel()
+	r := renewal{sent: time.Now()}
+	r.missing, r.err = s.engine.store.Renew(ctx, s.Session, held)
+	select {
+	case renewed <- r:
+	case <-s.ctx.Done():
+	}
+}
+
+// suspect has the session renewed now: something was missing that it should have kept.
+func (s *session) suspect() {
+	select {
+	case s.doubt <- struct{}{}:
+	default:
+	}
+}
+
+// listen keeps hearing the store's notices.
+func (s *session) listen() {
+	for retry := (backoff{}); s.ctx.Err() == nil; {
+		began := time.Now()
+		_ = s.engine.store.Listen(s.ctx, s.Session, s.notices)
+		if time.Since(began) > s.TTL {
+			retry = backoff{}
+		}
+		_ = retry.wait(s.ctx, s.ctx)
+	}
+}
+
+// finish ends a lost session at the store, so that no other process waits until it runs
+// out. It tries until it must have run out.
+func (s *session) finish() {
+	ctx, cancel := context.WithTimeout(s.engine.requests, s.TTL)
+	defer cancel()
+	for retry := (backoff{}); ctx.Err() == nil && s.engine.store.End(ctx, s.Session) != nil; {
+		_ = retry.wait(ctx, ctx)
+	}
+}
+
+// auditor chooses which held entries the next renewal asks about.
+type auditor struct {
+	pending []uint64 // attempts that this round has yet to ask about
+}
+
+// most bounds how many entries one renewal asks about.
+const most = 1024
+
+func (u *auditor) next(attempts map[uint64]*attempt) (held []Held) {
+	if len(u.pending) == 0 {
+		for n := range attempts {
+			u.pending = append(u.pending, n)
+		}
+	}
+	for len(u.pending) > 0 && len(held) < most {
+		last := len(u.pending) - 1
+		a := attempts[u.pending[last]]
+		u.pending = u.pending[:last]
+		if a == nil {
+			continue
+		}
+		if epoch := a.granted.Load(); epoch != 0 && !a.leaving.Load() {
+			held = append(held, Held{Key: a.entry.Key, Attempt: a.entry.Attempt, Epoch: epoch})
+		}
+	}
+	return held
+}
