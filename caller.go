@@ -22,7 +22,7 @@ const callerDepth = 8
 // capture notes who called into this package.
 func (c *Caller) capture() {
 	c.pcs = new([callerDepth]uintptr)
-	runtime.Callers(3, c.pcs[:]) // without itself, capture and newStay
+	runtime.Callers(3, c.pcs[:]) // without itself, capture and newTracked
 }
 
 // Frames returns the calls, innermost first, beginning with the first outside this

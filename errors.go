@@ -20,7 +20,7 @@ var (
 	// reservation, Do, Stats, Contains, Snapshot, WaitIdle, and by a Shutdown that Close
 	// cuts short. While the manager is shutting down it is returned to new requests for
 	// locks, and after Session.Close to those of the session.
-	ErrClosed = errors.New("keylock: manager is closed")
+	ErrClosed = errors.New("keylock: closed")
 
 	// ErrInvalidKey is returned by Contains and by every call that asks for a lock, for a
 	// key that is not equal to itself, as NaN is: no map could find it again.
@@ -42,7 +42,7 @@ var (
 // Answers that never leave the package.
 var (
 	errBusy      = errors.New("keylock: busy")      // to a try that failed
-	errWithdrawn = errors.New("keylock: withdrawn") // to a request whose context has ended
+	errAbandoned = errors.New("keylock: withdrawn") // to a request whose context has ended
 )
 
 // A keyError says to which key a sentinel happened. The text is made only when somebody
@@ -97,23 +97,23 @@ func (e *keyError) Unwrap() error { return e.sentinel }
 type DeadlockError[K comparable] struct {
 	// Cycle begins with the request that failed; each wait's Owner is the Waiter of the
 	// next, and the last one's is the first Waiter.
-	Cycle []Wait[K]
+	Cycle []WaitEdge[K]
 }
 
-// A Wait is an edge of the wait-for graph: somebody waits for a key that belongs to
+// A WaitEdge is an edge of the wait-for graph: somebody waits for a key that belongs to
 // somebody else. Both are named by the labels of their sessions; a request for many keys
 // that has no session has no label.
-type Wait[K comparable] struct {
-	Waiter string
-	Key    K
-	Owner  string
-	Held   bool // by Owner; or else claimed, by an earlier place in the line
+type WaitEdge[K comparable] struct {
+	Waiter  string
+	Key     K
+	Blocker string
+	Held    bool // by Owner; or else claimed, by an earlier place in the line
 }
 
-func newDeadlockError[K comparable](cycle []table.Edge[K]) *DeadlockError[K] {
-	e := &DeadlockError[K]{Cycle: make([]Wait[K], len(cycle))}
+func newDeadlockError[K comparable](cycle []table.WaitEdge[K]) *DeadlockError[K] {
+	e := &DeadlockError[K]{Cycle: make([]WaitEdge[K], len(cycle))}
 	for i, edge := range cycle {
-		e.Cycle[i] = Wait[K](edge)
+		e.Cycle[i] = WaitEdge[K](edge)
 	}
 	return e
 }
@@ -132,7 +132,7 @@ func (e *DeadlockError[K]) Error() string {
 		} else {
 			b.WriteString(", who")
 		}
-		fmt.Fprintf(&b, " waits for %s, %s by %s", keyText(w.Key), relation, who(w.Owner))
+		fmt.Fprintf(&b, " waits for %s, %s by %s", keyText(w.Key), relation, who(w.Blocker))
 	}
 	return b.String()
 }

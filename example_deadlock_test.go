@@ -176,16 +176,16 @@ func ExampleManager_AcquireShared() {
 }
 
 // A holder passes on what it knows, so that the next one need not find out again.
-func ExampleLock_HandOff() {
+func ExampleLock_Handoff() {
 	ctx := context.Background()
 	m := keylock.Start[string](ctx)
 	defer m.Close()
 
 	first, _ := m.Acquire(ctx, "row/1")
-	fmt.Println("nobody waits:", first.HandOff("version 7"))
+	fmt.Println("nobody waits:", first.Handoff("version 7"))
 
 	next := m.Reserve("row/1")
-	fmt.Println("somebody waits:", first.HandOff("version 7"))
+	fmt.Println("somebody waits:", first.Handoff("version 7"))
 	second, _ := next.Wait(ctx)
 	fmt.Println("and finds", second.Value())
 	second.Release()

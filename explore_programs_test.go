@@ -76,7 +76,7 @@ var (
 	handsOff = program{
 		name: "acquire, hand off", passes: true,
 		run: func(c *caller) {
-			if lock, err := c.acquire(table.Request[int]{}); err == nil && !c.HandOff(lock, "baton") {
+			if lock, err := c.acquire(table.Request[int]{}); err == nil && !c.Handoff(lock, "baton") {
 				c.Release(lock)
 			}
 		},

@@ -26,10 +26,10 @@ func TestExplorerCopiesTheProtocol(t *testing.T) {
 	const golden = "testdata/protocol.txt"
 	protocol := sourceOf(t, map[string][]string{
 		"manager.go": {
-			"Start", "owner.run", "Manager.send", "Manager.acquire", "Manager.wait", "Manager.listen", "Manager.withdraw", "Manager.try",
+			"Start", "owner.run", "Manager.send", "Manager.acquire", "Manager.wait", "Manager.listen", "Manager.abandonRequest", "Manager.try",
 			"Manager.reserve", "Manager.WaitIdle", "Manager.Shutdown", "Manager.Close", "ask",
 		},
-		"lock.go":    {"Lock.Release", "Lock.HandOff", "Reservation.Wait", "Reservation.Cancel"},
+		"lock.go":    {"Lock.Release", "Lock.Handoff", "Reservation.Wait", "Reservation.Cancel"},
 		"session.go": {"Session.Close"},
 	})
 	if *copied {

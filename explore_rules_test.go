@@ -22,10 +22,10 @@ func (w *world) check() error {
 		switch {
 		case !slices.Contains(w.taken, r):
 			messages = 0
-		case r.prompt:
+		case r.early:
 			messages = 2
 		}
-		if len(r.answered) > messages {
+		if len(r.replied) > messages {
 			return fmt.Errorf("a request was answered twice")
 		}
 	}

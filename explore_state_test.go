@@ -43,14 +43,14 @@ var irrelevant = map[string]map[string]bool{
 		"searches": true,                // numbers the searches, so that old marks mean nothing
 		"granted":  true, "spare": true, // blank, as Check says
 	},
-	"line":    {"hash": true, "chain": true, "rank": true, "above": true, "below": true}, // where it is in the index and in the ranking
+	"queue":   {"hash": true, "chain": true, "rank": true, "above": true, "below": true}, // where it is in the index and in the ranking
 	"Session": {"mark": true, "via": true, "from": true, "stuck": true},                  // of a search that is over
 	// Grants and turns are numbered for ever. Which ticket is granted is told by its line,
 	// whose next is the first that is not, as Check says; who has which grant and whose
 	// turn it is, is written where a token or a turn is met.
 	"Ticket": {"seq": true}, "Token": {"seq": true},
-	"acquire": {"turn": true, "since": true, "many": true}, "Reservation": {"turn": true}, "abandon": {"turn": true},
-	"owner":   {"watch": true}, // counts and times
+	"acquire": {"generation": true, "since": true, "many": true}, "Reservation": {"generation": true}, "cancelReservation": {"generation": true},
+	"owner":   {"meter": true}, // counts and times
 	"Manager": {"pool": true},  // the world knows what is in it
 	"actor":   {"name": true, "yield": true, "resume": true, "stop": true, "chosen": true, "did": true},
 	"caller":  {"w": true, "mate": true},
@@ -253,12 +253,12 @@ func special(name string) func(*fingerprint, reflect.Value) bool {
 	case "Reservation":
 		return func(f *fingerprint, v reflect.Value) bool {
 			r := (*Reservation[int])(v.Addr().UnsafePointer())
-			return f.turn(r.r, r.turn)
+			return f.turn(r.r, r.generation)
 		}
-	case "abandon":
+	case "cancelReservation":
 		return func(f *fingerprint, v reflect.Value) bool {
-			r := (*abandon[int])(v.Addr().UnsafePointer())
-			return f.turn(r.acquire, r.turn)
+			r := (*cancelReservation[int])(v.Addr().UnsafePointer())
+			return f.turn(r.acquire, r.generation)
 		}
 	case "index":
 		return func(f *fingerprint, v reflect.Value) bool { f.index(v); return true }
@@ -285,12 +285,12 @@ func (f *fingerprint) index(v reflect.Value) {
 
 // turn covers how far a reservation's request is ahead of it, and reports whether they
 // have nothing to do with each other any more.
-func (f *fingerprint) turn(r *acquire[int], turn uint64) bool {
+func (f *fingerprint) turn(r *acquire[int], generation uint64) bool {
 	if r == nil {
 		f.number(0)
 		return true
 	}
-	ahead := min(r.turn.Load()-turn, 2)
+	ahead := min(r.generation.Load()-generation, 2)
 	f.number(1 + ahead)
 	return ahead == 2
 }

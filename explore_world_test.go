@@ -30,7 +30,7 @@ import (
 //
 // The owner serves a request in one step. It sends several answers in it, and who gets
 // the first may go on before the second is sent; but all that he can do is send, which
-// the owner sees after the step in any case, and claim a turn, which it looks at in
+// the owner sees after the step in any case, and claim a generation, which it looks at in
 // the first access of a step.
 type world struct {
 	scenario scenario
@@ -100,7 +100,7 @@ func (c *caller) newAcquire(want table.Request[int]) *acquire[int] {
 			r, c.pool.spare = c.pool.spare[last], c.pool.spare[:last]
 		} else {
 			// With room for one more, a second answer is found instead of blocking.
-			r = &acquire[int]{answered: make(chan bool, 3), lucky: true}
+			r = &acquire[int]{replied: make(chan bool, 3), predicted: true}
 			w.requests = append(w.requests, r)
 		}
 		w.taken = append(w.taken, r)
@@ -160,13 +160,13 @@ func (w *world) servesUnseen() bool {
 		return false
 	}
 	switch r := mail[0].(type) {
-	case *abandon[int]:
+	case *cancelReservation[int]:
 		return false
-	case *handOff[int]:
+	case *handoff[int]:
 		return !slices.ContainsFunc(w.taken, func(r *acquire[int]) bool {
-			return r.ticket != nil && r.fate.Load() == undecided // it may leave meanwhile
+			return r.ticket != nil && r.state.Load() == pending // it may leave meanwhile
 		})
-	case *withdraw[int]:
+	case *abandon[int]:
 		return w.scenario.apart && !(r.reserved && w.looksAt((*acquire[int])(r)))
 	}
 	return true
@@ -233,7 +233,7 @@ type caller struct {
 	robbed      bool // by one who closes the session
 	tooLate     bool // the running Wait began when the session was closed
 	reply       *waitIdle[int]
-	passes      *handOff[int]
+	passes      *handoff[int]
 	drains      *shutdown[int]
 	draining    bool // the running Shutdown has something to wait for
 	busy        *idle
@@ -291,7 +291,7 @@ func (c *caller) ask(ctx *lifetime, want table.Request[int]) error {
 	}
 	c.want = want
 	c.r = c.newAcquire(want)
-	c.r.prompt = c.r.lucky && !ctx.endless
+	c.r.early = c.r.predicted && !ctx.endless
 	c.post(c.r, table.Token[int]{})
 	return nil
 }
@@ -307,26 +307,26 @@ func (c *caller) acquire(want table.Request[int]) (Lock[int], error) {
 
 // wait is [Manager.wait], with [Manager.listen]. To receive the answer, to read it, to
 // recycle the request and to look at the context are one step: nobody else uses the
-// request, but for the turn, of which a Cancel learns nothing that it would not learn
+// request, but for the generation, of which a Cancel learns nothing that it would not learn
 // before.
 func (c *caller) wait() (Lock[int], error) {
 	r := c.r
-	told := func() bool { return len(r.answered) > 0 }
-	if !r.prompt || !c.hears(move{label: "hears whether it has to wait", ready: told, own: c.unseen}) {
+	told := func() bool { return len(r.replied) > 0 }
+	if !r.early || !c.hears(move{label: "hears whether it has to wait", ready: told, own: c.unseen}) {
 		answered := move{label: "gets the answer", ready: told, own: c.unseen}
 		late := c.ctx.ends("sees its context end")
 		late.ready = func() bool { return c.stops() || c.room() }
 		switch c.choose(answered, late, c.ctx.ends("gets the answer, and its context ends").when(told)) {
 		case 0:
-			<-r.answered
+			<-r.replied
 		case 1:
 			c.ctx.end()
-			if c.withdraw(r, c.stops()) {
+			if c.abandonRequest(r, c.stops()) {
 				return Lock[int]{}, c.ctx.Err()
 			}
 		case 2:
 			c.ctx.end()
-			<-r.answered
+			<-r.replied
 		}
 	}
 	c.r = nil
@@ -344,7 +344,7 @@ func (c *caller) wait() (Lock[int], error) {
 // who waits has seen, and its withdrawal. Nothing can, unless there is an answer which it
 // might choose instead, or somebody hands over a lock and looks whether it has left: what
 // it has seen it may as well see later.
-func (c *caller) stops() bool { return len(c.r.answered) > 0 || c.w.scenario.passes() }
+func (c *caller) stops() bool { return len(c.r.replied) > 0 || c.w.scenario.passes() }
 
 // unseen reports whether it makes no difference to anybody else when the caller takes up
 // a request or ends one: nobody else uses its pool, looks at the turn of its reservation
@@ -358,9 +358,9 @@ func (c *caller) unseen() bool {
 	}
 	for _, request := range c.w.mail() {
 		switch r := request.(type) {
-		case *abandon[int]:
+		case *cancelReservation[int]:
 			return false
-		case *withdraw[int]:
+		case *abandon[int]:
 			if r.reserved {
 				return false
 			}
@@ -377,20 +377,20 @@ func (c *caller) hears(told move) bool {
 	if c.choose(told, c.ctx.ends(told.label+", and its context ends").when(told.ready)) == 1 {
 		c.ctx.end()
 	}
-	return <-c.r.answered
+	return <-c.r.replied
 }
 
-// withdraw is [Manager.withdraw], with a stop before it sends or without. What comes
+// withdraw is [Manager.abandonRequest], with a stop before it sends or without. What comes
 // before its look at the fate has been argued where it is.
-func (c *caller) withdraw(r *acquire[int], stop bool) bool {
+func (c *caller) abandonRequest(r *acquire[int], stop bool) bool {
 	c.r = r
 	defer func() { c.r = nil }()
-	if !r.fate.CompareAndSwap(undecided, left) {
-		c.choose(move{label: "gets what was handed over", ready: func() bool { return len(r.answered) > 0 }, own: c.unseen})
-		<-r.answered
+	if !r.state.CompareAndSwap(pending, abandoned) {
+		c.choose(move{label: "gets what was handed over", ready: func() bool { return len(r.replied) > 0 }, own: c.unseen})
+		<-r.replied
 		return false
 	}
-	if request := (*withdraw[int])(r); stop {
+	if request := (*abandon[int])(r); stop {
 		c.send(request, table.Token[int]{})
 	} else {
 		c.post(request, table.Token[int]{})
@@ -424,9 +424,9 @@ func (c *caller) try(want table.Request[int]) (Lock[int], bool) {
 	want.Try = true
 	c.ask(forever, want)
 	r := c.r
-	c.choose(move{label: "gets the answer", ready: func() bool { return len(r.answered) > 0 }, own: c.unseen})
+	c.choose(move{label: "gets the answer", ready: func() bool { return len(r.replied) > 0 }, own: c.unseen})
 	c.r = nil
-	<-r.answered
+	<-r.replied
 	lock, err := c.got(c.w.m.take(r))
 	return lock, err == nil
 }
@@ -440,7 +440,7 @@ func (c *caller) reserve(want table.Request[int]) {
 	c.want = want
 	r := c.newAcquire(want)
 	r.reserved = true
-	c.reservation = Reservation[int]{m: m, r: r, turn: r.turn.Add(1), session: c.session}
+	c.reservation = Reservation[int]{m: m, r: r, generation: r.generation.Add(1), session: c.session}
 	c.post(r, table.Token[int]{})
 	c.reserved = true
 }
@@ -478,17 +478,17 @@ func (c *caller) Cancel(v Reservation[int]) {
 	c.cancelled = v
 	c.choose(move{label: "claims the reservation, to cancel", own: c.unseen})
 	if v.claim() {
-		if c.withdraw(v.r, true) {
+		if c.abandonRequest(v.r, true) {
 			return
 		}
-		if lock, _ := c.w.m.take(v.r); !c.handOff(lock, lock.value) {
+		if lock, _ := c.w.m.take(v.r); !c.handoff(lock, lock.value) {
 			c.send(release[int]{}, lock.token)
 		}
 		return
 	}
 	c.choose(move{label: "looks who has claimed it", own: c.unseen})
-	if v.r != nil && v.r.turn.Load() == claimed(v.turn) {
-		c.send(&abandon[int]{v.r, v.turn}, table.Token[int]{})
+	if v.r != nil && v.r.generation.Load() == claimed(v.generation) {
+		c.send(&cancelReservation[int]{v.r, v.generation}, table.Token[int]{})
 	}
 }
 
@@ -505,12 +505,12 @@ func (c *caller) drop(token table.Token[int]) {
 	c.holds = slices.DeleteFunc(c.holds, func(h held) bool { return h.token == token })
 }
 
-// HandOff is [Lock.HandOff].
-func (c *caller) HandOff(lock Lock[int], value any) bool {
+// Handoff is [Lock.Handoff].
+func (c *caller) Handoff(lock Lock[int], value any) bool {
 	c.calls++
 	i := slices.IndexFunc(c.holds, func(h held) bool { return h.token == lock.token })
 	c.offers = c.holds[i] // which the next one may have before this one hears of it
-	passed := c.handOff(lock, value)
+	passed := c.handoff(lock, value)
 	if !passed {
 		c.holds = append(c.holds, c.offers)
 	}
@@ -519,10 +519,10 @@ func (c *caller) HandOff(lock Lock[int], value any) bool {
 	return passed
 }
 
-// handOff is HandOff for a lock that nobody may rely on.
-func (c *caller) handOff(lock Lock[int], value any) bool {
+// handoff is Handoff for a lock that nobody may rely on.
+func (c *caller) handoff(lock Lock[int], value any) bool {
 	c.passing = lock
-	c.passes = &handOff[int]{value: value, passed: make(chan bool, 1)}
+	c.passes = &handoff[int]{value: value, passed: make(chan bool, 1)}
 	c.send(c.passes, lock.token)
 	c.choose(move{label: "hears of the hand-off", ready: func() bool { return len(c.passes.passed) > 0 }, own: always})
 	passed := <-c.passes.passed
@@ -698,13 +698,13 @@ func kind(msg message[int]) string {
 	switch msg.request.(type) {
 	case *acquire[int]:
 		return "acquire"
-	case *withdraw[int]:
-		return "withdraw"
 	case *abandon[int]:
 		return "abandon"
+	case *cancelReservation[int]:
+		return "cancelReservation"
 	case release[int]:
 		return "release"
-	case *handOff[int]:
+	case *handoff[int]:
 		return "hand-off"
 	case *closeSession[int]:
 		return "close of a session"

@@ -12,9 +12,9 @@ import (
 // The context of the next waiter ends, the holder hands the lock over, and the owner
 // serves that before it hears that the waiter has left: the value goes to the one behind,
 // and where there is none it stays with the holder.
-func TestHandOffPassesOverAWaiterWhoHasLeft(t *testing.T) {
+func TestHandoffPassesOverAWaiterWhoHasLeft(t *testing.T) {
 	m := &Manager[string]{mailbox: make(chan message[string], 1)}
-	m.pool.New = func() any { return &acquire[string]{answered: make(chan bool, 2)} }
+	m.pool.New = func() any { return &acquire[string]{replied: make(chan bool, 2)} }
 	o := &owner[string]{m: m, ctx: t.Context(), table: table.New[string](table.Config{})}
 	ask := func() *acquire[string] {
 		r := m.newAcquire(table.Request[string]{Key: "k"})
@@ -22,21 +22,21 @@ func TestHandOffPassesOverAWaiterWhoHasLeft(t *testing.T) {
 		return r
 	}
 	handOver := func(of table.Token[string], value any) bool {
-		r := &handOff[string]{value: value, passed: make(chan bool, 1)}
+		r := &handoff[string]{value: value, passed: make(chan bool, 1)}
 		r.serve(o, of)
 		return <-r.passed
 	}
 
 	holder, gone, next := ask(), ask(), ask()
-	require.True(t, m.withdraw(gone))
+	require.True(t, m.abandonRequest(gone))
 	require.True(t, handOver(holder.token, "state"))
-	require.Len(t, next.answered, 1)
+	require.Len(t, next.replied, 1)
 	assert.Equal(t, "state", next.value)
 	(<-m.mailbox).request.serve(o, table.Token[string]{})
 	assert.True(t, next.token.Live(), "the late withdrawal takes nothing from anybody")
 
 	gone = ask()
-	require.True(t, m.withdraw(gone))
+	require.True(t, m.abandonRequest(gone))
 	assert.False(t, handOver(next.token, "state"))
 	assert.True(t, next.token.Live(), "the holder keeps the lock, and the value")
 	(<-m.mailbox).request.serve(o, table.Token[string]{})

@@ -11,7 +11,7 @@ import (
 	"github.com/seed-46f81e6d/keylock"
 )
 
-func TestHandOffPassesTheKeyAndTheValueToTheNextWaiter(t *testing.T) {
+func TestHandoffPassesTheKeyAndTheValueToTheNextWaiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		m := keylock.Start[string](ctx)
@@ -20,13 +20,13 @@ func TestHandOffPassesTheKeyAndTheValueToTheNextWaiter(t *testing.T) {
 		first, err := m.Acquire(ctx, "k")
 		require.NoError(t, err)
 		next, last := m.Reserve("k"), m.Reserve("k")
-		require.True(t, first.HandOff(7))
+		require.True(t, first.Handoff(7))
 
 		second, err := next.Wait(ctx)
 		require.NoError(t, err)
 		assert.Equal(t, 7, second.Value())
 		assert.Greater(t, second.Seq(), first.Seq())
-		assert.False(t, first.HandOff(8), "its grant has ended")
+		assert.False(t, first.Handoff(8), "its grant has ended")
 		first.Release()
 
 		second.Release()
@@ -36,11 +36,11 @@ func TestHandOffPassesTheKeyAndTheValueToTheNextWaiter(t *testing.T) {
 	})
 }
 
-func TestHandOffPassesTheValueToAllReadersWhoAreLetInTogether(t *testing.T) {
+func TestHandoffPassesTheValueToAllReadersWhoAreLetInTogether(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
 		writer := hold(t, m, "k")
 		readers := []reservation{m.ReserveShared("k"), m.ReserveShared("k"), m.ReserveShared("k")}
-		require.True(t, writer.HandOff(7))
+		require.True(t, writer.Handoff(7))
 		for _, r := range readers {
 			l, err := r.Wait(t.Context())
 			require.NoError(t, err)
@@ -49,7 +49,7 @@ func TestHandOffPassesTheValueToAllReadersWhoAreLetInTogether(t *testing.T) {
 	})
 }
 
-func TestHandOffKeepsTheKeyWhenNobodyCanTakeIt(t *testing.T) {
+func TestHandoffKeepsTheKeyWhenNobodyCanTakeIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		m := keylock.Start[string](ctx)
@@ -58,13 +58,13 @@ func TestHandOffKeepsTheKeyWhenNobodyCanTakeIt(t *testing.T) {
 		other, err := m.Acquire(ctx, "other")
 		require.NoError(t, err)
 
-		assert.False(t, lock.HandOff(1), "nobody waits")
+		assert.False(t, lock.Handoff(1), "nobody waits")
 		both := m.ReserveAll("k", "other")
-		assert.False(t, lock.HandOff(1), "the next waits for the other key as well")
+		assert.False(t, lock.Handoff(1), "the next waits for the other key as well")
 		_, ok := m.TryAcquire("k")
 		assert.False(t, ok, "it is still held")
 		other.Release()
-		assert.False(t, lock.HandOff(1), "many keys have no value")
+		assert.False(t, lock.Handoff(1), "many keys have no value")
 		both.Cancel()
 
 		_, err = m.AcquireShared(ctx, "shared")
@@ -72,16 +72,16 @@ func TestHandOffKeepsTheKeyWhenNobodyCanTakeIt(t *testing.T) {
 		shared, err := m.AcquireShared(ctx, "shared")
 		require.NoError(t, err)
 		m.Reserve("shared")
-		assert.False(t, shared.HandOff(1), "the other reader is in the way")
-		assert.False(t, keylock.Lock[string]{}.HandOff(1), "the zero lock holds nothing")
+		assert.False(t, shared.Handoff(1), "the other reader is in the way")
+		assert.False(t, keylock.Lock[string]{}.Handoff(1), "the zero lock holds nothing")
 		require.NoError(t, m.Close())
-		assert.False(t, lock.HandOff(1), "nothing is granted after the end")
+		assert.False(t, lock.Handoff(1), "nothing is granted after the end")
 	})
 }
 
 // The hand-over and the end of the receiver's context cross: the owner grants first, and
 // the receiver, woken by both, must not throw away what it was given.
-func TestHandOffLosesNoValueToACancellation(t *testing.T) {
+func TestHandoffLosesNoValueToACancellation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := keylock.Start[string](t.Context())
 		defer m.Close()
@@ -90,7 +90,7 @@ func TestHandOffLosesNoValueToACancellation(t *testing.T) {
 			first, err := m.Acquire(ctx, "k")
 			require.NoError(t, err)
 			next := m.Reserve("k")
-			require.True(t, first.HandOff("state"))
+			require.True(t, first.Handoff("state"))
 			cancel()
 			second, err := next.Wait(ctx)
 			require.NoError(t, err)
@@ -108,13 +108,13 @@ func TestCancelledReservationPassesItsValueOn(t *testing.T) {
 		first, err := m.Acquire(ctx, "k")
 		require.NoError(t, err)
 		next, last := m.Reserve("k"), m.Reserve("k")
-		require.True(t, first.HandOff("state"))
+		require.True(t, first.Handoff("state"))
 		next.Cancel()
 		third, err := last.Wait(ctx)
 		require.NoError(t, err)
 		assert.Equal(t, "state", third.Value())
 		last = m.Reserve("k")
-		require.True(t, third.HandOff("state"))
+		require.True(t, third.Handoff("state"))
 		last.Cancel()
 		assert.NoError(t, m.WaitIdle(ctx), "with nobody to take it the key is free")
 	})

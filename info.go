@@ -9,11 +9,11 @@ import (
 // Stats are a manager's totals at one point of its history. Acquired - Released == Held
 // always.
 type Stats struct {
-	Keys    int // keys that are held or waited for now
-	Held    int // grants that are live now; one for many keys counts once
-	Shared  int // those of them that are shared
-	Waiting int // requests that wait now
-	Longest int // the most waiters that any key has now
+	Keys         int // keys that are held or waited for now
+	Held         int // grants that are live now; one for many keys counts once
+	Shared       int // those of them that are shared
+	Waiting      int // requests that wait now
+	LongestQueue int // the most waiters that any key has now
 
 	Acquired  uint64 // grants since Start
 	Waited    uint64 // those of them that had to queue
@@ -52,14 +52,14 @@ func (s Stats) Busy() float64 {
 // String tells the totals in one line, for people.
 func (s Stats) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "keys %d, held %d (shared %d), waiting %d (longest line %d), acquired %d (waited %d), cancelled %d, rejected %d, released %d, waits %v",
-		s.Keys, s.Held, s.Shared, s.Waiting, s.Longest, s.Acquired, s.Waited, s.Cancelled, s.Rejected, s.Released, s.Waits)
+	fmt.Fprintf(&b, "keys %d, held %d (shared %d), waiting %d (longest queue %d), acquired %d (waited %d), cancelled %d, rejected %d, released %d, waits %v",
+		s.Keys, s.Held, s.Shared, s.Waiting, s.LongestQueue, s.Acquired, s.Waited, s.Cancelled, s.Rejected, s.Released, s.Waits)
 	if s.Timed {
 		fmt.Fprintf(&b, ", holds %v, oldest hold %v, oldest wait %v", s.Holds, brief(s.OldestHold), brief(s.OldestWait))
 	}
 	fmt.Fprintf(&b, ", owner busy %.0f%%", 100*s.Busy())
 	if s.SlowLogLost > 0 {
-		fmt.Fprintf(&b, ", slow log lines lost %d", s.SlowLogLost)
+		fmt.Fprintf(&b, ", slow log records lost %d", s.SlowLogLost)
 	}
 	return b.String()
 }
@@ -147,9 +147,9 @@ func whoText(mode Mode, session string, at, since time.Time, caller Caller) stri
 
 // A Top is what one would look at first, at one point of the manager's history.
 type Top[K comparable] struct {
-	Stats   Stats
-	Longest []KeyInfo[K] // the keys with the most waiters, most first
-	Oldest  []KeyInfo[K] // the keys that have been held for longest, longest first
+	Stats         Stats
+	LongestQueues []KeyInfo[K] // the keys with the most waiters, most first
+	OldestHolds   []KeyInfo[K] // the keys that have been held for longest, longest first
 }
 
 // A Mode says with whom a lock is shared.

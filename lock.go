@@ -32,7 +32,7 @@ func (l Lock[K]) Key() K { return l.key }
 // life in the order in which it granted; 0 for the zero Lock.
 func (l Lock[K]) Seq() uint64 { return l.token.Seq() }
 
-// HandOff passes the lock on, with a value, to the next waiter, in one transition: it
+// Handoff passes the lock on, with a value, to the next waiter, in one transition: it
 // ends this grant and returns true. When nobody waits, or the one who is next asks for
 // many keys or must wait for other holders, it returns false and the lock stays held; so
 // it does when the grant, or the manager, has ended. The next holder finds the value in
@@ -43,16 +43,16 @@ func (l Lock[K]) Seq() uint64 { return l.token.Seq() }
 // was granted a lock with a value gets it, and no error, even if its context has ended
 // meanwhile. Only [Reservation.Cancel] drops a value, when there is no further waiter to
 // pass it to.
-func (l Lock[K]) HandOff(value any) bool {
+func (l Lock[K]) Handoff(value any) bool {
 	if l.m == nil {
 		return false
 	}
-	r := &handOff[K]{value: value, passed: make(chan bool, 1)}
+	r := &handoff[K]{value: value, passed: make(chan bool, 1)}
 	l.m.send(r, l.token)
 	return <-r.passed
 }
 
-// Value returns what the last holder passed on by HandOff; nil when it just released.
+// Value returns what the last holder passed on by Handoff; nil when it just released.
 func (l Lock[K]) Value() any { return l.value }
 
 // Locks are one grant of many keys. It is a small value that may be copied, and released
@@ -70,9 +70,9 @@ func (l Locks[K]) Seq() uint64 { return l.lock.Seq() }
 // The zero Reservation is used up: Wait returns [ErrReservationDone], Cancel does
 // nothing.
 type Reservation[K comparable] struct {
-	m    *Manager[K]
-	r    *acquire[K]
-	turn uint64
+	m          *Manager[K]
+	r          *acquire[K]
+	generation uint64
 
 	session *Session[K] // whose it is; nil when it is nobody's
 }
@@ -105,24 +105,24 @@ func (v Reservation[K]) Wait(ctx context.Context) (Lock[K], error) {
 func (v Reservation[K]) Cancel() {
 	switch {
 	case v.claim():
-		if v.m.withdraw(v.r) {
+		if v.m.abandonRequest(v.r) {
 			return
 		}
-		if lock, _ := v.m.take(v.r); !lock.HandOff(lock.value) {
+		if lock, _ := v.m.take(v.r); !lock.Handoff(lock.value) {
 			lock.Release()
 		}
-	case v.r != nil && v.r.turn.Load() == claimed(v.turn):
-		v.m.send(&abandon[K]{v.r, v.turn}, table.Token[K]{})
+	case v.r != nil && v.r.generation.Load() == claimed(v.generation):
+		v.m.send(&cancelReservation[K]{v.r, v.generation}, table.Token[K]{})
 	}
 }
 
 // claim is true for one caller per reservation.
 func (v Reservation[K]) claim() bool {
-	return v.r != nil && v.r.turn.CompareAndSwap(v.turn, claimed(v.turn))
+	return v.r != nil && v.r.generation.CompareAndSwap(v.generation, claimed(v.generation))
 }
 
 // claimed is what becomes of a reservation's turn when somebody claims it.
-func claimed(turn uint64) uint64 { return turn + 1 }
+func claimed(generation uint64) uint64 { return generation + 1 }
 
 // Reservations are places in the lines of many keys, taken at one instant by
 // [Manager.ReserveAll]. They are used once and together, as a [Reservation] is.

@@ -62,16 +62,16 @@ func (m *Manager[K]) Inspect(ctx context.Context, key K) (KeyInfo[K], error) {
 // stats asks for the totals.
 type stats[K comparable] struct{ question[Stats] }
 
-func (r *stats[K]) serve(o *owner[K], _ table.Token[K]) { r.answer(o.stats(o.watch.now())) }
+func (r *stats[K]) serve(o *owner[K], _ table.Token[K]) { r.reply(o.stats(o.meter.now())) }
 
 func (o *owner[K]) stats(now time.Duration) Stats {
 	c := o.table.Counts()
 	s := Stats{
-		Keys: c.Keys, Held: c.Held, Shared: c.Shared, Waiting: c.Waiting, Longest: o.table.Longest(),
+		Keys: c.Keys, Held: c.Held, Shared: c.Shared, Waiting: c.Waiting, LongestQueue: o.table.LongestQueue(),
 		Acquired: c.Acquired, Waited: c.Waited, Cancelled: c.Cancelled, Rejected: c.Rejected, Released: c.Released,
-		Waits: o.watch.waits, Requests: o.watch.requests, Serving: o.watch.serving, Uptime: now,
+		Waits: o.meter.waits, Requests: o.meter.requests, Serving: o.meter.serving, Uptime: now,
 	}
-	if t := o.watch.stays; t != nil && t.timed {
+	if t := o.meter.tracking; t != nil && t.timed {
 		s.Timed = true
 		s.Holds, s.OldestHold, s.OldestWait = t.times, t.grants.age(now), t.waits.age(now)
 		if t.slow != nil {
@@ -85,11 +85,11 @@ func (o *owner[K]) stats(now time.Duration) Stats {
 type snapshot[K comparable] struct{ question[[]KeyInfo[K]] }
 
 func (r *snapshot[K]) serve(o *owner[K], _ table.Token[K]) {
-	keys, now := make([]KeyInfo[K], 0, o.table.Counts().Keys), o.watch.now()
+	keys, now := make([]KeyInfo[K], 0, o.table.Counts().Keys), o.meter.now()
 	for v := range o.table.All() {
 		keys = append(keys, o.describe(v, now, everybody))
 	}
-	r.answer(keys)
+	r.reply(keys)
 }
 
 // inspect asks for one key.
@@ -99,7 +99,7 @@ type inspect[K comparable] struct {
 }
 
 func (r *inspect[K]) serve(o *owner[K], _ table.Token[K]) {
-	r.answer(o.describe(o.table.Look(r.key), o.watch.now(), everybody))
+	r.reply(o.describe(o.table.Look(r.key), o.meter.now(), everybody))
 }
 
 // top asks for the keys that one would look at first.
@@ -109,28 +109,28 @@ type top[K comparable] struct {
 }
 
 func (r *top[K]) serve(o *owner[K], _ table.Token[K]) {
-	now := o.watch.now()
+	now := o.meter.now()
 	found := Top[K]{Stats: o.stats(now)}
 	if r.n > 0 {
 		for v := range o.table.Ranked() {
-			found.Longest = append(found.Longest, o.describe(v, now, topPlaces))
-			if len(found.Longest) == r.n {
+			found.LongestQueues = append(found.LongestQueues, o.describe(v, now, topPlaces))
+			if len(found.LongestQueues) == r.n {
 				break
 			}
 		}
-		found.Oldest = o.oldest(r.n, now)
+		found.OldestHolds = o.oldest(r.n, now)
 	}
-	r.answer(found)
+	r.reply(found)
 }
 
 // oldest describes the keys that have been held for longest.
 func (o *owner[K]) oldest(n int, now time.Duration) (found []KeyInfo[K]) {
-	if o.watch.stays == nil {
+	if o.meter.tracking == nil {
 		return nil
 	}
 	seen := make(map[K]bool) // a key may have many holders
 	left := n * topPlaces    // of whom not all are looked at
-	for s := range o.watch.stays.grants.oldest {
+	for s := range o.meter.tracking.grants.oldest {
 		for v := range o.table.Of(s.ticket) {
 			if !seen[v.Key] {
 				seen[v.Key] = true
@@ -151,11 +151,11 @@ const (
 
 // describe describes a key, with at most so many holders and so many waiters.
 func (o *owner[K]) describe(v table.View[K], now time.Duration, most int) KeyInfo[K] {
-	info := KeyInfo[K]{Key: v.Key, At: o.watch.at(now), Held: v.Held, Waiting: v.Waiting}
+	info := KeyInfo[K]{Key: v.Key, At: o.meter.at(now), Held: v.Held, Waiting: v.Waiting}
 	if most == everybody {
 		info.Holders, info.Waiters = make([]Holder, 0, v.Held), make([]Waiter, 0, v.Waiting)
 	}
-	for p := range v.Places {
+	for p := range v.Entries {
 		switch {
 		case p.Seq == 0 && len(info.Waiters) == most:
 			return info
@@ -168,22 +168,22 @@ func (o *owner[K]) describe(v table.View[K], now time.Duration, most int) KeyInf
 	return info
 }
 
-func (o *owner[K]) holder(p table.Place) Holder {
+func (o *owner[K]) holder(p table.Entry) Holder {
 	h := Holder{Seq: p.Seq, Mode: Mode(p.Mode), Session: p.Label}
-	if s, ok := p.Tag.(*stay[K]); ok {
-		h.Since, h.Caller = o.watch.at(s.since), s.caller
+	if s, ok := p.Tag.(*tracked[K]); ok {
+		h.Since, h.Caller = o.meter.at(s.since), s.caller
 	}
 	return h
 }
 
-func (o *owner[K]) waiter(p table.Place, position int) Waiter {
+func (o *owner[K]) waiter(p table.Entry, position int) Waiter {
 	r := p.Tag.(*acquire[K])
 	w := Waiter{
-		Position: position, Mode: Mode(p.Mode), Session: p.Label, Since: o.watch.at(r.since),
+		Position: position, Mode: Mode(p.Mode), Session: p.Label, Since: o.meter.at(r.since),
 		Behind: p.Behind, Keys: p.Keys, Blocked: p.Blocked,
 	}
-	if r.stay != nil {
-		w.Caller = r.stay.caller
+	if r.tracked != nil {
+		w.Caller = r.tracked.caller
 	}
 	return w
 }

@@ -100,8 +100,8 @@ func TestTopTellsLongestLinesAndOldestHolders(t *testing.T) {
 		defer m.Close()
 		top, err := m.Top(ctx, 3)
 		require.NoError(t, err)
-		assert.Empty(t, top.Longest)
-		assert.Empty(t, top.Oldest)
+		assert.Empty(t, top.LongestQueues)
+		assert.Empty(t, top.OldestHolds)
 		for key := range 10 {
 			m.TryAcquire(key)
 			for range key {
@@ -114,23 +114,23 @@ func TestTopTellsLongestLinesAndOldestHolders(t *testing.T) {
 		}
 		top, err = m.Top(ctx, 3)
 		require.NoError(t, err)
-		assert.Equal(t, []int{9, 8, 7}, keysOf(top.Longest))
-		assert.Equal(t, []int{0, 1, 2}, keysOf(top.Oldest))
-		assert.Equal(t, 9, top.Stats.Longest)
+		assert.Equal(t, []int{9, 8, 7}, keysOf(top.LongestQueues))
+		assert.Equal(t, []int{0, 1, 2}, keysOf(top.OldestHolds))
+		assert.Equal(t, 9, top.Stats.LongestQueue)
 		assert.Equal(t, 10*time.Minute, top.Stats.OldestHold)
 		assert.Equal(t, 9*time.Minute, top.Stats.OldestWait)
 
 		top, err = m.Top(ctx, 100)
 		require.NoError(t, err)
-		assert.Equal(t, []int{9, 8, 7, 6, 5, 4, 3, 2, 1}, keysOf(top.Longest))
-		assert.Equal(t, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, keysOf(top.Oldest))
-		assert.Equal(t, 30, top.Oldest[10].Held)
-		assert.Len(t, top.Oldest[10].Holders, 16)
+		assert.Equal(t, []int{9, 8, 7, 6, 5, 4, 3, 2, 1}, keysOf(top.LongestQueues))
+		assert.Equal(t, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, keysOf(top.OldestHolds))
+		assert.Equal(t, 30, top.OldestHolds[10].Held)
+		assert.Len(t, top.OldestHolds[10].Holders, 16)
 
 		top, err = m.Top(ctx, -1)
 		require.NoError(t, err)
-		assert.Empty(t, top.Longest)
-		assert.Empty(t, top.Oldest)
+		assert.Empty(t, top.LongestQueues)
+		assert.Empty(t, top.OldestHolds)
 	})
 }
 
@@ -149,9 +149,9 @@ func TestTopCutsLongLines(t *testing.T) {
 	}
 	top, err := m.Top(t.Context(), 1)
 	require.NoError(t, err)
-	assert.Equal(t, 100, top.Longest[0].Waiting)
-	assert.Len(t, top.Longest[0].Waiters, 16)
-	assert.Nil(t, top.Oldest, "nobody asked for it to be noted")
+	assert.Equal(t, 100, top.LongestQueues[0].Waiting)
+	assert.Len(t, top.LongestQueues[0].Waiters, 16)
+	assert.Nil(t, top.OldestHolds, "nobody asked for it to be noted")
 }
 
 func TestHoldTimesAreThoseOfTheGrants(t *testing.T) {
@@ -168,13 +168,13 @@ func TestHoldTimesAreThoseOfTheGrants(t *testing.T) {
 		first.Release()
 		lock, _ := second.Wait(ctx)
 		time.Sleep(2 * time.Second)
-		require.True(t, lock.HandOff("value"))
+		require.True(t, lock.Handoff("value"))
 		time.Sleep(4 * time.Second)
 		third.Cancel()
 		last, err := fourth.Wait(ctx)
 		require.NoError(t, err)
 		time.Sleep(8 * time.Second)
-		require.False(t, last.HandOff("value"), "nobody waits, so it is held on")
+		require.False(t, last.Handoff("value"), "nobody waits, so it is held on")
 		s, _ := m.Stats(ctx)
 		assert.Equal(t, 8*time.Second, s.OldestHold)
 		session.Close()
@@ -240,11 +240,11 @@ func TestStatsTellHowBusyTheOwnerIs(t *testing.T) {
 }
 
 func TestStatsAsText(t *testing.T) {
-	s := keylock.Stats{Keys: 3, Held: 2, Shared: 1, Waiting: 4, Longest: 3, Acquired: 9, Waited: 5, Cancelled: 2, Rejected: 1, Released: 7}
-	assert.Equal(t, "keys 3, held 2 (shared 1), waiting 4 (longest line 3), acquired 9 (waited 5), cancelled 2, rejected 1, released 7, "+
+	s := keylock.Stats{Keys: 3, Held: 2, Shared: 1, Waiting: 4, LongestQueue: 3, Acquired: 9, Waited: 5, Cancelled: 2, Rejected: 1, Released: 7}
+	assert.Equal(t, "keys 3, held 2 (shared 1), waiting 4 (longest queue 3), acquired 9 (waited 5), cancelled 2, rejected 1, released 7, "+
 		"waits 0, owner busy 0%", fmt.Sprint(s))
 	s.Timed, s.OldestHold, s.OldestWait, s.SlowLogLost = true, 1234*time.Millisecond, 3*time.Microsecond, 5
-	assert.Contains(t, s.String(), "holds 0, oldest hold 1.23s, oldest wait 3µs, owner busy 0%, slow log lines lost 5")
+	assert.Contains(t, s.String(), "holds 0, oldest hold 1.23s, oldest wait 3µs, owner busy 0%, slow log records lost 5")
 }
 
 // A traced program shows each wait in line as a region of the waiting goroutine, and

@@ -142,7 +142,7 @@ func statsOf[K comparable](t testing.TB, m *keylock.Manager[K]) keylock.Stats {
 	t.Helper()
 	s, err := m.Stats(context.Background())
 	require.NoError(t, err)
-	s.Longest, s.Waits, s.Requests, s.Serving, s.Uptime = 0, keylock.Histogram{}, 0, 0, 0
+	s.LongestQueue, s.Waits, s.Requests, s.Serving, s.Uptime = 0, keylock.Histogram{}, 0, 0, 0
 	return s
 }
 

@@ -29,7 +29,7 @@
 //     order. A context that is done never acquires, even when the key is free.
 //  5. Grant or cancel, never both, never neither. A grant that races with a
 //     cancellation is given back and goes to the next waiter; no grant is lost. What
-//     [Lock.HandOff] passes on goes to the next waiter in one transition, and is not lost.
+//     [Lock.Handoff] passes on goes to the next waiter in one transition, and is not lost.
 //  6. Release is exact. It ends the one grant that it came from. Again, late, from
 //     another goroutine, from a copy or after Close it does nothing, and it can never
 //     free somebody else's grant. It never waits for a critical section.
@@ -62,7 +62,7 @@
 //
 // A context that is done wins over everything: over a free key, over a reservation
 // that was granted, over [ErrClosed]. Every call that takes a context keeps to that, but
-// for a lock that was handed over with a value, see [Lock.HandOff]. A nil context panics
+// for a lock that was handed over with a value, see [Lock.Handoff]. A nil context panics
 // in the caller, as in the standard library.
 //
 // # Shared locks, many keys, sessions
@@ -120,7 +120,7 @@ func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 		mailbox: make(chan message[K], mailboxSize),
 		done:    make(chan struct{}),
 	}
-	m.pool.New = func() any { return &acquire[K]{answered: make(chan bool, 2), lucky: true} }
+	m.pool.New = func() any { return &acquire[K]{replied: make(chan bool, 2), predicted: true} }
 
 	o := &owner[K]{m: m, table: table.New[K](options.table)}
 	o.observe(options)
@@ -140,7 +140,7 @@ func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 	})
 	go func() {
 		o.run()
-		o.watch.end()
+		o.meter.end()
 		if !stop() {
 			<-woken
 		}
@@ -159,7 +159,7 @@ type owner[K comparable] struct {
 	m        *Manager[K]
 	ctx      context.Context
 	table    *table.Table[K]
-	watch    watch[K]
+	meter    meter[K]
 	idle     *idle // what WaitIdle calls wait for; nil while nobody does
 	draining bool  // Shutdown was called: nobody new is let in
 	ended    bool
@@ -169,7 +169,7 @@ type owner[K comparable] struct {
 func (o *owner[K]) run() {
 	for !o.ended {
 		msg := <-o.m.mailbox
-		o.watch.next(len(o.m.mailbox))
+		o.meter.next(len(o.m.mailbox))
 		if o.ctx.Err() != nil {
 			o.end(ErrClosed)
 			msg.request.refuse()
@@ -182,23 +182,23 @@ func (o *owner[K]) run() {
 }
 
 // tell hands grants to those who waited for them.
-func (o *owner[K]) tell(grants []table.Grant[K]) {
+func (o *owner[K]) deliver(grants []table.Grant[K]) {
 	if len(grants) == 0 {
 		return
 	}
-	now := o.watch.now()
+	now := o.meter.now()
 	for _, g := range grants {
 		r := g.Tag.(*acquire[K])
 		o.waited(r, now, "granted")
-		if r.stay != nil {
+		if r.tracked != nil {
 			o.held(r, g.Token, now)
 		}
-		r.answer(g.Token, nil)
+		r.reply(g.Token, nil)
 	}
 }
 
 // left does what is due after somebody left the table.
-func (o *owner[K]) left() {
+func (o *owner[K]) checkIdle() {
 	if !o.table.Idle() {
 		return
 	}
@@ -218,8 +218,8 @@ func (o *owner[K]) end(cause error) {
 	o.m.cause = cause
 	for _, tag := range o.table.CancelAll() {
 		r := tag.(*acquire[K])
-		o.waited(r, o.watch.now(), "closed")
-		r.answer(table.Token[K]{}, ErrClosed)
+		o.waited(r, o.meter.now(), "closed")
+		r.reply(table.Token[K]{}, ErrClosed)
 	}
 	if o.idle != nil {
 		o.idle.err = ErrClosed
@@ -306,7 +306,7 @@ func (m *Manager[K]) acquire(ctx context.Context, want table.Request[K]) (Lock[K
 		return Lock[K]{}, err
 	}
 	r := m.newAcquire(want)
-	r.prompt = ctx.Done() != nil && (r.lucky || trace.IsEnabled())
+	r.early = ctx.Done() != nil && (r.predicted || trace.IsEnabled())
 	m.send(r, table.Token[K]{})
 	return m.wait(ctx, r)
 }
@@ -318,11 +318,11 @@ func (m *Manager[K]) acquire(ctx context.Context, want table.Request[K]) (Lock[K
 // to its context yet: the owner will tell in any case. The guess is that it goes like
 // the last time; a wrong one costs one wake-up more.
 func (m *Manager[K]) wait(ctx context.Context, r *acquire[K]) (Lock[K], error) {
-	if (!r.prompt || !<-r.answered) && !m.listen(ctx, r) {
+	if (!r.early || !<-r.replied) && !m.listen(ctx, r) {
 		return Lock[K]{}, ctx.Err()
 	}
 	lock, err := m.take(r)
-	// A lock that comes with a value is not given back unseen, see Lock.HandOff.
+	// A lock that comes with a value is not given back unseen, see Lock.Handoff.
 	if ctxErr := ctx.Err(); ctxErr != nil && lock.value == nil {
 		lock.Release()
 		return Lock[K]{}, ctxErr
@@ -333,14 +333,14 @@ func (m *Manager[K]) wait(ctx context.Context, r *acquire[K]) (Lock[K], error) {
 // listen waits until the request is answered and returns true; or withdraws it when ctx
 // ends first, and returns false.
 func (m *Manager[K]) listen(ctx context.Context, r *acquire[K]) bool {
-	if trace.IsEnabled() && len(r.answered) == 0 {
+	if trace.IsEnabled() && len(r.replied) == 0 {
 		defer trace.StartRegion(ctx, "keylock wait").End()
 	}
 	select {
-	case <-r.answered:
+	case <-r.replied:
 		return true
 	case <-ctx.Done():
-		return !m.withdraw(r)
+		return !m.abandonRequest(r)
 	}
 }
 
@@ -348,12 +348,12 @@ func (m *Manager[K]) listen(ctx context.Context, r *acquire[K]) bool {
 // what it was granted meanwhile: nobody waits for that, which halves the time that a
 // cancelled call takes to return. It is false when the request must not be left, because
 // a value was handed over to it: then it is answered.
-func (m *Manager[K]) withdraw(r *acquire[K]) bool {
-	if !r.fate.CompareAndSwap(undecided, left) {
-		<-r.answered
+func (m *Manager[K]) abandonRequest(r *acquire[K]) bool {
+	if !r.state.CompareAndSwap(pending, abandoned) {
+		<-r.replied
 		return false
 	}
-	m.send((*withdraw[K])(r), table.Token[K]{})
+	m.send((*abandon[K])(r), table.Token[K]{})
 	return true
 }
 
@@ -393,7 +393,7 @@ func (m *Manager[K]) try(want table.Request[K]) (Lock[K], bool) {
 	want.Try = true
 	r := m.newAcquire(want)
 	m.send(r, table.Token[K]{})
-	<-r.answered
+	<-r.replied
 	lock, err := m.take(r)
 	return lock, err == nil
 }
@@ -427,9 +427,9 @@ func (m *Manager[K]) reserve(want table.Request[K]) Reservation[K] {
 	err := checkKeys(want)
 	r := m.newAcquire(want)
 	r.reserved = true
-	reservation := Reservation[K]{m: m, r: r, turn: r.turn.Add(1)}
+	reservation := Reservation[K]{m: m, r: r, generation: r.generation.Add(1)}
 	if err != nil {
-		r.answerUnsent(err)
+		r.replyUnsent(err)
 	} else {
 		m.send(r, table.Token[K]{})
 	}

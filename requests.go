@@ -29,36 +29,36 @@ type acquire[K comparable] struct {
 	want table.Request[K] // its Tag is the acquire itself
 	many []K              // room for want.Keys
 
-	ticket *table.Ticket[K] // while it waits in line
-	since  time.Duration    // when its wait began, on the owner's clock
-	stay   *stay[K]         // what an option wants to be noted of it, until it is granted
+	ticket  *table.Ticket[K] // while it waits in line
+	since   time.Duration    // when its wait began, on the owner's clock
+	tracked *tracked[K]      // what an option wants to be noted of it, until it is granted
 
-	token    table.Token[K] // the answer: the grant
-	value    any            // the answer: what a HandOff passed on with it
-	err      error          // the answer: why there is none
-	answered chan bool      // receives true once, when the answer is there
+	token   table.Token[K] // the answer: the grant
+	value   any            // the answer: what a Handoff passed on with it
+	err     error          // the answer: why there is none
+	replied chan bool      // receives true once, when the answer is there
 
 	// A prompt request is told at once that it has to wait, if it has to: answered
 	// receives false first. See Manager.wait.
-	prompt bool
-	waited bool // it had to
-	lucky  bool // the last request that used this memory did not have to
+	early     bool
+	waited    bool // it had to
+	predicted bool // the last request that used this memory did not have to
 
 	// Who gives up leaves, and does not see the answer any more. So that no value is lost,
-	// a HandOff makes sure of its heir before: whichever of the two comes first decides.
-	fate atomic.Uint32 // undecided, left or heir
+	// a Handoff makes sure of its next before: whichever of the two comes first decides.
+	state atomic.Uint32 // pending, left or next
 
 	// Requests are used again, so a Reservation, which may be copied and kept, knows
-	// its request by the turn: the count goes up by one when a reservation is made, is
+	// its request by the generation: the count goes up by one when a reservation is made, is
 	// odd until somebody claims it, and goes up again when its request is recycled.
-	turn     atomic.Uint64
-	reserved bool
+	generation atomic.Uint64
+	reserved   bool
 }
 
 const (
-	undecided uint32 = iota
-	left             // the caller has given up
-	heir             // the caller waits for its answer, whatever becomes of its context
+	pending   uint32 = iota
+	abandoned        // the caller has given up
+	handedOff        // the caller waits for its answer, whatever becomes of its context
 )
 
 // newAcquire returns a request for what want says. Its keys are copied, because the
@@ -72,7 +72,7 @@ func (m *Manager[K]) newAcquire(want table.Request[K]) *acquire[K] {
 	want.Tag = r
 	r.want = want
 	if m.watched {
-		r.stay = m.newStay()
+		r.tracked = m.newTracked()
 	}
 	return r
 }
@@ -81,28 +81,28 @@ func (m *Manager[K]) newAcquire(want table.Request[K]) *acquire[K] {
 func (m *Manager[K]) recycle(r *acquire[K]) {
 	clear(r.many)
 	r.want = table.Request[K]{}
-	r.token, r.value, r.err, r.stay = table.Token[K]{}, nil, nil, nil
-	r.lucky, r.prompt, r.waited = !r.waited, false, false
-	r.fate.Store(undecided)
+	r.token, r.value, r.err, r.tracked = table.Token[K]{}, nil, nil, nil
+	r.predicted, r.early, r.waited = !r.waited, false, false
+	r.state.Store(pending)
 	if r.reserved {
 		r.reserved = false
-		r.turn.Add(2)
+		r.generation.Add(2)
 	}
 	m.pool.Put(r)
 }
 
 // answer never blocks: there is room for what a request is told.
-func (r *acquire[K]) answer(token table.Token[K], err error) {
+func (r *acquire[K]) reply(token table.Token[K], err error) {
 	r.ticket = nil
 	r.token, r.err = token, err
-	r.answered <- true
+	r.replied <- true
 }
 
 // answerUnsent answers in place of the owner, which may still look at the ticket: an
 // abandon that came too late for the request's last turn does.
-func (r *acquire[K]) answerUnsent(err error) {
+func (r *acquire[K]) replyUnsent(err error) {
 	r.err = err
-	r.answered <- true
+	r.replied <- true
 }
 
 func (r *acquire[K]) serve(o *owner[K], _ table.Token[K]) {
@@ -113,127 +113,127 @@ func (r *acquire[K]) serve(o *owner[K], _ table.Token[K]) {
 	}
 	switch a := o.table.Join(&r.want); a.Outcome {
 	case table.Granted:
-		if r.stay != nil {
+		if r.tracked != nil {
 			o.held(r, a.Token, unread)
 		}
-		r.answer(a.Token, nil)
+		r.reply(a.Token, nil)
 	case table.Waiting:
 		r.ticket = a.Ticket
 		o.wait(r)
 		r.waited = true
-		if r.prompt {
-			r.answered <- false
+		if r.early {
+			r.replied <- false
 		}
 	case table.Busy:
-		r.answer(table.Token[K]{}, errBusy)
+		r.reply(table.Token[K]{}, errBusy)
 	case table.Full:
-		r.answer(table.Token[K]{}, &keyError{sentinel: ErrQueueFull, key: a.Refusal.Key})
+		r.reply(table.Token[K]{}, &keyError{sentinel: ErrQueueFull, key: a.Refusal.Key})
 	case table.Deadlock:
-		r.answer(table.Token[K]{}, newDeadlockError(a.Refusal.Cycle))
+		r.reply(table.Token[K]{}, newDeadlockError(a.Refusal.Cycle))
 	case table.Closed:
 		r.refuse()
 	}
 }
 
-func (r *acquire[K]) refuse() { r.answer(table.Token[K]{}, ErrClosed) }
+func (r *acquire[K]) refuse() { r.reply(table.Token[K]{}, ErrClosed) }
 
 // cancel ends the wait of a request that is in line. It never leaves the table idle:
 // whoever waits does so because somebody holds.
 func (r *acquire[K]) cancel(o *owner[K], err error) {
-	o.waited(r, o.watch.now(), "cancelled")
+	o.waited(r, o.meter.now(), "cancelled")
 	granted := o.table.Cancel(r.ticket)
-	r.answer(table.Token[K]{}, err)
-	o.tell(granted)
+	r.reply(table.Token[K]{}, err)
+	o.deliver(granted)
 }
 
 // withdraw ends a request whose caller has left. Where a grant crossed it, that goes back.
-type withdraw[K comparable] acquire[K]
+type abandon[K comparable] acquire[K]
 
-func (w *withdraw[K]) serve(o *owner[K], _ table.Token[K]) {
+func (w *abandon[K]) serve(o *owner[K], _ table.Token[K]) {
 	r := (*acquire[K])(w)
 	if r.ticket != nil {
-		r.cancel(o, errWithdrawn)
+		r.cancel(o, errAbandoned)
 	}
-	<-r.answered // the answer is there: the request was served before
+	<-r.replied // the answer is there: the request was served before
 	granted := r.token
 	o.m.recycle(r)
 	release[K]{}.serve(o, granted)
 }
 
-func (w *withdraw[K]) refuse() {}
+func (w *abandon[K]) refuse() {}
 
 // abandon ends the wait of another goroutine for a reservation.
-type abandon[K comparable] struct {
-	acquire *acquire[K]
-	turn    uint64
+type cancelReservation[K comparable] struct {
+	acquire    *acquire[K]
+	generation uint64
 }
 
-func (a *abandon[K]) serve(o *owner[K], _ table.Token[K]) {
+func (a *cancelReservation[K]) serve(o *owner[K], _ table.Token[K]) {
 	// The wait may be over, and its request in use again by somebody else: then the
 	// turn is another one. The turn cannot change while a ticket is waiting.
-	if r := a.acquire; r.turn.Load() == claimed(a.turn) && r.ticket != nil {
+	if r := a.acquire; r.generation.Load() == claimed(a.generation) && r.ticket != nil {
 		r.cancel(o, ErrReservationDone)
 	}
 }
 
-func (a *abandon[K]) refuse() {}
+func (a *cancelReservation[K]) refuse() {}
 
 // release ends the grant that its message names. Nobody waits for it.
 type release[K comparable] struct{}
 
 func (release[K]) serve(o *owner[K], of table.Token[K]) {
-	if o.watch.stays != nil {
-		o.released(o.stay(of))
+	if o.meter.tracking != nil {
+		o.released(o.tracked(of))
 	}
-	o.tell(o.table.Release(of))
-	o.left()
+	o.deliver(o.table.Release(of))
+	o.checkIdle()
 }
 
 func (release[K]) refuse() {}
 
-// handOff passes a grant on, or learns that nobody can take it.
-type handOff[K comparable] struct {
+// handoff passes a grant on, or learns that nobody can take it.
+type handoff[K comparable] struct {
 	value  any
 	passed chan bool
 }
 
-func (r *handOff[K]) serve(o *owner[K], of table.Token[K]) {
-	if !o.findHeir(of) {
+func (r *handoff[K]) serve(o *owner[K], of table.Token[K]) {
+	if !o.findNextWaiter(of) {
 		r.passed <- false
 		return
 	}
-	s := o.stay(of)
+	s := o.tracked(of)
 	granted := o.table.Release(of)
 	o.released(s)
 	for i, g := range granted {
-		if w := g.Tag.(*acquire[K]); i == 0 || w.inherits() { // the first is the heir that was found
+		if w := g.Tag.(*acquire[K]); i == 0 || w.acceptsHandoff() { // the first is the next that was found
 			w.value = r.value
 		}
 	}
-	o.tell(granted)
+	o.deliver(granted)
 	r.passed <- true
 }
 
-// findHeir makes sure of the waiter to whom a grant can be handed off, and reports whether
+// findNextWaiter makes sure of the waiter to whom a grant can be handed off, and reports whether
 // there is one. Who has left is passed over.
-func (o *owner[K]) findHeir(of table.Token[K]) bool {
+func (o *owner[K]) findNextWaiter(of table.Token[K]) bool {
 	for {
-		heir := o.table.Heir(of)
-		if heir == nil {
+		next := o.table.NextWaiter(of)
+		if next == nil {
 			return false
 		}
-		w := heir.Tag().(*acquire[K])
-		if w.inherits() {
+		w := next.Tag().(*acquire[K])
+		if w.acceptsHandoff() {
 			return true
 		}
-		w.cancel(o, errWithdrawn)
+		w.cancel(o, errAbandoned)
 	}
 }
 
-// inherits reports whether the caller will take what is handed over to its request.
-func (r *acquire[K]) inherits() bool { return r.fate.CompareAndSwap(undecided, heir) }
+// acceptsHandoff reports whether the caller will take what is handed over to its request.
+func (r *acquire[K]) acceptsHandoff() bool { return r.state.CompareAndSwap(pending, handedOff) }
 
-func (r *handOff[K]) refuse() { r.passed <- false }
+func (r *handoff[K]) refuse() { r.passed <- false }
 
 // closeSession ends all that a session waits for and holds.
 type closeSession[K comparable] struct{ session *table.Session[K] }
@@ -241,14 +241,14 @@ type closeSession[K comparable] struct{ session *table.Session[K] }
 func (r *closeSession[K]) serve(o *owner[K], _ table.Token[K]) {
 	cancelled, released, granted := o.table.CloseSession(r.session)
 	for _, tag := range cancelled {
-		o.waited(tag.(*acquire[K]), o.watch.now(), "session closed")
+		o.waited(tag.(*acquire[K]), o.meter.now(), "session closed")
 		tag.(*acquire[K]).refuse()
 	}
 	for _, tag := range released {
-		o.released(tag.(*stay[K]))
+		o.released(tag.(*tracked[K]))
 	}
-	o.tell(granted)
-	o.left()
+	o.deliver(granted)
+	o.checkIdle()
 }
 
 func (r *closeSession[K]) refuse() {}
@@ -265,7 +265,7 @@ type reply[V any] struct {
 
 func newQuestion[V any]() question[V] { return question[V]{make(chan reply[V], 1)} }
 
-func (q question[V]) answer(value V) { q.replied <- reply[V]{value: value} }
+func (q question[V]) reply(value V) { q.replied <- reply[V]{value: value} }
 
 func (q question[V]) refuse() { q.replied <- reply[V]{err: ErrClosed} }
 
@@ -275,7 +275,7 @@ type contains[K comparable] struct {
 	key K
 }
 
-func (r *contains[K]) serve(o *owner[K], _ table.Token[K]) { r.answer(o.table.Contains(r.key)) }
+func (r *contains[K]) serve(o *owner[K], _ table.Token[K]) { r.reply(o.table.Contains(r.key)) }
 
 // waitIdle asks what to wait for until the manager is idle; nil when it is.
 type waitIdle[K comparable] struct{ question[*idle] }
@@ -290,7 +290,7 @@ func (r *waitIdle[K]) serve(o *owner[K], _ table.Token[K]) {
 	if o.idle == nil && !o.table.Idle() {
 		o.idle = &idle{over: make(chan struct{})}
 	}
-	r.answer(o.idle)
+	r.reply(o.idle)
 }
 
 // shutdown asks to drain.
@@ -301,7 +301,7 @@ type shutdown[K comparable] struct {
 func (r *shutdown[K]) serve(o *owner[K], _ table.Token[K]) {
 	o.draining = true
 	r.drains <- true
-	o.left() // nobody may be there even now
+	o.checkIdle() // nobody may be there even now
 }
 
 func (r *shutdown[K]) refuse() { r.drains <- false }

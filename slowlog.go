@@ -17,17 +17,17 @@ import (
 // that calls the logger, for whom nobody waits.
 type slowLog[K comparable] struct {
 	after time.Duration
-	lines chan slowLine[K]
+	lines chan slowRecord[K]
 	lost  atomic.Uint64 // lines that were not logged
 
 	// The rest belongs to the owner.
-	look    func()             // makes the owner look
-	timer   *time.Timer        // nil while nobody waits or holds, and while the owner looks
-	looked  chan struct{}      // closed when the timer's function returns
-	waiting map[K]*slowLine[K] // of each key the wait that is told of
-	period  time.Duration      // when the budget was renewed last
-	spent   int                // lines since then
-	missing uint64             // lines lost since the last that was not
+	look    func()               // makes the owner look
+	timer   *time.Timer          // nil while nobody waits or holds, and while the owner looks
+	looked  chan struct{}        // closed when the timer's function returns
+	waiting map[K]*slowRecord[K] // of each key the wait that is told of
+	period  time.Duration        // when the budget was renewed last
+	spent   int                  // lines since then
+	missing uint64               // lines lost since the last that was not
 }
 
 const (
@@ -36,9 +36,9 @@ const (
 	slowBatch  = 1024 // stays to look at before others are served
 )
 
-// A slowLine is what the logger is told. It has the key itself, because to make a text
+// A slowRecord is what the logger is told. It has the key itself, because to make a text
 // of a key may run code of the user's.
-type slowLine[K comparable] struct {
+type slowRecord[K comparable] struct {
 	wait    bool // or else a hold
 	key     K
 	keys    int // of its request
@@ -85,14 +85,14 @@ func (tick[K]) refuse() {}
 // serve tells of everything that has lasted long enough, the oldest first, and holds
 // before waits, because they are what is waited for.
 func (tick[K]) serve(o *owner[K], _ table.Token[K]) {
-	t := o.watch.stays
+	t := o.meter.tracking
 	t.slow.timer = nil
-	now, left, next := o.watch.now(), slowBatch, never
+	now, left, next := o.meter.now(), slowBatch, never
 	for s := range t.grants.due(now, t.slow.after, &left, &next) {
-		o.tellHold(s, now)
+		o.recordHold(s, now)
 	}
 	for s := range t.waits.due(now, t.slow.after, &left, &next) {
-		o.tellWait(s, now)
+		o.recordWait(s, now)
 	}
 	if next != never {
 		t.slow.expect(next)
@@ -104,8 +104,8 @@ const never time.Duration = math.MaxInt64
 
 // due moves the stays up that have reached the age of their level, and yields them, while
 // any is left to look at. It lowers next to the time until there are more.
-func (a *ages[K]) due(now, after time.Duration, left *int, next *time.Duration) func(func(*stay[K]) bool) {
-	return func(yield func(*stay[K]) bool) {
+func (a *ages[K]) due(now, after time.Duration, left *int, next *time.Duration) func(func(*tracked[K]) bool) {
+	return func(yield func(*tracked[K]) bool) {
 		for level := a.top; level >= 0; level-- {
 			for s := a.levels[level].head; s != nil; s = a.levels[level].head {
 				age := now - s.since
@@ -138,10 +138,10 @@ func threshold(after time.Duration, level int) time.Duration {
 	return never
 }
 
-// tellHold tells that somebody holds, and how many wait for it in the longest line.
-func (o *owner[K]) tellHold(s *stay[K], now time.Duration) {
-	p := s.ticket.Place()
-	line := &slowLine[K]{
+// recordHold tells that somebody holds, and how many wait for it in the longest queue.
+func (o *owner[K]) recordHold(s *tracked[K], now time.Duration) {
+	p := s.ticket.Entry()
+	line := &slowRecord[K]{
 		keys: p.Keys, lasted: now - s.since, queue: -1,
 		seq: p.Seq, mode: Mode(p.Mode), session: p.Label, caller: s.caller,
 	}
@@ -151,14 +151,14 @@ func (o *owner[K]) tellHold(s *stay[K], now time.Duration) {
 		}
 	}
 	line.queue = max(line.queue, 0) // there may be no key
-	o.watch.stays.slow.tell(s, line, now)
+	o.meter.tracking.slow.tell(s, line, now)
 }
 
-// tellWait tells that somebody waits, and for whom, unless it tells of another wait for
+// recordWait tells that somebody waits, and for whom, unless it tells of another wait for
 // that key already.
-func (o *owner[K]) tellWait(s *stay[K], now time.Duration) {
-	p := s.ticket.Place()
-	line := &slowLine[K]{
+func (o *owner[K]) recordWait(s *tracked[K], now time.Duration) {
+	p := s.ticket.Entry()
+	line := &slowRecord[K]{
 		wait: true, keys: p.Keys, lasted: now - s.since,
 		mode: Mode(p.Mode), session: p.Label, caller: s.caller,
 	}
@@ -170,26 +170,26 @@ func (o *owner[K]) tellWait(s *stay[K], now time.Duration) {
 		line.key, line.queue = v.Key, v.Waiting
 		if first.Seq != 0 {
 			h := o.holder(first)
-			line.holder, line.held = &h, now-first.Tag.(*stay[K]).since
+			line.holder, line.held = &h, now-first.Tag.(*tracked[K]).since
 		}
 		break
 	}
-	slow := o.watch.stays.slow
+	slow := o.meter.tracking.slow
 	if told := slow.waiting[line.key]; told == nil || told == s.told {
 		slow.tell(s, line, now)
 	}
 }
 
 // first returns who stands first in a line.
-func (o *owner[K]) first(v table.View[K]) (first table.Place) {
-	for first = range v.Places {
+func (o *owner[K]) first(v table.View[K]) (first table.Entry) {
+	for first = range v.Entries {
 		break
 	}
 	return first
 }
 
 // tell passes a line on, if there is budget.
-func (l *slowLog[K]) tell(s *stay[K], line *slowLine[K], now time.Duration) {
+func (l *slowLog[K]) tell(s *tracked[K], line *slowRecord[K], now time.Duration) {
 	if now-l.period >= l.after {
 		l.period, l.spent = now, 0
 	}
@@ -209,7 +209,7 @@ func (l *slowLog[K]) tell(s *stay[K], line *slowLine[K], now time.Duration) {
 }
 
 // over tells that what it told of has ended.
-func (l *slowLog[K]) over(s *stay[K], lasted time.Duration, outcome string) {
+func (l *slowLog[K]) over(s *tracked[K], lasted time.Duration, outcome string) {
 	line := *s.told
 	line.lasted, line.outcome = lasted, outcome
 	l.send(line)
@@ -217,7 +217,7 @@ func (l *slowLog[K]) over(s *stay[K], lasted time.Duration, outcome string) {
 }
 
 // forget forgets what was told of a stay.
-func (l *slowLog[K]) forget(s *stay[K]) {
+func (l *slowLog[K]) forget(s *tracked[K]) {
 	if s.told != nil && s.told.wait {
 		delete(l.waiting, s.told.key)
 	}
@@ -225,7 +225,7 @@ func (l *slowLog[K]) forget(s *stay[K]) {
 }
 
 // send passes a line to the logger's goroutine, if there is room.
-func (l *slowLog[K]) send(line slowLine[K]) bool {
+func (l *slowLog[K]) send(line slowRecord[K]) bool {
 	line.lost = l.missing
 	select {
 	case l.lines <- line:
@@ -251,7 +251,7 @@ func (l *slowLog[K]) run(logger *slog.Logger) {
 }
 
 // write logs a line. It is lost when the logger panics, which harms nobody else.
-func (l *slowLog[K]) write(logger *slog.Logger, line slowLine[K]) {
+func (l *slowLog[K]) write(logger *slog.Logger, line slowRecord[K]) {
 	written := false
 	defer func() {
 		if !written {
@@ -264,7 +264,7 @@ func (l *slowLog[K]) write(logger *slog.Logger, line slowLine[K]) {
 	written = true
 }
 
-func (l *slowLine[K]) message() string {
+func (l *slowRecord[K]) message() string {
 	message := "keylock: slow hold"
 	if l.wait {
 		message = "keylock: slow wait"
@@ -276,7 +276,7 @@ func (l *slowLine[K]) message() string {
 }
 
 // record makes a log record of a line.
-func (l *slowLine[K]) record() (slog.Level, []slog.Attr) {
+func (l *slowRecord[K]) record() (slog.Level, []slog.Attr) {
 	level, lasted := slog.LevelWarn, "held"
 	if l.outcome != "" {
 		level = slog.LevelInfo

@@ -237,7 +237,7 @@ func (s *storm) leave(random *rand.Rand, l keylock.Lock[int]) {
 	case 0:
 		s.strays.Go(l.Release) // and the caller's own, whichever is first
 	case 1:
-		l.HandOff("value")
+		l.Handoff("value")
 	}
 	l.Release()
 	if giveUp != nil {

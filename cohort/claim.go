@@ -112,8 +112,8 @@ func (m *Manager) cleanUp(local keylock.Lock[string], c *claim) {
 	local.Release()
 }
 
-// mayHandOff reports whether the claim may be handed off once more.
-func (m *Manager) mayHandOff(c *claim) bool {
+// mayHandoff reports whether the claim may be handed off once more.
+func (m *Manager) mayHandoff(c *claim) bool {
 	return c.seq <= uint64(m.maxHandoffs) && time.Now().Before(c.until) && !c.isLost()
 }
 
@@ -124,5 +124,5 @@ func (m *Manager) handOff(local keylock.Lock[string], c *claim) bool {
 	if m.waiting.Load() == 0 {
 		return false // a waiter that comes now can ask the engine itself; the owner need not be asked
 	}
-	return local.HandOff(c)
+	return local.Handoff(c)
 }

@@ -108,7 +108,7 @@ func (l Lock) Release() error {
 	if c := h.context.Load(); c != nil {
 		c.cancel(nil)
 	}
-	if h.m.mayHandOff(h.claim) && h.m.handOff(h.local, h.claim) {
+	if h.m.mayHandoff(h.claim) && h.m.handOff(h.local, h.claim) {
 		h.m.handoffs.Add(1)
 		return nil
 	}

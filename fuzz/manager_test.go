@@ -49,7 +49,7 @@ func TestManagerRandomPrograms(t *testing.T) {
 
 var managerVerbs = [16]int{
 	acquire, acquire, acquire, acquire, try, reserve, reserve, wait,
-	cancel, cancelReservation, release, release, release, handOff, waitIdle, other,
+	cancel, cancelReservation, release, release, release, handoff, waitIdle, other,
 }
 
 // What comes seldom, because it ends something.
@@ -201,7 +201,7 @@ func (r *managerRun) world() *world { return r.worlds[0] }
 // here: when it is done by the one goroutine that makes the steps.
 func (a action) canRace() bool {
 	switch a.verb {
-	case release, handOff, cancelReservation, closeSession, try, reserve, closeManager, endContext:
+	case release, handoff, cancelReservation, closeSession, try, reserve, closeManager, endContext:
 		return true
 	}
 	return false
@@ -256,7 +256,7 @@ func (r *managerRun) choose(s step) (a action, ok bool) {
 		a.target, ok = pick(r.world().pending(), s.arg)
 	case release:
 		a.target, ok = pick(append(r.world().locks(false), r.world().locks(true)...), s.arg)
-	case handOff:
+	case handoff:
 		a.target, ok = pick(r.world().locks(false), s.arg)
 	case wait, cancelReservation:
 		a.target, ok = int(s.arg)%max(len(r.reservations), 1), len(r.reservations) > 0
@@ -332,8 +332,8 @@ func (r *managerRun) do(a action) {
 		r.calls[a.target].cancel()
 	case release:
 		r.calls[a.target].lock.Release()
-	case handOff:
-		r.returned(nil, r.calls[a.target].lock.(keylock.Lock[float64]).HandOff(a.value))
+	case handoff:
+		r.returned(nil, r.calls[a.target].lock.(keylock.Lock[float64]).Handoff(a.value))
 	case closeSession:
 		if r.world().closed[a.owner] {
 			r.sessions[a.owner] = m.Session(label(a.owner))
@@ -414,14 +414,14 @@ func (r *managerRun) look() view {
 	v.stats.Waits, v.stats.Requests, v.stats.Serving, v.stats.Uptime = keylock.Histogram{}, 0, 0, 0
 	infos, err := r.manager.Snapshot(ctx)
 	errs[1] = err
-	v.lines = make(map[int][]table.Place)
+	v.lines = make(map[int][]table.Entry)
 	for _, info := range infos {
 		key := int(info.Key)
 		for _, h := range info.Holders {
-			v.lines[key] = append(v.lines[key], table.Place{Seq: h.Seq, Mode: table.Mode(h.Mode), Label: h.Session})
+			v.lines[key] = append(v.lines[key], table.Entry{Seq: h.Seq, Mode: table.Mode(h.Mode), Label: h.Session})
 		}
 		for _, w := range info.Waiters {
-			v.lines[key] = append(v.lines[key], table.Place{Mode: table.Mode(w.Mode), Label: w.Session})
+			v.lines[key] = append(v.lines[key], table.Entry{Mode: table.Mode(w.Mode), Label: w.Session})
 		}
 	}
 	for key, name := range keyNames {

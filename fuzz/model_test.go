@@ -128,9 +128,9 @@ func (m *model) leave(r *request) []*request {
 	return m.settle()
 }
 
-// handOff is leave for a holder that leaves only if that lets in somebody who asked for
+// handoff is leave for a holder that leaves only if that lets in somebody who asked for
 // one key.
-func (m *model) handOff(r *request, value any) []*request {
+func (m *model) handoff(r *request, value any) []*request {
 	next := m.clone().leave(r)
 	if r.many || len(next) == 0 || next[0].many {
 		return nil
@@ -234,12 +234,12 @@ func (m *model) waiting(key int) int {
 
 // lines are the places of every key that is held or waited for: its holders, and then its
 // waiters.
-func (m *model) lines() map[int][]table.Place {
-	lines := make(map[int][]table.Place)
+func (m *model) lines() map[int][]table.Entry {
+	lines := make(map[int][]table.Entry)
 	for _, r := range append(m.holders(), m.waiters()...) {
 		for i, key := range r.keys {
 			if !slices.Contains(r.keys[:i], key) {
-				lines[key] = append(lines[key], table.Place{Seq: r.seq, Mode: r.mode(), Label: r.session})
+				lines[key] = append(lines[key], table.Entry{Seq: r.seq, Mode: r.mode(), Label: r.session})
 			}
 		}
 	}
@@ -256,15 +256,15 @@ func (m *model) totals() table.Counts {
 
 // cycleError returns an error when what a session's request was told is not a cycle of
 // waits that it would close.
-func (m *model) cycleError(r *request, cycle []table.Edge[int]) error {
+func (m *model) cycleError(r *request, cycle []table.WaitEdge[int]) error {
 	what := m.clone()
 	what.present = append(what.present, &request{id: r.id, keys: r.keys, shared: r.shared, session: r.session})
 	for i, e := range cycle {
 		if i == 0 && e.Waiter != r.session {
 			return fmt.Errorf("the cycle begins with %q, not with %q", e.Waiter, r.session)
 		}
-		if next := cycle[(i+1)%len(cycle)]; e.Owner != next.Waiter {
-			return fmt.Errorf("the cycle goes from %q on to %q", e.Owner, next.Waiter)
+		if next := cycle[(i+1)%len(cycle)]; e.Blocker != next.Waiter {
+			return fmt.Errorf("the cycle goes from %q on to %q", e.Blocker, next.Waiter)
 		}
 		if !what.waitsFor(e, i == 0) {
 			return fmt.Errorf("the cycle has an edge that is not there: %+v", e)
@@ -278,13 +278,13 @@ func (m *model) cycleError(r *request, cycle []table.Edge[int]) error {
 
 // waitsFor says whether an edge is there: some request of the one stands behind one of the
 // other in the line, and in conflict with it. The first edge is that of the last request.
-func (m *model) waitsFor(e table.Edge[int], first bool) bool {
+func (m *model) waitsFor(e table.WaitEdge[int], first bool) bool {
 	for i, waiter := range m.present {
 		if waiter.holds || waiter.session != e.Waiter || first && i < len(m.present)-1 {
 			continue
 		}
 		for _, owner := range m.present[:i] {
-			if owner.session == e.Owner && owner.holds == e.Held && m.blocks(owner, waiter, e.Key) {
+			if owner.session == e.Blocker && owner.holds == e.Held && m.blocks(owner, waiter, e.Key) {
 				return true
 			}
 		}

@@ -91,7 +91,7 @@ const (
 	cancel
 	release
 	releaseAny // whose grant may have ended long ago
-	handOff
+	handoff
 	closeSession
 	other
 	acquire

@@ -52,7 +52,7 @@ func TestModelRandomPrograms(t *testing.T) {
 // What should come more often stands there more than once.
 var tableVerbs = [16]int{
 	join, join, join, join, join, join, join, join,
-	cancel, release, release, release, releaseAny, handOff, closeSession, other,
+	cancel, release, release, release, releaseAny, handoff, closeSession, other,
 }
 
 // A tableRun is a table beside its model.
@@ -117,9 +117,9 @@ func (r *tableRun) step(s step) error {
 		if len(r.tokens) > 0 {
 			return r.release(int(s.arg) % len(r.tokens))
 		}
-	case handOff:
+	case handoff:
 		if len(r.tokens) > 0 {
-			return r.handOff(int(s.arg) % len(r.tokens))
+			return r.handoff(int(s.arg) % len(r.tokens))
 		}
 	case closeSession:
 		if r.closed[s.owner] || s.arg%4 == 0 { // seldom, or all would be closed half of the time
@@ -183,14 +183,14 @@ func (r *tableRun) release(i int) error {
 	return r.granted(grants, nil)
 }
 
-// handOff hands the i-th token off.
-func (r *tableRun) handOff(i int) error {
+// handoff hands the i-th token off.
+func (r *tableRun) handoff(i int) error {
 	var grants []table.Grant[int]
-	if r.table.Heir(r.tokens[i]) != nil {
+	if r.table.NextWaiter(r.tokens[i]) != nil {
 		grants = r.table.Release(r.tokens[i])
 	}
 	if holder := r.model.get(r.owners[i]); holder != nil {
-		return r.granted(grants, r.model.handOff(holder, nil))
+		return r.granted(grants, r.model.handoff(holder, nil))
 	}
 	return r.granted(grants, nil)
 }
@@ -279,10 +279,10 @@ func (r *tableRun) compare() error {
 		return fmt.Errorf("counts are %+v, want %+v", got, want)
 	}
 	lines := r.model.lines()
-	got := make(map[int][]table.Place)
+	got := make(map[int][]table.Entry)
 	for line := range r.table.All() {
-		for p := range line.Places {
-			got[line.Key] = append(got[line.Key], table.Place{Seq: p.Seq, Mode: p.Mode, Label: p.Label})
+		for p := range line.Entries {
+			got[line.Key] = append(got[line.Key], table.Entry{Seq: p.Seq, Mode: p.Mode, Label: p.Label})
 		}
 	}
 	if !maps.EqualFunc(got, lines, slices.Equal) {

@@ -125,10 +125,10 @@ func (w *world) do(a action) {
 		}
 	case release:
 		w.leave(w.calls[a.target].request)
-	case handOff:
+	case handoff:
 		c := call{verb: a.verb, request: none, result: result{returned: true, err: errRefused}}
 		if holder := w.model.get(w.calls[a.target].request); holder != nil && !w.ended {
-			if len(w.model.handOff(holder, a.value)) > 0 {
+			if len(w.model.handoff(holder, a.value)) > 0 {
 				c.err = nil
 			}
 		}
@@ -235,7 +235,7 @@ func (w *world) isHeir(id int, before *world) bool {
 func (w *world) giveUp(id int) {
 	if w.hasValue(id) && !w.ended {
 		r := w.model.get(id)
-		if len(w.model.handOff(r, r.value)) > 0 {
+		if len(w.model.handoff(r, r.value)) > 0 {
 			return
 		}
 	}
@@ -334,7 +334,7 @@ type view struct {
 	done    bool
 	err     error         // what its questions answered
 	stats   keylock.Stats // without what tells of time
-	lines   map[int][]table.Place
+	lines   map[int][]table.Entry
 	present [keys]bool // what Contains says
 }
 
@@ -369,14 +369,14 @@ func (w *world) compare(v view, before *world) error {
 	}
 	longest := 0
 	for _, places := range lines {
-		waiting := func(p table.Place) bool { return p.Seq == 0 }
+		waiting := func(p table.Entry) bool { return p.Seq == 0 }
 		if i := slices.IndexFunc(places, waiting); i >= 0 {
 			longest = max(longest, len(places)-i)
 		}
 	}
 	c := w.model.totals()
 	if want := (keylock.Stats{
-		Keys: c.Keys, Held: c.Held, Shared: c.Shared, Waiting: c.Waiting, Longest: longest,
+		Keys: c.Keys, Held: c.Held, Shared: c.Shared, Waiting: c.Waiting, LongestQueue: longest,
 		Acquired: c.Acquired, Waited: c.Waited, Cancelled: c.Cancelled, Rejected: c.Rejected, Released: c.Released,
 	}); v.stats != want || v.err != nil {
 		return fmt.Errorf("Stats is %+v, %v, want %+v", v.stats, v.err, want)

@@ -7,7 +7,7 @@
 //	}))
 //
 // A browser gets a page that refreshes itself: the totals, how long waits took, the keys
-// with the longest lines and those that have been held for longest; a click leads to the
+// with the longest queues and those that have been held for longest; a click leads to the
 // whole line of a key. Accept: application/json or ?format=json gets the same as JSON,
 // text/plain or ?format=text as text.
 //

@@ -58,12 +58,12 @@ func get(t *testing.T, address string) (*http.Response, string) {
 type shown struct {
 	Error    string
 	Managers []struct {
-		Name    string
-		Closed  bool
-		Stats   map[string]any
-		Longest []shownKey
-		Oldest  []shownKey
-		Key     *shownKey
+		Name          string
+		Closed        bool
+		Stats         map[string]any
+		LongestQueues []shownKey `json:"longest_queues"`
+		OldestHolds   []shownKey `json:"oldest_holds"`
+		Key           *shownKey
 	}
 }
 
@@ -103,11 +103,11 @@ func TestLinesAndHoldersAreShown(t *testing.T) {
 	require.Len(t, s.Managers, 1)
 	got := s.Managers[0]
 	assert.Equal(t, "orders", got.Name)
-	assert.EqualValues(t, 3, got.Stats["longest_line"])
+	assert.EqualValues(t, 3, got.Stats["longest_queue"])
 	assert.EqualValues(t, 3, got.Stats["waiting"])
-	require.Len(t, got.Longest, 2)
-	require.Len(t, got.Oldest, 1)
-	k := got.Longest[0]
+	require.Len(t, got.LongestQueues, 2)
+	require.Len(t, got.OldestHolds, 1)
+	k := got.LongestQueues[0]
 	assert.Equal(t, "k", k.Key)
 	assert.Equal(t, "key=k", k.Query)
 	assert.Equal(t, 1, k.Held)
@@ -121,7 +121,7 @@ func TestLinesAndHoldersAreShown(t *testing.T) {
 		waitsFor = append(waitsFor, w.WaitsFor)
 	}
 	assert.Equal(t, []string{"the holder", "waiter 1", "waiter 2 (1 of its 2 keys)"}, waitsFor)
-	assert.Equal(t, "its other keys (1 of its 2 keys)", got.Longest[1].Waiters[0].WaitsFor)
+	assert.Equal(t, "its other keys (1 of its 2 keys)", got.LongestQueues[1].Waiters[0].WaitsFor)
 
 	_, one := getJSON(t, address+"?manager=orders&"+k.Query)
 	assert.Equal(t, "k", one.Managers[0].Key.Key)
@@ -134,7 +134,7 @@ func TestLinesAndHoldersAreShown(t *testing.T) {
 	assert.Contains(t, text, "key k, held by 1, waited for by 3")
 	assert.Regexp(t, `1\.\s+\S.*exclusive\s+victim\s+lockhttp/lockhttp_test.go:\d+ .*the holder`, text)
 	_, text = request(t, "GET", address, "text/plain")
-	assert.Contains(t, text, "keys 2, held 1 (shared 0), waiting 3 (longest line 3)")
+	assert.Contains(t, text, "keys 2, held 1 (shared 0), waiting 3 (longest queue 3)")
 }
 
 // Every key that is shown can be asked for, whatever its type.
@@ -172,7 +172,7 @@ func TestKeysOfAnyTypeAreFound(t *testing.T) {
 	_, s := getJSON(t, address)
 	count := 0
 	for _, m := range s.Managers {
-		for _, k := range m.Oldest {
+		for _, k := range m.OldestHolds {
 			status, one := getJSON(t, address+"?manager="+m.Name+"&"+k.Query)
 			require.Equal(t, 200, status, k.Key)
 			got := one.Managers[0].Key
@@ -321,8 +321,8 @@ func TestRowsAreBounded(t *testing.T) {
 	address := serve(t, map[string]lockhttp.Manager{"m": lockhttp.Of(m)})
 	for query, want := range map[string]int{"": 20, "?n=5": 5, "?n=100000": 1000, "?n=-1": 20, "?n=x": 20} {
 		_, s := getJSON(t, address+query)
-		assert.Len(t, s.Managers[0].Longest, want, query)
-		assert.Len(t, s.Managers[0].Oldest, want, query)
+		assert.Len(t, s.Managers[0].LongestQueues, want, query)
+		assert.Len(t, s.Managers[0].OldestHolds, want, query)
 	}
 	_, s := getJSON(t, address+"?manager=m&key=0")
 	assert.Equal(t, 2001, s.Managers[0].Key.Waiting)

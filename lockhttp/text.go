@@ -23,8 +23,8 @@ func writeText(b *bytes.Buffer, a answer) error {
 			writeKey(b, *m.Key)
 		default:
 			fmt.Fprintln(b, m.Stats.All)
-			writeKeys(b, "longest lines", m.Longest)
-			writeKeys(b, "oldest holders", m.Oldest)
+			writeKeys(b, "longest queues", m.LongestQueues)
+			writeKeys(b, "oldest holds", m.OldestHolds)
 		}
 		fmt.Fprintln(b)
 	}

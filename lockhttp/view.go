@@ -37,13 +37,13 @@ type answer struct {
 }
 
 type manager struct {
-	Name    string `json:"name"`
-	Closed  bool   `json:"closed,omitempty"`
-	Error   string `json:"error,omitempty"`
-	Stats   *stats `json:"stats,omitempty"`
-	Longest []key  `json:"longest,omitempty"`
-	Oldest  []key  `json:"oldest,omitempty"`
-	Key     *key   `json:"key,omitempty"` // instead of these, where one was asked for
+	Name          string `json:"name"`
+	Closed        bool   `json:"closed,omitempty"`
+	Error         string `json:"error,omitempty"`
+	Stats         *stats `json:"stats,omitempty"`
+	LongestQueues []key  `json:"longest_queues,omitempty"`
+	OldestHolds   []key  `json:"oldest_holds,omitempty"`
+	Key           *key   `json:"key,omitempty"` // instead of these, where one was asked for
 
 	Searchable bool `json:"-"` // its keys can be typed
 }
@@ -73,22 +73,22 @@ type who struct {
 }
 
 type stats struct {
-	Keys      int       `json:"keys"`
-	Held      int       `json:"held"`
-	Shared    int       `json:"shared"`
-	Waiting   int       `json:"waiting"`
-	Longest   int       `json:"longest_line"`
-	Acquired  uint64    `json:"acquired"`
-	Waited    uint64    `json:"waited"`
-	Cancelled uint64    `json:"cancelled"`
-	Rejected  uint64    `json:"rejected"`
-	Released  uint64    `json:"released"`
-	Busy      float64   `json:"owner_busy_share"`
-	Hold      float64   `json:"oldest_hold_seconds,omitempty"`
-	Wait      float64   `json:"oldest_wait_seconds,omitempty"`
-	Lost      uint64    `json:"slow_log_lines_lost,omitempty"`
-	Waits     histogram `json:"waits"`
-	Holds     histogram `json:"holds"`
+	Keys         int       `json:"keys"`
+	Held         int       `json:"held"`
+	Shared       int       `json:"shared"`
+	Waiting      int       `json:"waiting"`
+	LongestQueue int       `json:"longest_queue"`
+	Acquired     uint64    `json:"acquired"`
+	Waited       uint64    `json:"waited"`
+	Cancelled    uint64    `json:"cancelled"`
+	Rejected     uint64    `json:"rejected"`
+	Released     uint64    `json:"released"`
+	Busy         float64   `json:"owner_busy_share"`
+	Hold         float64   `json:"oldest_hold_seconds,omitempty"`
+	Wait         float64   `json:"oldest_wait_seconds,omitempty"`
+	Lost         uint64    `json:"slow_log_records_lost,omitempty"`
+	Waits        histogram `json:"waits"`
+	Holds        histogram `json:"holds"`
 
 	All keylock.Stats `json:"-"`
 }
@@ -109,14 +109,14 @@ func look[K comparable](ctx context.Context, m *keylock.Manager[K], n int) manag
 	s := top.Stats
 	return manager{
 		Stats: &stats{
-			Keys: s.Keys, Held: s.Held, Shared: s.Shared, Waiting: s.Waiting, Longest: s.Longest,
+			Keys: s.Keys, Held: s.Held, Shared: s.Shared, Waiting: s.Waiting, LongestQueue: s.LongestQueue,
 			Acquired: s.Acquired, Waited: s.Waited, Cancelled: s.Cancelled, Rejected: s.Rejected, Released: s.Released,
 			Busy: s.Busy(), Hold: s.OldestHold.Seconds(), Wait: s.OldestWait.Seconds(), Lost: s.SlowLogLost,
 			Waits: newHistogram(s.Waits), Holds: newHistogram(s.Holds), All: s,
 		},
-		Longest:    keys(top.Longest),
-		Oldest:     keys(top.Oldest),
-		Searchable: typeable[K](),
+		LongestQueues: keys(top.LongestQueues),
+		OldestHolds:   keys(top.OldestHolds),
+		Searchable:    typeable[K](),
 	}
 }
 
@@ -146,7 +146,7 @@ func inspect[K comparable](ctx context.Context, m *keylock.Manager[K], query url
 	if err != nil {
 		return key{}, err
 	}
-	for _, shown := range [][]keylock.KeyInfo[K]{top.Longest, top.Oldest} {
+	for _, shown := range [][]keylock.KeyInfo[K]{top.LongestQueues, top.OldestHolds} {
 		for _, k := range shown {
 			if hash(k.Key) == query.Get("id") {
 				info, err := m.Inspect(ctx, k.Key)

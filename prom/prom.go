@@ -10,13 +10,13 @@
 //	keylock_keys                      keys that are held or waited for
 //	keylock_holders{mode}             live grants, exclusive and shared
 //	keylock_waiters                   requests that wait
-//	keylock_longest_line_waiters      the most waiters of any key
+//	keylock_longest_queue_waiters      the most waiters of any key
 //	keylock_requests_total{outcome}   requests: immediate, waited, cancelled, rejected
 //	keylock_releases_total            grants that have ended
 //	keylock_wait_seconds              histogram of the waits of those who had to queue
 //	keylock_owner_requests_total      requests of any kind that the owner received
 //	keylock_owner_busy_seconds_total  time that they took it; its rate is how busy it is
-//	keylock_slow_log_lost_lines_total lines that keylock.WithSlowLog did not log
+//	keylock_slow_log_lost_records_total records that keylock.WithSlowLog did not log
 //
 // and, with keylock.WithHoldTimes:
 //
@@ -52,7 +52,7 @@ func NewCollector(name string, manager Source) prometheus.Collector {
 		keys:    desc("keys", "Keys that are held or waited for."),
 		holders: desc("holders", "Live grants.", "mode"),
 		waiters: desc("waiters", "Requests that wait."),
-		longest: desc("longest_line_waiters", "The most waiters that any key has."),
+		longest: desc("longest_queue_waiters", "The most waiters that any key has."),
 
 		requests: desc("requests_total", "Requests for locks.", "outcome"),
 		releases: desc("releases_total", "Grants that have ended."),
@@ -60,7 +60,7 @@ func NewCollector(name string, manager Source) prometheus.Collector {
 
 		ownerRequests: desc("owner_requests_total", "Requests of any kind that the owner received."),
 		ownerBusy:     desc("owner_busy_seconds_total", "Time that the owner was busy, estimated."),
-		lostLines:     desc("slow_log_lost_lines_total", "Lines that the slow log did not log."),
+		lostRecords:   desc("slow_log_lost_records_total", "Records that the slow log did not log."),
 
 		holds:      desc("hold_seconds", "How long grants were held that have ended."),
 		oldestHold: desc("oldest_hold_seconds", "How long the oldest live grant has been held."),
@@ -71,11 +71,11 @@ func NewCollector(name string, manager Source) prometheus.Collector {
 type collector struct {
 	manager Source
 
-	up                                  *prometheus.Desc
-	keys, holders, waiters, longest     *prometheus.Desc
-	requests, releases, waits           *prometheus.Desc
-	ownerRequests, ownerBusy, lostLines *prometheus.Desc
-	holds, oldestHold, oldestWait       *prometheus.Desc
+	up                                    *prometheus.Desc
+	keys, holders, waiters, longest       *prometheus.Desc
+	requests, releases, waits             *prometheus.Desc
+	ownerRequests, ownerBusy, lostRecords *prometheus.Desc
+	holds, oldestHold, oldestWait         *prometheus.Desc
 }
 
 // patience is how long a scrape waits for the owner, who answers in microseconds unless
@@ -85,7 +85,7 @@ const patience = 5 * time.Second
 func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.up, c.keys, c.holders, c.waiters, c.longest, c.requests, c.releases, c.waits,
-		c.ownerRequests, c.ownerBusy, c.lostLines, c.holds, c.oldestHold, c.oldestWait,
+		c.ownerRequests, c.ownerBusy, c.lostRecords, c.holds, c.oldestHold, c.oldestWait,
 	} {
 		descs <- d
 	}
@@ -112,7 +112,7 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 	gauge(c.holders, float64(s.Held-s.Shared), "exclusive")
 	gauge(c.holders, float64(s.Shared), "shared")
 	gauge(c.waiters, float64(s.Waiting))
-	gauge(c.longest, float64(s.Longest))
+	gauge(c.longest, float64(s.LongestQueue))
 	counter(c.requests, s.Acquired-s.Waited, "immediate")
 	counter(c.requests, s.Waited, "waited")
 	counter(c.requests, s.Cancelled, "cancelled")
@@ -121,7 +121,7 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 	metrics <- newHistogram(c.waits, s.Waits)
 	counter(c.ownerRequests, s.Requests)
 	count(c.ownerBusy, s.Serving.Seconds())
-	counter(c.lostLines, s.SlowLogLost)
+	counter(c.lostRecords, s.SlowLogLost)
 	if s.Timed {
 		metrics <- newHistogram(c.holds, s.Holds)
 		gauge(c.oldestHold, s.OldestHold.Seconds())

@@ -58,9 +58,9 @@ func TestMetricsAreTheTotals(t *testing.T) {
 			# HELP keylock_keys Keys that are held or waited for.
 			# TYPE keylock_keys gauge
 			keylock_keys{manager="orders"} 2
-			# HELP keylock_longest_line_waiters The most waiters that any key has.
-			# TYPE keylock_longest_line_waiters gauge
-			keylock_longest_line_waiters{manager="orders"} 2
+			# HELP keylock_longest_queue_waiters The most waiters that any key has.
+			# TYPE keylock_longest_queue_waiters gauge
+			keylock_longest_queue_waiters{manager="orders"} 2
 			# HELP keylock_oldest_hold_seconds How long the oldest live grant has been held.
 			# TYPE keylock_oldest_hold_seconds gauge
 			keylock_oldest_hold_seconds{manager="orders"} 4
@@ -82,13 +82,13 @@ func TestMetricsAreTheTotals(t *testing.T) {
 			# HELP keylock_waiters Requests that wait.
 			# TYPE keylock_waiters gauge
 			keylock_waiters{manager="orders"} 2
-			# HELP keylock_slow_log_lost_lines_total Lines that the slow log did not log.
-			# TYPE keylock_slow_log_lost_lines_total counter
-			keylock_slow_log_lost_lines_total{manager="orders"} 0
+			# HELP keylock_slow_log_lost_records_total Records that the slow log did not log.
+			# TYPE keylock_slow_log_lost_records_total counter
+			keylock_slow_log_lost_records_total{manager="orders"} 0
 		`
 		require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(want),
-			"keylock_holders", "keylock_keys", "keylock_longest_line_waiters", "keylock_oldest_hold_seconds", "keylock_oldest_wait_seconds",
-			"keylock_releases_total", "keylock_requests_total", "keylock_up", "keylock_waiters", "keylock_slow_log_lost_lines_total"))
+			"keylock_holders", "keylock_keys", "keylock_longest_queue_waiters", "keylock_oldest_hold_seconds", "keylock_oldest_wait_seconds",
+			"keylock_releases_total", "keylock_requests_total", "keylock_up", "keylock_waiters", "keylock_slow_log_lost_records_total"))
 
 		families := gather(t, registry)
 		waits := families["keylock_wait_seconds"].Metric[0].Histogram

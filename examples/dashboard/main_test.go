@@ -36,17 +36,17 @@ func TestTheCulpritIsOnTop(t *testing.T) {
 
 	type answer struct {
 		Managers []struct {
-			Longest []struct {
+			LongestQueues []struct {
 				Key     string
 				Waiting int
 				Holders []struct{ Session, Caller string }
-			}
+			} `json:"longest_queues"`
 		}
 	}
 	require.Eventually(t, func() bool {
 		var a answer
 		require.NoError(t, json.Unmarshal([]byte(get(t, urls[0]+"?format=json")), &a))
-		longest := a.Managers[0].Longest
+		longest := a.Managers[0].LongestQueues
 		if len(longest) == 0 || longest[0].Key != popular || longest[0].Holders[0].Session != "monthly statements" {
 			return false // it takes the tellers a moment to come across it
 		}
@@ -80,9 +80,9 @@ func TestTellersStandBehindTheCulprit(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		top, err := locks.Top(ctx, 1)
 		require.NoError(t, err)
-		assert.Equal(t, popular, top.Longest[0].Key)
-		assert.Greater(t, top.Longest[0].Waiting, tellers/6)
-		assert.Equal(t, popular, top.Oldest[0].Key)
+		assert.Equal(t, popular, top.LongestQueues[0].Key)
+		assert.Greater(t, top.LongestQueues[0].Waiting, tellers/6)
+		assert.Equal(t, popular, top.OldestHolds[0].Key)
 		cancel()
 		bank.Wait()
 		<-locks.Done()

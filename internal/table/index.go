@@ -2,13 +2,13 @@ package table
 
 import "hash/maphash"
 
-// An index finds lines by their keys. It is a linear hash table (Litwin, "Linear hashing:
-// a new tool for file and table addressing", 1980): with each line it grows by a bucket
-// and, when lines have left, it shrinks by two. So the memory of a burst goes back while
+// An index finds queues by their keys. It is a linear hash table (Litwin, "Linear hashing:
+// a new tool for file and table addressing", 1980): with each queue it grows by a bucket
+// and, when queues have left, it shrinks by two. So the memory of a burst goes back while
 // the burst ebbs away, and no request waits until everything has moved.
 //
 // It is here and not a map because the owner does little else than to find, add and
-// remove lines: here each key is hashed once for all three. Beside the same table with
+// remove queues: here each key is hashed once for all three. Beside the same table with
 // a map, uncontended locks took 0.89 of the time, sixteen keys at once 0.69 to 0.79,
 // locks beside a million held ones 0.74, and with the tags of the buckets 0.78 of that; a
 // held key takes 23 bytes less.
@@ -16,14 +16,14 @@ type index[K comparable] struct {
 	seed    maphash.Seed
 	buckets []bucket[K]
 	span    uint64 // the least power of two that is not below the number of buckets
-	size    int    // how many lines there are
+	size    int    // how many queues there are
 }
 
-// A bucket is a chain of lines. Its tags are a byte of each line's hash, the first line's
+// A bucket is a chain of queues. Its tags are a byte of each queue's hash, the first queue's
 // in the lowest, as far as there is room; the others are 0. They tell of most keys that
-// nobody holds that they are not here, without a look at lines that no cache remembers.
+// nobody holds that they are not here, without a look at queues that no cache remembers.
 type bucket[K comparable] struct {
-	head *line[K]
+	head *queue[K]
 	tags uint64
 }
 
@@ -31,40 +31,40 @@ type bucket[K comparable] struct {
 // bits by which buckets are chosen.
 func tag(hash uint64) uint64 { return hash>>56 | 1 }
 
-// full reports whether there may be more lines than tags.
+// full reports whether there may be more queues than tags.
 func (b *bucket[K]) full() bool { return b.tags>>56 != 0 }
 
-// mayHave is false when no line in the bucket has the hash.
+// mayHave is false when no queue in the bucket has the hash.
 func (b *bucket[K]) mayHave(hash uint64) bool {
 	const lowest, highest = 0x0101010101010101, 0x8080808080808080 // bits of each byte
 	differs := b.tags ^ tag(hash)*lowest
 	return (differs-lowest)&^differs&highest != 0 || b.full() // one of its bytes is 0
 }
 
-func (b *bucket[K]) push(l *line[K]) {
-	l.chain, b.head = b.head, l
-	b.tags = b.tags<<8 | tag(l.hash)
+func (b *bucket[K]) push(q *queue[K]) {
+	q.chain, b.head = b.head, q
+	b.tags = b.tags<<8 | tag(q.hash)
 }
 
-func (b *bucket[K]) remove(l *line[K]) {
+func (b *bucket[K]) remove(q *queue[K]) {
 	at, bit := &b.head, uint64(1) // the lowest of its tag
-	for *at != l {
+	for *at != q {
 		at, bit = &(*at).chain, bit<<8
 	}
-	*at, l.chain = l.chain, nil
+	*at, q.chain = q.chain, nil
 	if b.full() {
 		b.retag()
 		return
 	}
-	before := bit - 1 // the tags of the lines before it
+	before := bit - 1 // the tags of the queues before it
 	b.tags = b.tags>>8&^before | b.tags&before
 }
 
 // retag makes the tags anew. There is room for eight: what is shifted further is lost.
 func (b *bucket[K]) retag() {
 	b.tags = 0
-	for l, at := b.head, 0; l != nil; l, at = l.chain, at+8 {
-		b.tags |= tag(l.hash) << at
+	for q, at := b.head, 0; q != nil; q, at = q.chain, at+8 {
+		b.tags |= tag(q.hash) << at
 	}
 }
 
@@ -75,7 +75,7 @@ func newIndex[K comparable]() index[K] {
 	return index[K]{seed: maphash.MakeSeed(), buckets: make([]bucket[K], fewestBuckets), span: fewestBuckets}
 }
 
-// bucket is where lines with a hash are. Those of a bucket that is not there yet are in
+// bucket is where queues with a hash are. Those of a bucket that is not there yet are in
 // the one that will be split into it.
 func (x *index[K]) bucket(hash uint64) uint64 {
 	b := hash & (x.span - 1)
@@ -85,31 +85,31 @@ func (x *index[K]) bucket(hash uint64) uint64 {
 	return b
 }
 
-// find returns the line of a key, nil when there is none, and the hash of the key.
-func (x *index[K]) find(key K) (l *line[K], hash uint64) {
+// find returns the queue of a key, nil when there is none, and the hash of the key.
+func (x *index[K]) find(key K) (q *queue[K], hash uint64) {
 	hash = maphash.Comparable(x.seed, key)
 	b := &x.buckets[x.bucket(hash)]
 	if !b.mayHave(hash) {
 		return nil, hash
 	}
-	l = b.head
-	for l != nil && (l.hash != hash || l.key != key) {
-		l = l.chain
+	q = b.head
+	for q != nil && (q.hash != hash || q.key != key) {
+		q = q.chain
 	}
-	return l, hash
+	return q, hash
 }
 
-// add adds the line of a key that has none.
-func (x *index[K]) add(l *line[K]) {
+// add adds the queue of a key that has none.
+func (x *index[K]) add(q *queue[K]) {
 	if x.size == len(x.buckets) {
 		x.split()
 	}
-	x.buckets[x.bucket(l.hash)].push(l)
+	x.buckets[x.bucket(q.hash)].push(q)
 	x.size++
 }
 
-func (x *index[K]) remove(l *line[K]) {
-	x.buckets[x.bucket(l.hash)].remove(l)
+func (x *index[K]) remove(q *queue[K]) {
+	x.buckets[x.bucket(q.hash)].remove(q)
 	x.size--
 	for range 2 { // by one at a time it would never shrink to less than half
 		if len(x.buckets) > fewestBuckets && x.size < len(x.buckets)/2 {
@@ -118,7 +118,7 @@ func (x *index[K]) remove(l *line[K]) {
 	}
 }
 
-// split adds a bucket, with the lines that it should have of the one where they were.
+// split adds a bucket, with the queues that it should have of the one where they were.
 func (x *index[K]) split() {
 	added := uint64(len(x.buckets))
 	if added == x.span {
@@ -127,11 +127,11 @@ func (x *index[K]) split() {
 	x.buckets = append(x.buckets, bucket[K]{})
 	from, to := &x.buckets[added-x.span/2], &x.buckets[added]
 	stay, move := &from.head, &to.head
-	for l := from.head; l != nil; l = l.chain {
-		if x.bucket(l.hash) == added {
-			*move, move = l, &l.chain
+	for q := from.head; q != nil; q = q.chain {
+		if x.bucket(q.hash) == added {
+			*move, move = q, &q.chain
 		} else {
-			*stay, stay = l, &l.chain
+			*stay, stay = q, &q.chain
 		}
 	}
 	*stay, *move = nil, nil
@@ -139,7 +139,7 @@ func (x *index[K]) split() {
 	to.retag()
 }
 
-// merge takes away the last bucket, and puts its lines where they were before the split.
+// merge takes away the last bucket, and puts its queues where they were before the split.
 func (x *index[K]) merge() {
 	last := len(x.buckets) - 1
 	to, from := &x.buckets[uint64(last)-x.span/2], &x.buckets[last]
@@ -159,11 +159,11 @@ func (x *index[K]) merge() {
 	}
 }
 
-// all yields every line. Lines must not be added or removed meanwhile.
-func (x *index[K]) all(yield func(*line[K]) bool) {
+// all yields every queue. Lines must not be added or removed meanwhile.
+func (x *index[K]) all(yield func(*queue[K]) bool) {
 	for _, b := range x.buckets {
-		for l := b.head; l != nil; l = l.chain {
-			if !yield(l) {
+		for q := b.head; q != nil; q = q.chain {
+			if !yield(q) {
 				return
 			}
 		}

@@ -31,62 +31,62 @@ func TestIndexGrowsAndShrinksKeyByKey(t *testing.T) {
 			require.Equal(t, len(held), table.Counts().Keys)
 		}
 	}
-	require.Len(t, table.lines.buckets, fewestBuckets)
+	require.Len(t, table.queues.buckets, fewestBuckets)
 }
 
 func TestIndexTellsKeysWithTheSameHashApart(t *testing.T) {
 	x := newIndex[int]()
 	_, hash := x.find(2)
-	one := &line[int]{key: 1, hash: hash}
+	one := &queue[int]{key: 1, hash: hash}
 	x.add(one)
-	l, _ := x.find(2)
-	require.Nil(t, l)
-	two := &line[int]{key: 2, hash: hash}
+	q, _ := x.find(2)
+	require.Nil(t, q)
+	two := &queue[int]{key: 2, hash: hash}
 	x.add(two)
-	l, _ = x.find(2)
-	require.Same(t, two, l)
+	q, _ = x.find(2)
+	require.Same(t, two, q)
 	x.remove(one)
-	l, _ = x.find(2)
-	require.Same(t, two, l)
+	q, _ = x.find(2)
+	require.Same(t, two, q)
 }
 
-// Lines come to a bucket and leave it from any place, more of them than it has room for tags.
+// Lines come to a bucket and leave it from any entry, more of them than it has room for tags.
 func TestBucketHasTheTagsOfItsLines(t *testing.T) {
 	var b bucket[int]
-	var lines []*line[int] // as they stand in the chain
+	var queues []*queue[int] // as they stand in the chain
 	random := rand.New(rand.NewPCG(1, 2))
 	hash := func() uint64 { return random.Uint64N(40) << 57 } // some have the same tag
 	for _, towards := range []int{7, 2, 8, 0, 9, 1, 12, 0} {
-		for len(lines) != towards {
-			if len(lines) < towards {
-				l := &line[int]{hash: hash()}
-				b.push(l)
-				lines = slices.Insert(lines, 0, l)
+		for len(queues) != towards {
+			if len(queues) < towards {
+				q := &queue[int]{hash: hash()}
+				b.push(q)
+				queues = slices.Insert(queues, 0, q)
 			} else {
-				i := random.IntN(len(lines))
-				b.remove(lines[i])
-				lines = slices.Delete(lines, i, i+1)
+				i := random.IntN(len(queues))
+				b.remove(queues[i])
+				queues = slices.Delete(queues, i, i+1)
 			}
 			want := uint64(0)
-			for i, l := range lines[:min(len(lines), 8)] {
-				want |= (l.hash>>56 | 1) << (8 * i)
+			for i, q := range queues[:min(len(queues), 8)] {
+				want |= (q.hash>>56 | 1) << (8 * i)
 			}
 			require.Equal(t, want, b.tags)
-			l := b.head
-			for _, next := range lines {
-				require.Same(t, next, l)
-				l = l.chain
+			q := b.head
+			for _, next := range queues {
+				require.Same(t, next, q)
+				q = q.chain
 			}
-			require.Nil(t, l)
+			require.Nil(t, q)
 			for h := range uint64(64) {
-				has := slices.ContainsFunc(lines, func(l *line[int]) bool { return l.hash>>57 == h })
-				require.Equal(t, has || len(lines) >= 8, b.mayHave(h<<57), "%d among %d lines", h, len(lines))
+				has := slices.ContainsFunc(queues, func(q *queue[int]) bool { return q.hash>>57 == h })
+				require.Equal(t, has || len(queues) >= 8, b.mayHave(h<<57), "%d among %d queues", h, len(queues))
 			}
 		}
 	}
 }
 
-// With at most one line for each bucket chains are short: one as long as this has a chance of
+// With at most one queue for each bucket chains are short: one as long as this has a chance of
 // less than one in 10^20.
 func TestIndexChainsAreShort(t *testing.T) {
 	tab := New[int](Config{})
@@ -94,9 +94,9 @@ func TestIndexChainsAreShort(t *testing.T) {
 		tab.Join(&Request[int]{Key: key})
 	}
 	longest := 0
-	for _, b := range tab.lines.buckets {
+	for _, b := range tab.queues.buckets {
 		length := 0
-		for l := b.head; l != nil; l = l.chain {
+		for q := b.head; q != nil; q = q.chain {
 			length++
 		}
 		longest = max(longest, length)

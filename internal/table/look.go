@@ -2,27 +2,27 @@ package table
 
 import "iter"
 
-// A Place describes one place in a line.
-type Place struct {
+// A Entry describes one entry in a queue.
+type Entry struct {
 	Seq   uint64 // the grant number; 0 while it waits
 	Mode  Mode
 	Label string // of its session
 	Tag   any    // of the request, or of the grant
 
-	// Of a waiting place:
-	Behind  int // the place, counted from 1, of the last waiter before it that it has to let in first; 0 when there is none
+	// Of a waiting entry:
+	Behind  int // the entry, counted from 1, of the last waiter before it that it has to let in first; 0 when there is none
 	Keys    int // how many keys its request names
-	Blocked int // in how many of their lines somebody is in its way
+	Blocked int // in how many of their queues somebody is in its way
 }
 
-// Place returns what is the same of all places of a ticket: everything but Behind.
-func (k *Ticket[K]) Place() Place {
-	d := Place{Seq: k.seq, Mode: k.mode, Tag: k.tag, Keys: 1}
+// Entry returns what is the same of all entries of a ticket: everything but Behind.
+func (k *Ticket[K]) Entry() Entry {
+	d := Entry{Seq: k.seq, Mode: k.mode, Tag: k.tag, Keys: 1}
 	if k.session != nil {
 		d.Label = k.session.label
 	}
 	if k.many != nil {
-		d.Keys = len(k.many.places)
+		d.Keys = len(k.many.entries)
 	}
 	if k.seq == 0 {
 		d.Blocked = 1
@@ -33,18 +33,18 @@ func (k *Ticket[K]) Place() Place {
 	return d
 }
 
-// A View describes a line: its holders and then its waiters, each in their order.
+// A View describes a queue: its holders and then its waiters, each in their order.
 type View[K comparable] struct {
 	Key           K
 	Held, Waiting int
-	Places        iter.Seq[Place]
+	Entries       iter.Seq[Entry]
 }
 
-func (t *Table[K]) view(l *line[K]) View[K] {
-	return View[K]{Key: l.key, Held: l.held, Waiting: l.waiting, Places: func(yield func(Place) bool) {
+func (t *Table[K]) view(q *queue[K]) View[K] {
+	return View[K]{Key: q.key, Held: q.held, Waiting: q.waiting, Entries: func(yield func(Entry) bool) {
 		position, exclusive := 0, 0 // the waiter's own, and the last exclusive waiter's before it
-		for p := l.head; p != nil; p = p.next {
-			d := p.ticket.Place()
+		for p := q.head; p != nil; p = p.next {
+			d := p.ticket.Entry()
 			if !p.granted() {
 				d.Behind = position
 				position++
@@ -64,8 +64,8 @@ func (t *Table[K]) view(l *line[K]) View[K] {
 // All yields every key that is held or waited for, in no particular order.
 func (t *Table[K]) All() iter.Seq[View[K]] {
 	return func(yield func(View[K]) bool) {
-		for l := range t.lines.all {
-			if !yield(t.view(l)) {
+		for q := range t.queues.all {
+			if !yield(t.view(q)) {
 				return
 			}
 		}
@@ -75,32 +75,32 @@ func (t *Table[K]) All() iter.Seq[View[K]] {
 // Ranked yields the keys that are waited for, those with the most waiters first.
 func (t *Table[K]) Ranked() iter.Seq[View[K]] {
 	return func(yield func(View[K]) bool) {
-		for l := range t.ranking.all {
-			if !yield(t.view(l)) {
+		for q := range t.ranking.all {
+			if !yield(t.view(q)) {
 				return
 			}
 		}
 	}
 }
 
-// Longest is the most waiters that any key has.
-func (t *Table[K]) Longest() int { return t.ranking.longest() }
+// LongestQueue is the most waiters that any key has.
+func (t *Table[K]) LongestQueue() int { return t.ranking.longestQueue() }
 
 // Look returns the view of one key; without holders and waiters when there are none.
 func (t *Table[K]) Look(key K) View[K] {
-	if l, _ := t.lines.find(key); l != nil {
-		return t.view(l)
+	if q, _ := t.queues.find(key); q != nil {
+		return t.view(q)
 	}
-	return View[K]{Key: key, Places: func(func(Place) bool) {}}
+	return View[K]{Key: key, Entries: func(func(Entry) bool) {}}
 }
 
 // Of yields the keys for which a ticket waits or which it holds, in the order in which
 // its request names them.
 func (t *Table[K]) Of(k *Ticket[K]) iter.Seq[View[K]] {
 	return func(yield func(View[K]) bool) {
-		places := k.places()
-		for i := range places {
-			if !yield(t.view(places[i].line)) {
+		entries := k.entries()
+		for i := range entries {
+			if !yield(t.view(entries[i].queue)) {
 				return
 			}
 		}

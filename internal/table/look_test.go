@@ -14,14 +14,14 @@ func TestWaiterKnowsInHowManyOfItsLinesSomebodyIsInItsWay(t *testing.T) {
 	one := join(t, tab, table.Request[int]{Key: 1}, table.Granted).Token
 	two := join(t, tab, table.Request[int]{Key: 2}, table.Granted).Token
 	k := join(t, tab, table.Request[int]{Keys: []int{1, 2, 3}}, table.Waiting).Ticket
-	assert.Equal(t, table.Place{Keys: 3, Blocked: 2}, k.Place())
+	assert.Equal(t, table.Entry{Keys: 3, Blocked: 2}, k.Entry())
 	tab.Release(one)
-	assert.Equal(t, table.Place{Keys: 3, Blocked: 1}, k.Place())
+	assert.Equal(t, table.Entry{Keys: 3, Blocked: 1}, k.Entry())
 	tab.Release(two)
-	assert.Equal(t, table.Place{Seq: 3, Keys: 3}, k.Place())
+	assert.Equal(t, table.Entry{Seq: 3, Keys: 3}, k.Entry())
 }
 
-// Whoever looks at keys, or at the places in one line, stops when he has seen enough.
+// Whoever looks at keys, or at the entries in one queue, stops when he has seen enough.
 func TestLookingStopsWhenToldTo(t *testing.T) {
 	tab := table.New[int](table.Config{})
 	var k *table.Ticket[int]
@@ -31,7 +31,7 @@ func TestLookingStopsWhenToldTo(t *testing.T) {
 	for _, views := range []func(func(table.View[int]) bool){tab.All(), tab.Ranked(), tab.Of(k)} {
 		seen := 0
 		for v := range views { // whoever goes on panics
-			for range v.Places {
+			for range v.Entries {
 				seen++
 				break
 			}

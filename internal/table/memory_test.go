@@ -32,7 +32,7 @@ func join(t *testing.T, tab *table.Table[int], r table.Request[int], want table.
 	return a
 }
 
-// TestMemoryOfBurstGoesBack makes many keys, many waiters, and many places of one request, and
+// TestMemoryOfBurstGoesBack makes many keys, many waiters, and many entries of one request, and
 // wants the heap back afterwards, also while a few keys that came before the burst, and
 // a few that came with it, are still held.
 func TestMemoryOfBurstGoesBack(t *testing.T) {
@@ -200,12 +200,12 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 		assert.Zero(t, second, "%s: the second time", name)
 	}
 
-	// Nor does a line allocate because it is long.
+	// Nor does a queue allocate because it is long.
 	tab = table.New[int](table.Config{})
 	for range 10_000 {
 		tab.Join(exclusive)
 	}
-	assert.Zero(t, testing.AllocsPerRun(100, func() { tab.Cancel(tab.Join(exclusive).Ticket) }), "at the end of a long line")
+	assert.Zero(t, testing.AllocsPerRun(100, func() { tab.Cancel(tab.Join(exclusive).Ticket) }), "at the end of a long queue")
 }
 
 // Memory goes back in a few steps, and not with every key that leaves.
@@ -241,8 +241,8 @@ func TestTagIsForgottenAfterTheGrantWasTold(t *testing.T) {
 	runtime.KeepAlive(tab)
 }
 
-// TestCancelCostsTheSameInALongLine compares a long line with one 128 times shorter. A
-// cancellation that walked the line would cost about as much more; the bound leaves room for
+// TestCancelCostsTheSameInALongLine compares a long queue with one 128 times shorter. A
+// cancellation that walked the queue would cost about as much more; the bound leaves room for
 // caches and for a busy machine.
 func TestCancelCostsTheSameInALongLine(t *testing.T) {
 	const (
@@ -257,7 +257,7 @@ func TestCancelCostsTheSameInALongLine(t *testing.T) {
 	assert.Less(t, ratio, tooMuch)
 }
 
-// perCancel returns the nanoseconds of one cancellation, where all waiters of a line give up in
+// perCancel returns the nanoseconds of one cancellation, where all waiters of a queue give up in
 // random order.
 func perCancel(t *testing.T, waiters, rounds int) float64 {
 	random := rand.New(rand.NewPCG(1, 2))

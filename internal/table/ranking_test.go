@@ -13,18 +13,18 @@ func TestRankedYieldsTheLongestLinesFirst(t *testing.T) {
 			tab.Join(&Request[int]{Key: key})
 		}
 	}
-	require.Equal(t, 6, tab.Longest())
-	last, lines := 6, 0
+	require.Equal(t, 6, tab.LongestQueue())
+	last, queues := 6, 0
 	for v := range tab.Ranked() {
 		require.Equal(t, v.Key%7, v.Waiting)
 		require.LessOrEqual(t, v.Waiting, last)
 		last = v.Waiting
-		lines++
+		queues++
 	}
-	require.Equal(t, 85, lines, "those in which somebody waits")
+	require.Equal(t, 85, queues, "those in which somebody waits")
 	require.NoError(t, tab.Check())
 	tab.CancelAll()
-	require.Zero(t, tab.Longest())
+	require.Zero(t, tab.LongestQueue())
 	require.NoError(t, tab.Check())
 }
 
@@ -44,7 +44,7 @@ func TestRankingGivesMemoryBack(t *testing.T) {
 
 func TestWaiterKnowsWhomItWaitsFor(t *testing.T) {
 	behind := func(tab *Table[int]) (all []int) {
-		for p := range tab.Look(1).Places {
+		for p := range tab.Look(1).Entries {
 			if p.Seq == 0 {
 				all = append(all, p.Behind)
 			}

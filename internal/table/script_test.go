@@ -39,7 +39,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	release NAME                            releases the grant of NAME, even if it has ended
 //	hand-off NAME                           releases it only if that lets somebody in
 //	close SESSION                           ends all that a session waits for and holds
-//	lines                                   shows each key, as holders | waiters
+//	queues                                  shows each key, as holders | waiters
 //	counts                                  shows the totals
 //	contains KEY                            asks whether a key is held or waited for
 //	live NAME                               asks whether the grant of NAME has not ended
@@ -143,16 +143,16 @@ func (s *script) step(words []string) ([]string, error) {
 		if !ok {
 			return nil, fmt.Errorf("%s was never granted", args[0])
 		}
-		if verb == "hand-off" && s.table.Heir(token) == nil {
+		if verb == "hand-off" && s.table.NextWaiter(token) == nil {
 			return s.granted(nil), nil
 		}
 		return s.granted(s.table.Release(token)), nil
-	case "lines":
+	case "queues":
 		var effects []string
 		lines := slices.Collect(s.table.All())
 		slices.SortFunc(lines, func(a, b table.View[string]) int { return cmp.Compare(a.Key, b.Key) })
 		for _, line := range lines {
-			effects = append(effects, showLine(line.Key, line.Places))
+			effects = append(effects, showQueue(line.Key, line.Entries))
 		}
 		if s.table.Idle() {
 			effects = append(effects, "idle")
@@ -204,7 +204,7 @@ func (s *script) join(name string, words []string) ([]string, error) {
 	case table.Busy:
 		return []string{name + " is refused: busy"}, nil
 	case table.Full:
-		return []string{fmt.Sprintf("%s is refused: the line for %s is full", name, a.Refusal.Key)}, nil
+		return []string{fmt.Sprintf("%s is refused: the queue for %s is full", name, a.Refusal.Key)}, nil
 	case table.Closed:
 		return []string{name + " is refused: closed"}, nil
 	case table.Deadlock:
@@ -214,7 +214,7 @@ func (s *script) join(name string, words []string) ([]string, error) {
 			if e.Held {
 				relation = "held"
 			}
-			effects = append(effects, fmt.Sprintf("%s waits for %s, %s by %s", who(e.Waiter), e.Key, relation, who(e.Owner)))
+			effects = append(effects, fmt.Sprintf("%s waits for %s, %s by %s", who(e.Waiter), e.Key, relation, who(e.Blocker)))
 		}
 		return effects, nil
 	default:
@@ -246,10 +246,10 @@ func (s *script) granted(grants []table.Grant[string]) []string {
 	return effects
 }
 
-// showLine shows the holders of a key, by the numbers of their grants, and its waiters.
-func showLine(key string, places iter.Seq[table.Place]) string {
+// showQueue shows the holders of a key, by the numbers of their grants, and its waiters.
+func showQueue(key string, entries iter.Seq[table.Entry]) string {
 	var holders, waiters []string
-	for p := range places {
+	for p := range entries {
 		words := []string{}
 		if p.Seq != 0 {
 			words = append(words, fmt.Sprintf("#%d", p.Seq))

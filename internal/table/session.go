@@ -4,18 +4,18 @@ package table
 // are what a wait-for graph is made of: a session waits for another when one of its
 // waiting tickets has to wait until a ticket of the other is gone.
 //
-// There is an edge from a waiting place to every place before it that it conflicts
+// There is an edge from a waiting entry to every entry before it that it conflicts
 // with: a hard edge to a holder, a soft one to an earlier waiter. A request of no
 // session holds nothing while it waits, so it can only pass a cycle on, along its own
-// line or, if it names many keys, from one line to another.
+// queue or, if it names many keys, from one queue to another.
 type Session[K comparable] struct {
 	label   string
 	tickets []*Ticket[K] // all that it waits for or holds
 	closed  bool
 
 	// Of the running cycle search:
-	mark  uint64  // the search that reached it last
-	via   Edge[K] // how it was reached
+	mark  uint64      // the search that reached it last
+	via   WaitEdge[K] // how it was reached
 	from  *Session[K]
 	stuck bool // it can not go on, as far as the search knows
 }
@@ -60,20 +60,20 @@ func (t *Table[K]) CloseSession(s *Session[K]) (cancelled, released []any, grant
 	return cancelled, released, t.granted
 }
 
-// An Edge of the wait-for graph: somebody waits for a key that another session holds,
-// or claims by an earlier place in its line.
-type Edge[K comparable] struct {
-	Waiter string // label
-	Key    K
-	Owner  string // label
-	Held   bool   // or else claimed
+// An WaitEdge of the wait-for graph: somebody waits for a key that another session holds,
+// or claims by an earlier entry in its queue.
+type WaitEdge[K comparable] struct {
+	Waiter  string // label
+	Key     K
+	Blocker string // label
+	Held    bool   // or else claimed
 }
 
 // cycle returns the cycle that a session's request would close by waiting, from the
 // session to itself; nil when there is none, or no session. No other request can close one: whoever
-// stands at the end of a line has nobody behind it, and a request without a session
+// stands at the end of a queue has nobody behind it, and a request without a session
 // holds nothing.
-func (t *Table[K]) cycle(r *Request[K]) []Edge[K] {
+func (t *Table[K]) cycle(r *Request[K]) []WaitEdge[K] {
 	if r.Session == nil {
 		return nil
 	}
@@ -90,7 +90,7 @@ func (t *Table[K]) cycle(r *Request[K]) []Edge[K] {
 		s.stuckOnly = true
 		s.reach()
 	}
-	var edges []Edge[K]
+	var edges []WaitEdge[K]
 	for o := s.start; ; {
 		edges = append(edges, o.via)
 		if o = o.from; o == s.start {
@@ -120,9 +120,9 @@ type search[K comparable] struct {
 func (s *search[K]) reach() bool {
 	s.table.searches++
 	s.reached, s.found = s.reached[:0], false
-	for l := range s.blockedIn() {
-		s.again(l)
-		s.scan(s.start, l, l.tail, s.request.mode())
+	for q := range s.blockedIn() {
+		s.again(q)
+		s.scan(s.start, q, q.tail, s.request.mode())
 	}
 	for i := 0; i < len(s.reached); i++ {
 		o := s.reached[i]
@@ -130,9 +130,9 @@ func (s *search[K]) reach() bool {
 			if k.seq != 0 {
 				continue
 			}
-			places := k.places()
-			for j := range places {
-				s.scan(o, places[j].line, places[j].prev, k.mode)
+			entries := k.entries()
+			for j := range entries {
+				s.scan(o, entries[j].queue, entries[j].prev, k.mode)
 			}
 		}
 	}
@@ -140,41 +140,41 @@ func (s *search[K]) reach() bool {
 }
 
 // again looks for the shortest cycle: the start asks for a key that it has asked for
-// already. In a long line scan would meet others first.
-func (s *search[K]) again(l *line[K]) {
+// already. In a long queue scan would meet others first.
+func (s *search[K]) again(q *queue[K]) {
 	if s.table.config.SharedLimit > 0 {
 		return // it may wait for its own shared holders and for others as well
 	}
 	for _, k := range s.start.tickets {
-		places := k.places()
-		for i := range places {
-			if p := &places[i]; p.line == l && (k.mode == Exclusive || s.request.mode() == Exclusive) {
-				s.visit(s.start, s.start, l, p)
+		entries := k.entries()
+		for i := range entries {
+			if p := &entries[i]; p.queue == q && (k.mode == Exclusive || s.request.mode() == Exclusive) {
+				s.visit(s.start, s.start, q, p)
 			}
 		}
 	}
 }
 
-// blockedIn yields the lines in which the start's request would have to wait.
-func (s *search[K]) blockedIn() func(yield func(*line[K]) bool) {
-	return func(yield func(*line[K]) bool) {
+// blockedIn yields the queues in which the start's request would have to wait.
+func (s *search[K]) blockedIn() func(yield func(*queue[K]) bool) {
+	return func(yield func(*queue[K]) bool) {
 		keys := s.request.Keys
 		if keys == nil {
 			keys = []K{s.request.Key}
 		}
 		for _, key := range keys {
-			l, _ := s.table.lines.find(key)
-			if l != nil && !l.admits(s.request.mode(), s.table.config.SharedLimit) && !yield(l) {
+			q, _ := s.table.queues.find(key)
+			if q != nil && !q.admits(s.request.mode(), s.table.config.SharedLimit) && !yield(q) {
 				return
 			}
 		}
 	}
 }
 
-// scan marks whom a waiter waits for in one line, from the place before it to the head.
+// scan marks whom a waiter waits for in one queue, from the entry before it to the head.
 // A shared waiter without a limit waits for no shared one beside it, only for the first
 // exclusive one, which in its turn waits for all before it.
-func (s *search[K]) scan(waiter *Session[K], l *line[K], from *place[K], mode Mode) {
+func (s *search[K]) scan(waiter *Session[K], q *queue[K], from *entry[K], mode Mode) {
 	beside := mode == Shared && s.table.config.SharedLimit == 0
 	for p := from; p != nil; p = p.prev {
 		k := p.ticket
@@ -186,7 +186,7 @@ func (s *search[K]) scan(waiter *Session[K], l *line[K], from *place[K], mode Mo
 		if o == nil {
 			continue
 		}
-		s.visit(o, waiter, l, p)
+		s.visit(o, waiter, q, p)
 		if k.mode == Exclusive && !p.granted() {
 			return // its own session goes on from here
 		}
@@ -194,12 +194,12 @@ func (s *search[K]) scan(waiter *Session[K], l *line[K], from *place[K], mode Mo
 }
 
 // visit notes that a waiter waits for a session.
-func (s *search[K]) visit(o, waiter *Session[K], l *line[K], p *place[K]) {
+func (s *search[K]) visit(o, waiter *Session[K], q *queue[K], p *entry[K]) {
 	if o.mark == s.table.searches || s.stuckOnly && !o.stuck {
 		return
 	}
 	o.mark, o.from = s.table.searches, waiter
-	o.via = Edge[K]{Waiter: waiter.label, Key: l.key, Owner: o.label, Held: p.granted()}
+	o.via = WaitEdge[K]{Waiter: waiter.label, Key: q.key, Blocker: o.label, Held: p.granted()}
 	if o == s.start {
 		s.found = true
 		return
@@ -228,8 +228,8 @@ func (s *search[K]) reduce() bool {
 // isStuck reports whether any wait of a session waits for one who is stuck.
 func (s *search[K]) isStuck(o *Session[K]) bool {
 	if o == s.start {
-		for l := range s.blockedIn() {
-			if s.isStuckIn(l, nil, s.request.mode()) {
+		for q := range s.blockedIn() {
+			if s.isStuckIn(q, nil, s.request.mode()) {
 				return true
 			}
 		}
@@ -238,9 +238,9 @@ func (s *search[K]) isStuck(o *Session[K]) bool {
 		if k.seq != 0 {
 			continue
 		}
-		places := k.places()
-		for i := range places {
-			if s.isStuckIn(places[i].line, &places[i], k.mode) {
+		entries := k.entries()
+		for i := range entries {
+			if s.isStuckIn(entries[i].queue, &entries[i], k.mode) {
 				return true
 			}
 		}
@@ -248,17 +248,17 @@ func (s *search[K]) isStuck(o *Session[K]) bool {
 	return false
 }
 
-// isStuckIn reports whether a waiter of that mode at a place, or at the end of the line,
+// isStuckIn reports whether a waiter of that mode at an entry, or at the end of the queue,
 // waits for one who is stuck.
-func (s *search[K]) isStuckIn(l *line[K], at *place[K], mode Mode) bool {
-	exclusive, shared := 0, 0 // places before it whose owners are stuck
+func (s *search[K]) isStuckIn(q *queue[K], at *entry[K], mode Mode) bool {
+	exclusive, shared := 0, 0 // entries before it whose owners are stuck
 	blocks := func(mode Mode) bool {
 		if mode == Exclusive {
 			return exclusive+shared > 0
 		}
 		return exclusive > 0 || shared >= s.table.config.SharedLimit
 	}
-	for p := l.head; p != at; p = p.next {
+	for p := q.head; p != at; p = p.next {
 		k := p.ticket
 		var stuck bool
 		switch {

@@ -5,15 +5,15 @@
 //
 // # How it is laid out
 //
-// A key that somebody holds or waits for has a line. A request takes a place at
-// the end of the line of every key that it names, and a ticket ties these places
-// together. A ticket is granted when each of its places conflicts with nobody who
-// stands before it: with no holder and with no earlier waiter. Two places conflict
+// A key that somebody holds or waits for has a queue. A request takes an entry at
+// the end of the queue of every key that it names, and a ticket ties these entries
+// together. A ticket is granted when each of its entries conflicts with nobody who
+// stands before it: with no holder and with no earlier waiter. Two entries conflict
 // unless both are shared and the shared limit leaves room for both.
 //
-// Two facts keep every transition short. In a line the holders are always a prefix,
+// Two facts keep every transition short. In a queue the holders are always a prefix,
 // because nobody is granted past somebody whom he conflicts with; so the first
-// place that is not granted decides for all behind it. And requests are totally
+// entry that is not granted decides for all behind it. And requests are totally
 // ordered by their arrival, so the earliest waiter never waits for a later one, and
 // requests for many keys cannot deadlock with each other.
 package table
@@ -26,16 +26,16 @@ const (
 	Shared                // with other shared requests
 )
 
-// Config bounds the lines of a table.
+// Config bounds the queues of a table.
 type Config struct {
 	MaxWaiters  int // waiters per key; 0 is no bound
 	SharedLimit int // shared holders per key; 0 is no bound
 }
 
-// A Table holds the lines of all keys. It is not safe for concurrent use.
+// A Table holds the queues of all keys. It is not safe for concurrent use.
 type Table[K comparable] struct {
 	config Config
-	lines  index[K]
+	queues index[K]
 	seq    uint64 // the last grant number given out
 	counts Counts
 
@@ -48,7 +48,7 @@ type Table[K comparable] struct {
 
 // New returns an empty table.
 func New[K comparable](config Config) *Table[K] {
-	return &Table[K]{config: config, lines: newIndex[K]()}
+	return &Table[K]{config: config, queues: newIndex[K]()}
 }
 
 // A Request asks for one key, or for many at once.
@@ -73,9 +73,9 @@ type Outcome uint8
 
 const (
 	Granted  Outcome = iota // it holds its keys
-	Waiting                 // it has its places in line
+	Waiting                 // it has its entries in queue
 	Busy                    // it would have had to wait and was told not to
-	Full                    // a line that it would have joined has no place left
+	Full                    // a queue that it would have joined has no entry left
 	Deadlock                // its session would have waited for itself
 	Closed                  // its session is closed
 )
@@ -90,8 +90,8 @@ type Answer[K comparable] struct {
 
 // A Refusal says why a request may not wait.
 type Refusal[K comparable] struct {
-	Key   K         // when Full: whose line is
-	Cycle []Edge[K] // when Deadlock: what waiting would have closed
+	Key   K             // when Full: whose queue is
+	Cycle []WaitEdge[K] // when Deadlock: what waiting would have closed
 }
 
 // A Grant tells that a waiting request holds its keys now.
@@ -108,7 +108,7 @@ type Counts struct {
 	Acquired, Waited, Cancelled, Rejected, Released uint64
 }
 
-// Join lets a request into its lines: it is granted, or waits in all of them, or
+// Join lets a request into its queues: it is granted, or waits in all of them, or
 // leaves no trace.
 func (t *Table[K]) Join(r *Request[K]) Answer[K] {
 	if r.Session != nil && r.Session.closed {
@@ -117,36 +117,36 @@ func (t *Table[K]) Join(r *Request[K]) Answer[K] {
 	if r.Keys != nil {
 		return t.joinAll(r)
 	}
-	l, hash := t.lines.find(r.Key)
-	free := l == nil || l.admits(r.Mode, t.config.SharedLimit)
+	q, hash := t.queues.find(r.Key)
+	free := q == nil || q.admits(r.Mode, t.config.SharedLimit)
 	if !free {
-		if outcome, refusal := t.mayWait(l, r); outcome != Waiting {
+		if outcome, refusal := t.mayWait(q, r); outcome != Waiting {
 			return t.reject(outcome, refusal)
 		}
 		if cycle := t.cycle(r); cycle != nil {
 			return t.reject(Deadlock, &Refusal[K]{Cycle: cycle})
 		}
 	}
-	if l == nil {
-		l = t.open(r.Key, hash)
+	if q == nil {
+		q = t.open(r.Key, hash)
 	}
 	k := t.ticket(r)
-	k.one[0] = place[K]{line: l, ticket: k}
-	l.push(&k.one[0])
+	k.one[0] = entry[K]{queue: q, ticket: k}
+	q.push(&k.one[0])
 	return t.settle(k, free)
 }
 
 // joinAll is Join for a request that names its keys in Keys.
 func (t *Table[K]) joinAll(r *Request[K]) Answer[K] {
-	// A refusal must leave no trace, so where one is possible every line is asked
+	// A refusal must leave no trace, so where one is possible every queue is asked
 	// before the first is joined.
 	if r.Try || t.config.MaxWaiters > 0 {
 		for _, key := range r.Keys {
-			l, _ := t.lines.find(key)
-			if l == nil {
+			q, _ := t.queues.find(key)
+			if q == nil {
 				continue // an exclusive request is let in only where nobody is
 			}
-			if outcome, refusal := t.mayWait(l, r); outcome != Waiting {
+			if outcome, refusal := t.mayWait(q, r); outcome != Waiting {
 				return t.reject(outcome, refusal)
 			}
 		}
@@ -160,33 +160,33 @@ func (t *Table[K]) joinAll(r *Request[K]) Answer[K] {
 		k.many.solo.add(k)
 	}
 	for _, key := range r.Keys {
-		l, hash := t.lines.find(key)
-		if l == nil {
-			l = t.open(key, hash)
-		} else if l.tail.ticket == k {
+		q, hash := t.queues.find(key)
+		if q == nil {
+			q = t.open(key, hash)
+		} else if q.tail.ticket == k {
 			continue // a duplicate: nobody else can have come since
 		}
-		if !l.admits(Exclusive, 0) {
+		if !q.admits(Exclusive, 0) {
 			k.many.blocked++
 		}
-		k.many.places = append(k.many.places, place[K]{line: l, ticket: k})
-		l.push(&k.many.places[len(k.many.places)-1])
+		k.many.entries = append(k.many.entries, entry[K]{queue: q, ticket: k})
+		q.push(&k.many.entries[len(k.many.entries)-1])
 	}
 	return t.settle(k, k.many.blocked == 0)
 }
 
-// mayWait says whether a request may join a line in which it cannot be granted.
-func (t *Table[K]) mayWait(l *line[K], r *Request[K]) (Outcome, *Refusal[K]) {
+// mayWait says whether a request may join a queue in which it cannot be granted.
+func (t *Table[K]) mayWait(q *queue[K], r *Request[K]) (Outcome, *Refusal[K]) {
 	switch {
 	case r.Try:
 		return Busy, nil
-	case t.config.MaxWaiters > 0 && l.waiting >= t.config.MaxWaiters:
-		return Full, &Refusal[K]{Key: l.key}
+	case t.config.MaxWaiters > 0 && q.waiting >= t.config.MaxWaiters:
+		return Full, &Refusal[K]{Key: q.key}
 	}
 	return Waiting, nil
 }
 
-// ticket returns a ticket for a request, without its places.
+// ticket returns a ticket for a request, without its entries.
 func (t *Table[K]) ticket(r *Request[K]) *Ticket[K] {
 	k := t.spare.takeTicket()
 	k.tag, k.mode = r.Tag, r.mode()
@@ -201,7 +201,7 @@ func (t *Table[K]) reject(outcome Outcome, refusal *Refusal[K]) Answer[K] {
 	return Answer[K]{Outcome: outcome, Refusal: refusal}
 }
 
-// settle answers for a ticket that has just taken its places.
+// settle answers for a ticket that has just taken its entries.
 func (t *Table[K]) settle(k *Ticket[K], free bool) Answer[K] {
 	t.counts.Waiting++
 	if !free {
@@ -214,7 +214,7 @@ func (t *Table[K]) settle(k *Ticket[K], free bool) Answer[K] {
 // Reject counts a request that the caller refused before it came to the table.
 func (t *Table[K]) Reject() { t.counts.Rejected++ }
 
-// Cancel takes a waiting ticket out of its lines and returns whom that let in.
+// Cancel takes a waiting ticket out of its queues and returns whom that let in.
 // The ticket is gone afterwards. It costs the same wherever the ticket stands.
 func (t *Table[K]) Cancel(k *Ticket[K]) []Grant[K] {
 	t.begin()
@@ -257,29 +257,29 @@ func (t *Table[K]) Release(token Token[K]) []Grant[K] {
 	return t.granted
 }
 
-// Heir returns the ticket that Release of the token would grant first, if that is for
+// NextWaiter returns the ticket that Release of the token would grant first, if that is for
 // the token's key alone; nil otherwise.
-func (t *Table[K]) Heir(token Token[K]) *Ticket[K] {
+func (t *Table[K]) NextWaiter(token Token[K]) *Ticket[K] {
 	if !token.Live() || token.ticket.many != nil {
 		return nil
 	}
-	l := token.ticket.one[0].line
-	if l.next == nil || l.next.ticket.many != nil {
+	q := token.ticket.one[0].queue
+	if q.next == nil || q.next.ticket.many != nil {
 		return nil
 	}
-	if l.held > 1 && l.next.ticket.mode == Exclusive {
+	if q.held > 1 && q.next.ticket.mode == Exclusive {
 		return nil // the other holders, who are shared, are in its way
 	}
-	return l.next.ticket
+	return q.next.ticket
 }
 
 // CancelAll cancels every waiting ticket, grants nothing, and returns their tags.
 // Holders stay.
 func (t *Table[K]) CancelAll() []any {
 	waiters := make([]*Ticket[K], 0, t.counts.Waiting)
-	for l := range t.lines.all {
-		for p := l.next; p != nil; p = p.next {
-			if p == &p.ticket.places()[0] { // one that waits for many keys is met in each line
+	for q := range t.queues.all {
+		for p := q.next; p != nil; p = p.next {
+			if p == &p.ticket.entries()[0] { // one that waits for many keys is met in each queue
 				waiters = append(waiters, p.ticket)
 			}
 		}
@@ -287,9 +287,9 @@ func (t *Table[K]) CancelAll() []any {
 	tags := make([]any, 0, len(waiters))
 	for _, k := range waiters {
 		tags = append(tags, k.tag)
-		places := k.places()
-		for i := range places {
-			t.remove(&places[i])
+		entries := k.entries()
+		for i := range entries {
+			t.remove(&entries[i])
 		}
 		t.discard(k)
 	}
@@ -298,23 +298,23 @@ func (t *Table[K]) CancelAll() []any {
 	return tags
 }
 
-// leave takes a ticket out of all its lines, lets in whom it blocked, and
+// leave takes a ticket out of all its queues, lets in whom it blocked, and
 // discards it.
 func (t *Table[K]) leave(k *Ticket[K]) {
-	places := k.places()
-	for i := range places {
-		p := &places[i]
-		l := p.line
-		opens := p == l.next || p.granted() // nobody was blocked by a place behind the next
+	entries := k.entries()
+	for i := range entries {
+		p := &entries[i]
+		q := p.queue
+		opens := p == q.next || p.granted() // nobody was blocked by an entry behind the next
 		t.remove(p)
 		if opens {
-			t.advance(l)
+			t.advance(q)
 		}
 	}
 	t.discard(k)
 }
 
-// discard forgets a ticket that has left all its lines.
+// discard forgets a ticket that has left all its queues.
 func (t *Table[K]) discard(k *Ticket[K]) {
 	if k.session != nil {
 		k.session.remove(k)
@@ -322,15 +322,15 @@ func (t *Table[K]) discard(k *Ticket[K]) {
 	t.spare.putTicket(k)
 }
 
-// advance grants everybody in a line who no longer conflicts with anyone before
-// him. It is called when a holder or the next waiter has left, so the place that
-// is next now was not free in this line before.
-func (t *Table[K]) advance(l *line[K]) {
-	for p := l.next; p != nil && l.fits(p.ticket.mode, t.config.SharedLimit); p = l.next {
+// advance grants everybody in a queue who no longer conflicts with anyone before
+// him. It is called when a holder or the next waiter has left, so the entry that
+// is next now was not free in this queue before.
+func (t *Table[K]) advance(q *queue[K]) {
+	for p := q.next; p != nil && q.fits(p.ticket.mode, t.config.SharedLimit); p = q.next {
 		k := p.ticket
 		if k.many != nil {
 			if k.many.blocked--; k.many.blocked > 0 {
-				return // it keeps its place here until its other lines are free too
+				return // it keeps its entry here until its other queues are free too
 			}
 		}
 		t.counts.Waited++
@@ -345,13 +345,13 @@ func (t *Table[K]) grant(k *Ticket[K]) Token[K] {
 	t.seq++
 	k.seq = t.seq
 	k.tag = nil
-	places := k.places()
-	for i := range places {
-		p := &places[i]
-		l := p.line
-		l.next = p.next
-		l.waiting--
-		l.held++
+	entries := k.entries()
+	for i := range entries {
+		p := &entries[i]
+		q := p.queue
+		q.next = p.next
+		q.waiting--
+		q.held++
 	}
 	t.counts.Waiting--
 	t.counts.Held++
@@ -362,25 +362,25 @@ func (t *Table[K]) grant(k *Ticket[K]) Token[K] {
 	return Token[K]{ticket: k, seq: k.seq}
 }
 
-// open returns a new line for a key with this hash.
-func (t *Table[K]) open(key K, hash uint64) *line[K] {
-	l := t.spare.takeLine()
-	l.key, l.hash = key, hash
-	t.lines.add(l)
-	return l
+// open returns a new queue for a key with this hash.
+func (t *Table[K]) open(key K, hash uint64) *queue[K] {
+	q := t.spare.takeQueue()
+	q.key, q.hash = key, hash
+	t.queues.add(q)
+	return q
 }
 
-// remove takes a place out of its line, and the line out of the table when it was
+// remove takes an entry out of its queue, and the queue out of the table when it was
 // the last.
-func (t *Table[K]) remove(p *place[K]) {
-	l := p.line
-	l.remove(p)
-	t.ranking.update(l)
-	if l.head != nil {
+func (t *Table[K]) remove(p *entry[K]) {
+	q := p.queue
+	q.remove(p)
+	t.ranking.update(q)
+	if q.head != nil {
 		return
 	}
-	t.lines.remove(l)
-	t.spare.putLine(l)
+	t.queues.remove(q)
+	t.spare.putQueue(q)
 }
 
 // shrinkFrom is the number of keys from which on memory is given back.
@@ -389,15 +389,15 @@ const shrinkFrom = 1024
 // Counts returns the totals.
 func (t *Table[K]) Counts() Counts {
 	c := t.counts
-	c.Keys = t.lines.size
+	c.Keys = t.queues.size
 	return c
 }
 
 // Idle reports whether no key is held or waited for.
-func (t *Table[K]) Idle() bool { return t.lines.size == 0 }
+func (t *Table[K]) Idle() bool { return t.queues.size == 0 }
 
 // Contains reports whether a key is held or waited for.
 func (t *Table[K]) Contains(key K) bool {
-	l, _ := t.lines.find(key)
-	return l != nil
+	q, _ := t.queues.find(key)
+	return q != nil
 }

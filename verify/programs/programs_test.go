@@ -47,7 +47,7 @@ func TestPrograms(t *testing.T) {
 		{maxWaiters: 1, steps: []step{acquire(0), acquire(0), acquire(0), cancel(1), acquire(0)}},
 		{steps: []step{reserve(0), reserve(0), cancel(0), await(1), cancel(1), release(1)}},
 		{steps: []step{acquire(0), acquire(0), waitIdle(), shutdown(), acquire(1), release(0), release(1)}},
-		{steps: []step{acquire(0), acquire(0), handOff(0), closeAll()}},
+		{steps: []step{acquire(0), acquire(0), handoff(0), closeAll()}},
 	} {
 		require.NoError(t, run(t, p), "%v", p)
 	}
@@ -84,7 +84,7 @@ func reserve(keys ...int) step { return step{verb: "reserve", keys: keys} }
 func await(of int) step        { return step{verb: "await", of: of} }
 func cancel(of int) step       { return step{verb: "cancel", of: of} }
 func release(of int) step      { return step{verb: "release", of: of} }
-func handOff(of int) step      { return step{verb: "handOff", of: of} }
+func handoff(of int) step      { return step{verb: "handoff", of: of} }
 func closeSession(s int) step  { return step{verb: "closeSession", session: s} }
 func waitIdle() step           { return step{verb: "waitIdle"} }
 func shutdown() step           { return step{verb: "shutdown"} }
@@ -141,7 +141,7 @@ func drawStep(t *rapid.T) step {
 	case n < 90:
 		return release(of())
 	case n < 94:
-		return handOff(of())
+		return handoff(of())
 	case n < 96:
 		return closeSession(1 + session)
 	case n < 98:

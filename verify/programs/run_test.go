@@ -93,7 +93,7 @@ func (r *runner) step(s step) error {
 		if r.state.Holds(q.ID) {
 			q.settle(nil)
 		}
-		if s.verb == "handOff" && !before.Holds(q.ID) && r.state.Holds(q.ID) {
+		if s.verb == "handoff" && !before.Holds(q.ID) && r.state.Holds(q.ID) {
 			q.passed = "baton"
 		}
 	}
@@ -238,7 +238,7 @@ func (r *runner) use(s step, q *request) error {
 				r.state = r.state.Leave(q.ID)
 			}
 		}
-	case "handOff":
+	case "handoff":
 		lock, one := q.lock.(keylock.Lock[int])
 		if !one {
 			return nil
@@ -248,8 +248,8 @@ func (r *runner) use(s step, q *request) error {
 		if want {
 			r.state = next
 		}
-		if got := lock.HandOff("baton"); got != want {
-			return fmt.Errorf("HandOff is %t, want %t", got, want)
+		if got := lock.Handoff("baton"); got != want {
+			return fmt.Errorf("Handoff is %t, want %t", got, want)
 		}
 	}
 	return nil

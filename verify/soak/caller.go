@@ -63,7 +63,7 @@ func (c *caller) call() {
 	case n < 97:
 		err = c.session(ctx, l)
 	case n < 98:
-		err = c.handOff(ctx, l, r)
+		err = c.handoff(ctx, l, r)
 	default:
 		err = c.look(ctx, l)
 	}
@@ -106,15 +106,15 @@ func (c *caller) session(ctx context.Context, l *life) error {
 	return nil
 }
 
-// handOff passes a lock on, if somebody wants it.
-func (c *caller) handOff(ctx context.Context, l *life, r model.Request) error {
+// handoff passes a lock on, if somebody wants it.
+func (c *caller) handoff(ctx context.Context, l *life, r model.Request) error {
 	lock, err := l.manager.Acquire(ctx, r.Keys[0])
 	if err != nil {
 		return err
 	}
 	c.grants.Add(1)
 	l.write(r.Keys)
-	if !lock.HandOff("baton") {
+	if !lock.Handoff("baton") {
 		lock.Release()
 	}
 	return nil

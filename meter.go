@@ -8,10 +8,10 @@ import (
 
 // A watch is what the owner knows of time: how long waits took and, where an option asks
 // for it, who has been waiting and holding for how long. Only the owner touches it.
-type watch[K comparable] struct {
-	started time.Time // the zero of the owner's clock
-	waits   Histogram
-	stays   *stays[K] // nil unless an option needs them
+type meter[K comparable] struct {
+	started  time.Time // the zero of the owner's clock
+	waits    Histogram
+	tracking *tracking[K] // nil unless an option needs them
 
 	reading time.Duration // the last of the clock; unread when it is not good any more
 	readAt  uint64        // the request at which it was
@@ -29,7 +29,7 @@ type watch[K comparable] struct {
 // next notes that the owner has received a request, and how many more are there. It costs
 // a few additions and comparisons, and the length of a channel whose memory has just been
 // touched.
-func (w *watch[K]) next(more int) {
+func (w *meter[K]) next(more int) {
 	w.requests++
 	if w.paused {
 		w.reading = unread
@@ -42,7 +42,7 @@ func (w *watch[K]) next(more int) {
 
 // time begins to take the time of a request, or ends it when the next one was received:
 // only of one after which more are there, because the owner would have to wait otherwise.
-func (w *watch[K]) time() {
+func (w *meter[K]) time() {
 	switch {
 	case w.sampling != unread:
 		took := time.Since(w.started) - w.sampling
@@ -57,7 +57,7 @@ func (w *watch[K]) time() {
 // never for a request that is served at once, unless an option asks for it. An owner who
 // has had no pause since looks again only at the 16th request, because on a key that
 // everybody wants, to read the clock twice per grant would be a quarter of its work.
-func (w *watch[K]) now() time.Duration {
+func (w *meter[K]) now() time.Duration {
 	if w.reading == unread || w.requests-w.readAt >= 16 {
 		w.reading, w.readAt = time.Since(w.started), w.requests
 	}
@@ -65,7 +65,7 @@ func (w *watch[K]) now() time.Duration {
 }
 
 // at is the date of a reading; zero when there was none.
-func (w *watch[K]) at(reading time.Duration) time.Time {
+func (w *meter[K]) at(reading time.Duration) time.Time {
 	if reading == unread {
 		return time.Time{}
 	}
@@ -76,7 +76,7 @@ func (w *watch[K]) at(reading time.Duration) time.Time {
 const unread time.Duration = -1
 
 // stays are all stays at this moment.
-type stays[K comparable] struct {
+type tracking[K comparable] struct {
 	timed         bool // WithHoldTimes: the clock is read for grants too
 	times         Histogram
 	waits, grants ages[K]
@@ -85,34 +85,34 @@ type stays[K comparable] struct {
 
 // observe starts what the options ask for.
 func (o *owner[K]) observe(options options) {
-	o.watch.started, o.watch.reading, o.watch.sampling = time.Now(), unread, unread
+	o.meter.started, o.meter.reading, o.meter.sampling = time.Now(), unread, unread
 	if !options.callers && !options.holdTimes {
 		return
 	}
 	o.m.watched, o.m.callers = true, options.callers
-	o.watch.stays = &stays[K]{timed: options.holdTimes}
+	o.meter.tracking = &tracking[K]{timed: options.holdTimes}
 	if options.slowLog == nil {
 		return
 	}
 	slow := &slowLog[K]{
 		after:   options.slowAfter,
-		lines:   make(chan slowLine[K], slowRoom),
+		lines:   make(chan slowRecord[K], slowRoom),
 		look:    func() { o.m.send(tick[K]{}, table.Token[K]{}) },
-		waiting: make(map[K]*slowLine[K]),
+		waiting: make(map[K]*slowRecord[K]),
 	}
-	o.watch.stays.slow = slow
+	o.meter.tracking.slow = slow
 	go slow.run(options.slowLog)
 }
 
 // end ends what observe started.
-func (w *watch[K]) end() {
-	if w.stays != nil && w.stays.slow != nil {
-		w.stays.slow.end()
+func (w *meter[K]) end() {
+	if w.tracking != nil && w.tracking.slow != nil {
+		w.tracking.slow.end()
 	}
 }
 
 // A stay follows one request from its arrival to the end of its grant.
-type stay[K comparable] struct {
+type tracked[K comparable] struct {
 	caller Caller // written before the request is sent
 
 	// The rest belongs to the owner.
@@ -120,15 +120,15 @@ type stay[K comparable] struct {
 	since  time.Duration // when the wait began, or the grant
 	list   *ages[K]      // where it is; nil while nowhere
 	level  int           // and on which level
-	prev   *stay[K]
-	next   *stay[K]
+	prev   *tracked[K]
+	next   *tracked[K]
 
-	told *slowLine[K] // what the slow log told of it last; nil when nothing
+	told *slowRecord[K] // what the slow log told of it last; nil when nothing
 }
 
-// newStay returns what the options say has to be noted of a call.
-func (m *Manager[K]) newStay() *stay[K] {
-	s := new(stay[K])
+// newTracked returns what the options say has to be noted of a call.
+func (m *Manager[K]) newTracked() *tracked[K] {
+	s := new(tracked[K])
 	if m.callers {
 		s.caller.capture()
 	}
@@ -137,55 +137,55 @@ func (m *Manager[K]) newStay() *stay[K] {
 
 // wait notes that a request has to wait.
 func (o *owner[K]) wait(r *acquire[K]) {
-	r.since = o.watch.now()
-	if s := r.stay; s != nil {
+	r.since = o.meter.now()
+	if s := r.tracked; s != nil {
 		s.ticket, s.since = r.ticket, r.since
-		o.watch.stays.begin(s, &o.watch.stays.waits)
+		o.meter.tracking.begin(s, &o.meter.tracking.waits)
 	}
 }
 
 // waited notes that the wait of a request has ended.
 func (o *owner[K]) waited(r *acquire[K], now time.Duration, outcome string) {
-	o.watch.waits.observe(now - r.since)
-	if r.stay != nil {
-		o.watch.stays.end(r.stay, now, outcome)
+	o.meter.waits.observe(now - r.since)
+	if r.tracked != nil {
+		o.meter.tracking.end(r.tracked, now, outcome)
 	}
 }
 
 // held notes that a request is about to be answered with its grant, if anything is noted
 // of it.
 func (o *owner[K]) held(r *acquire[K], token table.Token[K], now time.Duration) {
-	s := r.stay
-	r.stay = nil
-	if now == unread && o.watch.stays.timed {
-		now = o.watch.now()
+	s := r.tracked
+	r.tracked = nil
+	if now == unread && o.meter.tracking.timed {
+		now = o.meter.now()
 	}
 	s.ticket, s.since = token.Ticket(), now
 	s.ticket.SetTag(s)
-	o.watch.stays.begin(s, &o.watch.stays.grants)
+	o.meter.tracking.begin(s, &o.meter.tracking.grants)
 }
 
 // stay returns what is noted of a live grant; nil when nothing is.
-func (o *owner[K]) stay(token table.Token[K]) *stay[K] {
-	s, _ := token.Ticket().Tag().(*stay[K])
+func (o *owner[K]) tracked(token table.Token[K]) *tracked[K] {
+	s, _ := token.Ticket().Tag().(*tracked[K])
 	return s
 }
 
 // released notes that a grant has ended, if anything is noted of it.
-func (o *owner[K]) released(s *stay[K]) {
+func (o *owner[K]) released(s *tracked[K]) {
 	if s == nil {
 		return
 	}
-	stays, now := o.watch.stays, unread
-	if stays.timed {
-		now = o.watch.now()
-		stays.times.observe(now - s.since)
+	tracking, now := o.meter.tracking, unread
+	if tracking.timed {
+		now = o.meter.now()
+		tracking.times.observe(now - s.since)
 	}
-	stays.end(s, now, "released")
+	tracking.end(s, now, "released")
 }
 
 // begin lets a stay begin to wait, or to hold.
-func (t *stays[K]) begin(s *stay[K], list *ages[K]) {
+func (t *tracking[K]) begin(s *tracked[K], list *ages[K]) {
 	s.level = 0
 	list.push(s)
 	if t.slow != nil {
@@ -194,7 +194,7 @@ func (t *stays[K]) begin(s *stay[K], list *ages[K]) {
 }
 
 // end ends a wait, or a hold.
-func (t *stays[K]) end(s *stay[K], now time.Duration, outcome string) {
+func (t *tracking[K]) end(s *tracked[K], now time.Duration, outcome string) {
 	s.list.remove(s)
 	if s.told != nil {
 		t.slow.over(s, now-s.since, outcome)
@@ -206,14 +206,14 @@ func (t *stays[K]) end(s *stay[K], now time.Duration, outcome string) {
 // of a level move up at the same age, each level is a queue, and those on a higher one
 // are older.
 type ages[K comparable] struct {
-	levels [levels]struct{ head, tail *stay[K] }
+	levels [levels]struct{ head, tail *tracked[K] }
 	top    int // no level above it is in use
 }
 
 // levels are so many that the age of the last cannot be reached.
 const levels = 64
 
-func (a *ages[K]) push(s *stay[K]) {
+func (a *ages[K]) push(s *tracked[K]) {
 	l := &a.levels[s.level]
 	a.top = max(a.top, s.level)
 	s.list, s.prev = a, l.tail
@@ -225,7 +225,7 @@ func (a *ages[K]) push(s *stay[K]) {
 	l.tail = s
 }
 
-func (a *ages[K]) remove(s *stay[K]) {
+func (a *ages[K]) remove(s *tracked[K]) {
 	l := &a.levels[s.level]
 	if s.prev == nil {
 		l.head = s.next
@@ -244,7 +244,7 @@ func (a *ages[K]) remove(s *stay[K]) {
 }
 
 // oldest yields the stays, the oldest first.
-func (a *ages[K]) oldest(yield func(*stay[K]) bool) {
+func (a *ages[K]) oldest(yield func(*tracked[K]) bool) {
 	for level := a.top; level >= 0; level-- {
 		for s := a.levels[level].head; s != nil; s = s.next {
 			if !yield(s) {

@@ -1,0 +1,182 @@
+package table
+
+// A queue is the queue of one key: its holders in front, its waiters behind them,
+// each group in the order of arrival.
+type queue[K comparable] struct {
+	key   K
+	hash  uint64
+	chain *queue[K] // the next in the index's bucket
+
+	head, tail *entry[K]
+	next       *entry[K] // the first that is not granted; nil when nobody waits
+	held       int       // entries that are granted
+	waiting    int       // entries that are not
+
+	rank         int // waiting, as far as the ranking knows
+	above, below *queue[K]
+}
+
+// An entry is where a ticket stands in one queue.
+type entry[K comparable] struct {
+	queue      *queue[K]
+	ticket     *Ticket[K]
+	prev, next *entry[K]
+}
+
+func (p *entry[K]) granted() bool { return p.ticket.seq != 0 }
+
+// fits reports whether the queue's next entry may be granted beside its holders.
+func (q *queue[K]) fits(mode Mode, sharedLimit int) bool {
+	if q.held == 0 {
+		return true
+	}
+	return mode == Shared && q.head.ticket.mode == Shared && (sharedLimit == 0 || q.held < sharedLimit)
+}
+
+// admits reports whether somebody who comes now would be granted.
+func (q *queue[K]) admits(mode Mode, sharedLimit int) bool {
+	return q.next == nil && q.fits(mode, sharedLimit)
+}
+
+// push puts an entry at the end.
+func (q *queue[K]) push(p *entry[K]) {
+	p.prev = q.tail
+	if q.tail == nil {
+		q.head = p
+	} else {
+		q.tail.next = p
+	}
+	q.tail = p
+	if q.next == nil {
+		q.next = p
+	}
+	q.waiting++
+}
+
+// remove takes an entry out, wherever it stands.
+func (q *queue[K]) remove(p *entry[K]) {
+	if p.prev == nil {
+		q.head = p.next
+	} else {
+		p.prev.next = p.next
+	}
+	if p.next == nil {
+		q.tail = p.prev
+	} else {
+		p.next.prev = p.prev
+	}
+	if p.granted() {
+		q.held--
+		return
+	}
+	q.waiting--
+	if q.next == p {
+		q.next = p.next
+	}
+}
+
+// A Ticket is one request: its entries in queue and, once it is granted, the grant.
+// Tickets are used again, so outside this package a grant is known by its Token.
+type Ticket[K comparable] struct {
+	tag     any         // the caller's own: of the request, and then of the grant
+	seq     uint64      // the grant number; 0 while it waits
+	one     [1]entry[K] // of a request for one key
+	many    *many[K]    // of a request for many; else nil
+	session *Session[K] // whose it is; nil when it is nobody's
+	index   int32       // where it is in its session
+	mode    Mode
+}
+
+// many is what a ticket for many keys has instead of one entry.
+type many[K comparable] struct {
+	entries []entry[K] // one for each key; never grown, because queues point into it
+	blocked int        // entries that somebody before them is in the way of
+	// solo owns the ticket when no session does, so that a cycle search, which goes from
+	// session to session, finds the way from one of its queues to the others.
+	solo Session[K]
+}
+
+// entries are where the ticket stands in each of its queues.
+func (k *Ticket[K]) entries() []entry[K] {
+	if k.many != nil {
+		return k.many.entries
+	}
+	return k.one[:]
+}
+
+// A Token stands for one grant, for ever: grant numbers are not used again. The
+// zero Token stands for none.
+type Token[K comparable] struct {
+	ticket *Ticket[K]
+	seq    uint64
+}
+
+// Seq is the number of the grant, from 1, strictly increasing over the table's life.
+func (k Token[K]) Seq() uint64 { return k.seq }
+
+// Live reports whether the grant has not ended. Like every look into the table it
+// is for the table's one caller.
+func (k Token[K]) Live() bool { return k.seq != 0 && k.ticket.seq == k.seq }
+
+// spare keeps tickets and queues for their next use, so that the steady state
+// allocates nothing, and not more than spareMax of each, so that a burst's memory
+// goes back.
+type spare[K comparable] struct {
+	tickets []*Ticket[K]
+	queues  []*queue[K]
+	many    []*many[K]
+}
+
+const (
+	spareMax  = 1024
+	spareMany = 64 // also the most entries in one of them
+)
+
+func (s *spare[K]) takeTicket() *Ticket[K] {
+	if n := len(s.tickets); n > 0 {
+		k := s.tickets[n-1]
+		s.tickets = s.tickets[:n-1]
+		return k
+	}
+	return new(Ticket[K])
+}
+
+func (s *spare[K]) putTicket(k *Ticket[K]) {
+	if m := k.many; m != nil && cap(m.entries) <= spareMany && len(s.many) < spareMany {
+		clear(m.entries)
+		*m = many[K]{entries: m.entries[:0], solo: Session[K]{tickets: m.solo.tickets}}
+		s.many = append(s.many, m)
+	}
+	*k = Ticket[K]{}
+	if len(s.tickets) < spareMax {
+		s.tickets = append(s.tickets, k)
+	}
+}
+
+// takeMany returns room for n entries.
+func (s *spare[K]) takeMany(n int) *many[K] {
+	if i := len(s.many) - 1; i >= 0 {
+		m := s.many[i]
+		s.many = s.many[:i]
+		if cap(m.entries) >= n {
+			return m
+		}
+	}
+	return &many[K]{entries: make([]entry[K], 0, n)}
+}
+
+func (s *spare[K]) takeQueue() *queue[K] {
+	if n := len(s.queues); n > 0 {
+		q := s.queues[n-1]
+		s.queues = s.queues[:n-1]
+		return q
+	}
+	return new(queue[K])
+}
+
+func (s *spare[K]) putQueue(q *queue[K]) {
+	*q = queue[K]{}
+	if len(s.queues) < spareMax {
+		s.queues = append(s.queues, q)
+	}
+}
