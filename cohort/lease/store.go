@@ -136,9 +136,14 @@ type refusedError struct{ error }
 
 func (e refusedError) Unwrap() error { return e.error }
 
+// IsRefused reports whether err was made by [Refused], or wraps such an error.
+func IsRefused(err error) bool {
+	var refused refusedError
+	return errors.As(err, &refused)
+}
+
 // passes reports whether what went wrong may go well another time. It is the
 // only place that decides so.
 func passes(err error) bool {
-	var refused refusedError
-	return !errors.As(err, &refused) && !errors.Is(err, cohort.ErrHeld)
+	return !IsRefused(err) && !errors.Is(err, cohort.ErrHeld)
 }

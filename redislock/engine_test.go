@@ -1,0 +1,96 @@
+package redislock_test
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
+	"github.com/seed-46f81e6d/keylock/redislock"
+	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
+	"github.com/seed-46f81e6d/keylock/redislock/rueidisadapter"
+)
+
+// dial returns a client that is closed when the test ends.
+func dial(t testing.TB, addrs ...string) rueidis.Client {
+	client, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress:       addrs,
+		ConnWriteTimeout:  time.Second,
+		Dialer:            net.Dialer{Timeout: time.Second, KeepAlive: 500 * time.Millisecond},
+		DisableCache:      true,
+		ForceSingleClient: len(addrs) == 1,
+	})
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	return client
+}
+
+// newEngine returns an engine that is closed when the test ends. It has no quarantine, unless opts say otherwise.
+func newEngine(t testing.TB, client rueidis.Client, opts ...redislock.Option) *redislock.Engine {
+	e, err := redislock.New(rueidisadapter.New(client), append([]redislock.Option{redislock.WithQuarantine(0)}, opts...)...)
+	require.NoError(t, err)
+	t.Cleanup(func() { closeEngine(e) })
+	return e
+}
+
+func closeEngine(e cohort.Engine) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_ = e.Close(ctx)
+}
+
+func acquire(t testing.TB, e cohort.Engine, key string) *redislock.Grant {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), redistest.Patience)
+	defer cancel()
+	g, err := e.Acquire(ctx, key)
+	require.NoError(t, err)
+	return g.(*redislock.Grant)
+}
+
+func receive[T any](t testing.TB, c <-chan T, what string) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(redistest.Patience):
+		require.Fail(t, "waited in vain for "+what)
+	}
+	return v
+}
+
+// revoke makes the server drop the engine's session behind its back, as the end of its TTL would.
+func revoke(t testing.TB, s *redistest.Server, e cohort.Engine) {
+	g := acquire(t, e, "which session is it")
+	id := g.Entry().Session.ID
+	s.Must(t, "EVAL", `
+		for _, name in ipairs(redis.call('KEYS', '{kl*}:sessions')) do
+			redis.call('ZADD', name, 'XX', 1, ARGV[1])
+		end
+		return 'OK'`, "0", id)
+}
+
+func TestConformance(t *testing.T) {
+	s := redistest.Start(t)
+	networks := make(map[cohort.Engine]*redistest.Network)
+	cohorttest.Run(t, cohorttest.Harness{
+		Engine: func() (cohort.Engine, error) {
+			n := redistest.NewNetwork(t, s.Addr())
+			e := newEngine(t, dial(t, n.Addr), redislock.WithTTL(2*time.Second))
+			networks[e] = n
+			return e, nil
+		},
+		Revoke: func(e cohort.Engine) error { revoke(t, s, e); return nil },
+		Cut:    func(e cohort.Engine) error { networks[e].Set(redistest.Weather{Silent: true}); return nil },
+		Heal:   func(e cohort.Engine) error { networks[e].Set(redistest.Weather{}); return nil },
+	})
+	assert.Eventually(t, func() bool {
+		_, entries := s.Left(t)
+		return entries == 0
+	}, redistest.Patience, 20*time.Millisecond, "entries are left behind")
+}

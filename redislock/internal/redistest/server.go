@@ -1,0 +1,246 @@
+// Package redistest starts private Redis servers for tests, on loopback and in
+// temporary folders, with networks in between that fail when they are told to.
+package redistest
+
+import (
+	"bufio"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Patience is how long a test waits for what must happen, on a machine that is busy.
+const Patience = 60 * time.Second
+
+// Server is a redis-server or redis-sentinel process.
+type Server struct {
+	Port int
+	Dir  string
+	args []string
+	name string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has ended
+}
+
+// Installed skips the test when redis-server is not installed, and fails it in CI.
+func Installed(t testing.TB) {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip("needs Debian's redis-server")
+	}
+}
+
+// Start starts a server with the given settings, such as "--appendonly", "yes". It ends with the test.
+func Start(t testing.TB, settings ...string) *Server {
+	return start(t, "redis-server", "--save", "", settings)
+}
+
+func start(t testing.TB, name, first, second string, settings []string) *Server {
+	Installed(t)
+	s := &Server{Dir: t.TempDir(), name: name, args: settings}
+	if first != "" {
+		s.args = append([]string{first, second}, settings...)
+	}
+	t.Cleanup(func() { s.Kill() })
+	for range 50 {
+		s.Port = 20000 + rand.IntN(12000) // below what the system gives away, and room for the bus of a cluster above
+		if s.launch(s.args) == nil {
+			return s
+		}
+	}
+	t.Fatalf("%s does not start; it logged\n%s", name, s.Log())
+	return nil
+}
+
+// Addr returns the server's address.
+func (s *Server) Addr() string { return "127.0.0.1:" + strconv.Itoa(s.Port) }
+
+// Log returns what the server has logged.
+func (s *Server) Log() string {
+	log, _ := os.ReadFile(filepath.Join(s.Dir, "log"))
+	return string(log)
+}
+
+// launch starts the process and waits until it serves. It fails when another program has the port.
+func (s *Server) launch(settings []string) error {
+	config := filepath.Join(s.Dir, "config")
+	if s.name == "redis-sentinel" {
+		settings = append([]string{config}, settings...)
+	}
+	args := append(settings, "--port", strconv.Itoa(s.Port), "--bind", "127.0.0.1", "--dir", s.Dir,
+		"--logfile", filepath.Join(s.Dir, "log"), "--daemonize", "no")
+	s.cmd = exec.Command(s.name, args...)
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	s.done = done
+	cmd := s.cmd
+	go func() {
+		_ = cmd.Wait()
+		close(done)
+	}()
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); {
+		select {
+		case <-done:
+			return fmt.Errorf("%s has ended", s.name)
+		case <-time.After(5 * time.Millisecond):
+		}
+		// The process itself must answer: the port could be another server's.
+		if reply, err := s.Do("INFO", "server"); err == nil && strings.Contains(reply, "process_id:"+strconv.Itoa(cmd.Process.Pid)+"\r") {
+			return nil
+		}
+	}
+	s.Kill()
+	return fmt.Errorf("%s does not serve", s.name)
+}
+
+// Restart starts a server again that was killed, with the same port and folder, and settings besides.
+func (s *Server) Restart(t testing.TB, settings ...string) {
+	var err error
+	for range 20 { // a connection of the past may still have the port
+		if err = s.launch(append(s.args[:len(s.args):len(s.args)], settings...)); err == nil {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatalf("%v; it logged\n%s", err, s.Log())
+}
+
+// Signal sends the process a signal.
+func (s *Server) Signal(sig syscall.Signal) { _ = s.cmd.Process.Signal(sig) }
+
+// Kill ends the process without a warning, as kill -9 does.
+func (s *Server) Kill() {
+	if s.cmd == nil || s.cmd.Process == nil {
+		return
+	}
+	s.Signal(syscall.SIGKILL)
+	<-s.done
+}
+
+// Do sends one command over a connection of its own, and returns the reply: a string, an integer,
+// an error as an error, or, of an array, its strings joined by newlines.
+func (s *Server) Do(words ...string) (string, error) {
+	conn, err := net.DialTimeout("tcp", s.Addr(), time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(Patience))
+	request := fmt.Sprintf("*%d\r\n", len(words))
+	for _, w := range words {
+		request += fmt.Sprintf("$%d\r\n%s\r\n", len(w), w)
+	}
+	if _, err := conn.Write([]byte(request)); err != nil {
+		return "", err
+	}
+	return read(bufio.NewReader(conn))
+}
+
+func read(r *bufio.Reader) (string, error) {
+	line, err := r.ReadString('\n')
+	if err != nil {
+		return "", err
+	}
+	kind, rest := line[0], strings.TrimSpace(line[1:])
+	switch kind {
+	case '-':
+		return "", fmt.Errorf("%s", rest)
+	case '$':
+		n, err := strconv.Atoi(rest)
+		if err != nil || n < 0 {
+			return "", err
+		}
+		data := make([]byte, n+2)
+		for at := 0; at < len(data); {
+			m, err := r.Read(data[at:])
+			if err != nil {
+				return "", err
+			}
+			at += m
+		}
+		return string(data[:n]), nil
+	case '*':
+		n, err := strconv.Atoi(rest)
+		if err != nil {
+			return "", err
+		}
+		var all []string
+		for range n {
+			element, err := read(r)
+			if err != nil {
+				return "", err
+			}
+			all = append(all, element)
+		}
+		return strings.Join(all, "\n"), nil
+	default:
+		return rest, nil
+	}
+}
+
+// Must is Do for what cannot fail.
+func (s *Server) Must(t testing.TB, words ...string) string {
+	t.Helper()
+	reply, err := s.Do(words...)
+	if err != nil {
+		t.Fatalf("%q: %v", words, err)
+	}
+	return reply
+}
+
+// Replica starts a server that follows s, and waits until it has caught up.
+func (s *Server) Replica(t testing.TB, settings ...string) *Server {
+	r := Start(t, append(settings, "--replicaof", "127.0.0.1 "+strconv.Itoa(s.Port), "--repl-diskless-sync-delay", "0")...)
+	Eventually(t, "the replica follows", func() bool {
+		info, _ := r.Do("INFO", "replication")
+		return strings.Contains(info, "master_link_status:up")
+	})
+	return r
+}
+
+// Eventually waits until the condition holds.
+func Eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(Patience); !condition(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// Left returns how many sessions and entries the server has under the default prefix.
+func (s *Server) Left(t testing.TB) (sessions, entries int) {
+	t.Helper()
+	reply := s.Must(t, "EVAL", `
+		local sessions, entries = 0, 0
+		for _, name in ipairs(redis.call('KEYS', '{kl*}:*')) do
+			if redis.call('TYPE', name).ok == 'zset' then
+				sessions = sessions + redis.call('ZCARD', name)
+			else
+				local all = redis.call('HGETALL', name)
+				for i = 1, #all, 2 do
+					if string.match(all[i], '^[qx]:') then
+						entries = entries + 1
+					end
+				end
+			end
+		end
+		return sessions .. ' ' .. entries`, "0")
+	if _, err := fmt.Sscan(reply, &sessions, &entries); err != nil {
+		t.Fatal(err)
+	}
+	return sessions, entries
+}

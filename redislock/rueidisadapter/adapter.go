@@ -1,0 +1,60 @@
+// Package rueidisadapter lets package redislock use a rueidis client, for a
+// single server, Sentinel or a cluster.
+package rueidisadapter
+
+import (
+	"context"
+
+	"github.com/redis/rueidis"
+
+	"github.com/seed-46f81e6d/keylock/redislock"
+)
+
+// New returns the client as package redislock uses it. A connection that dies
+// silently is noticed after the client's ConnWriteTimeout: set it well below the TTL.
+func New(client rueidis.Client) redislock.Client {
+	return adapter{client}
+}
+
+type adapter struct {
+	client rueidis.Client
+}
+
+func (a adapter) Run(ctx context.Context, call redislock.Call) ([]string, int, error) {
+	if call.Replicas == 0 {
+		reply, err := run(ctx, a.client, call)
+		return reply, 0, err
+	}
+	var reply []string
+	var acknowledged int64
+	err := a.client.Dedicated(func(own rueidis.DedicatedClient) (err error) {
+		if reply, err = run(ctx, own, call); err != nil {
+			return err
+		}
+		acknowledged, err = own.Do(ctx, own.B().Wait().Numreplicas(int64(call.Replicas)).Timeout(call.Within.Milliseconds()).Build()).AsInt64()
+		return err
+	})
+	return reply, int(acknowledged), err
+}
+
+func run(ctx context.Context, c rueidis.CoreClient, call redislock.Call) ([]string, error) {
+	keys := int64(len(call.Keys))
+	reply, err := c.Do(ctx, c.B().Evalsha().Sha1(call.Script.SHA1).Numkeys(keys).Key(call.Keys...).Arg(call.Args...).Build()).AsStrSlice()
+	if e, ok := rueidis.IsRedisErr(err); ok && e.IsNoScript() {
+		reply, err = c.Do(ctx, c.B().Eval().Script(call.Script.Source).Numkeys(keys).Key(call.Keys...).Arg(call.Args...).Build()).AsStrSlice()
+	}
+	return reply, err
+}
+
+func (a adapter) Subscribe(ctx context.Context, channel string, subscribed func(), message func(string)) error {
+	ctx = rueidis.WithOnSubscriptionHook(ctx, func(s rueidis.PubSubSubscription) {
+		if s.Kind == "subscribe" || s.Kind == "ssubscribe" {
+			subscribed()
+		}
+	})
+	subscribe := a.client.B().Subscribe().Channel(channel).Build()
+	if a.client.Mode() == rueidis.ClientModeCluster {
+		subscribe = a.client.B().Ssubscribe().Channel(channel).Build()
+	}
+	return a.client.Receive(ctx, subscribe, func(m rueidis.PubSubMessage) { message(m.Message) })
+}

@@ -1,0 +1,145 @@
+-- What all scripts begin with. A bucket is a hash and a sorted set.
+--
+-- The hash has the fields
+--   life        the run ID of the server that the bucket was last used on
+--   quiet       until when nothing is granted, in ms
+--   fence       the last epoch
+--   q:<key>     the entries in the queue of the key, separated by spaces; the first is the head
+--   g:<key>     the epoch with which the head holds the key; missing while nothing is granted
+--   x:<entry>   an entry that has left, and must not be entered by a request that comes late
+--   scan, bound of a sweep that is under way: where it is, and when it began
+-- The sorted set has the sessions by their deadlines, in ms by the clock of this server.
+--
+-- KEYS    the hash, the sorted set
+-- ARGV    the quarantine in ms, 0 for none; the prefix of channels; '1' in a cluster; and what each script adds
+local hash, sessions = KEYS[1], KEYS[2]
+local quarantine, prefix, cluster = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1'
+
+local t = redis.call('TIME')
+local us = tonumber(t[1]) * 1000000 + tonumber(t[2]) -- exact: a double counts microseconds until 2255
+local ms = math.floor(us / 1000)
+
+local function text(n) return string.format('%.0f', n) end
+
+-- read returns the fence and the end of the quarantine, and after them the fields that are asked for. On a
+-- server that was started or promoted since the bucket was last used, or whose bucket is gone, grants may be
+-- missing: every session ends, and nothing is granted until no process can believe in an old one.
+local function read(...)
+  local v = redis.call('HMGET', hash, 'fence', 'quiet', 'life', ...)
+  local fence = tonumber(v[1] or '0')
+  if quarantine > 0 then
+    local life = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+    if v[3] ~= life then
+      redis.call('UNLINK', hash, sessions)
+      local quiet = ms + quarantine
+      redis.call('HSET', hash, 'fence', text(fence), 'quiet', text(quiet), 'life', life)
+      return fence, quiet
+    end
+  end
+  return fence, tonumber(v[2] or '0'), unpack(v, 4)
+end
+
+-- deadline returns when a session ends, nil if it is unknown.
+local function deadline(session)
+  return tonumber(redis.call('ZSCORE', sessions, session) or nil)
+end
+
+local known = {}
+local function alive(entry)
+  local session = string.match(entry, '^[^:]+')
+  if known[session] == nil then
+    known[session] = (deadline(session) or 0) > ms
+  end
+  return known[session]
+end
+
+-- tell sends a notice to the process of an entry.
+local function tell(entry, notice)
+  local session, attempt = string.match(entry, '^([^:]+):(%d+)$')
+  if cluster then
+    redis.call('SPUBLISH', prefix .. session, notice .. ' ' .. attempt)
+  else
+    redis.call('PUBLISH', prefix .. session, notice .. ' ' .. attempt)
+  end
+end
+
+-- settle stores the queue of a key with the epoch with which its head holds the key, nil if it does not.
+-- It removes dead heads, and grants the key to the head if nothing forbids it: its process is told,
+-- unless it is the entry that asks. It returns the queue and the epoch.
+local function settle(key, queue, epoch, asks, fence, quiet)
+  local head = string.match(queue, '^%S+')
+  while head and not alive(head) do
+    queue = string.sub(queue, #head + 2)
+    epoch = nil
+    head = string.match(queue, '^%S+')
+  end
+  if not head then
+    redis.call('HDEL', hash, 'q:' .. key, 'g:' .. key)
+    return '', nil
+  end
+  if epoch then
+    redis.call('HSET', hash, 'q:' .. key, queue)
+    return queue, epoch
+  end
+  if ms < quiet then
+    redis.call('HSET', hash, 'q:' .. key, queue)
+    redis.call('HDEL', hash, 'g:' .. key)
+    return queue, nil
+  end
+  fence = math.max(fence + 1, us)
+  epoch = text(fence)
+  redis.call('HSET', hash, 'fence', epoch, 'g:' .. key, epoch, 'q:' .. key, queue)
+  if head ~= asks then
+    tell(head, 'granted ' .. epoch)
+    if #queue > #head then
+      tell(head, 'wanted 0')
+    end
+  end
+  return queue, epoch, fence
+end
+
+-- sweep looks at a part of the bucket for what sessions that have ended left behind, and returns whether
+-- more is to be looked at. Sessions stay known until all of their entries are gone.
+local function sweep(fence, quiet, anew)
+  local v = redis.call('HMGET', hash, 'scan', 'bound')
+  local scan, bound = v[1], tonumber(v[2] or '0')
+  if anew or not scan then
+    if redis.call('ZCOUNT', sessions, '-inf', text(ms - 1)) == 0 then
+      return false
+    end
+    scan, bound = '0', ms
+  end
+  local found = redis.call('HSCAN', hash, scan, 'MATCH', '[qx]:*', 'COUNT', '1000')
+  for i = 1, #found[2], 2 do
+    local field, value = found[2][i], found[2][i + 1]
+    local name = string.sub(field, 3)
+    if string.sub(field, 1, 2) == 'x:' then
+      if not alive(name) then
+        redis.call('HDEL', hash, field)
+      end
+    else
+      local kept = {}
+      for entry in string.gmatch(value, '%S+') do
+        if alive(entry) then
+          kept[#kept + 1] = entry
+        end
+      end
+      local queue = table.concat(kept, ' ')
+      if queue ~= value then
+        local epoch = redis.call('HGET', hash, 'g:' .. name) or nil
+        if kept[1] ~= string.match(value, '^%S+') then
+          epoch = nil
+        end
+        local _, _, last = settle(name, queue, epoch, '', fence, quiet)
+        fence = last or fence
+      end
+    end
+  end
+  if found[1] == '0' then
+    redis.call('ZREMRANGEBYSCORE', sessions, '-inf', text(bound - 1))
+    redis.call('HDEL', hash, 'scan', 'bound')
+    return false
+  end
+  redis.call('HSET', hash, 'scan', found[1], 'bound', text(bound))
+  return true
+end

@@ -1,0 +1,457 @@
+package redislock
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/lease"
+)
+
+// buckets is into how many parts the keys are divided, each in one slot of a
+// cluster. It bounds what stays at the server, and what a renewal asks of it.
+const buckets = 64
+
+func bucketOf(key string) int {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(key))
+	return int(h.Sum32() % buckets)
+}
+
+var (
+	//go:embed scripts/bucket.lua
+	bucketSource string
+	//go:embed scripts/begin.lua
+	beginSource string
+	//go:embed scripts/renew.lua
+	renewSource string
+	//go:embed scripts/enter.lua
+	enterSource string
+	//go:embed scripts/leave.lua
+	leaveSource string
+	//go:embed scripts/end.lua
+	endSource string
+
+	beginScript = newScript(bucketSource + beginSource)
+	renewScript = newScript(bucketSource + renewSource)
+	enterScript = newScript(bucketSource + enterSource)
+	leaveScript = newScript(bucketSource + leaveSource)
+	endScript   = newScript(bucketSource + endSource)
+)
+
+// ErrEvicts means that the server removes keys when its memory is full, whichever they
+// are, and with them the locks: its maxmemory-policy is one of the allkeys policies.
+// It is returned by Acquire and TryAcquire. With noeviction or a volatile policy nothing of ours is removed.
+var ErrEvicts = errors.New("redislock: the server's maxmemory-policy may evict locks")
+
+// store is the lease.Store in Redis.
+type store struct {
+	client Client
+	options
+
+	mu       sync.Mutex
+	sessions map[string]*session // by ID, from Begin to End
+}
+
+// session is what is known of a session here.
+type session struct {
+	touched time.Time // when it was last asked about; guarded by the store's mu
+
+	mu      sync.Mutex
+	cluster bool             // written by Begin, before anything else asks
+	buckets [buckets]*bucket // those that the session has begun, or begins
+	fresh   chan struct{}    // closed and replaced when one was added
+}
+
+// bucket is a session in one bucket.
+type bucket struct {
+	begun chan struct{} // closed when err is known
+	err   error
+}
+
+func (s *store) tag(b int) string { return "{" + s.prefix + strconv.Itoa(b) + "}" }
+
+// names returns the keys of a bucket.
+func (s *store) names(b int) []string {
+	return []string{s.tag(b) + ":locks", s.tag(b) + ":sessions"}
+}
+
+// channels returns what the name of a session's channel begins with.
+func (s *store) channels(b int, cluster bool) string {
+	if cluster {
+		return s.tag(b) + ":"
+	}
+	return s.prefix + ":"
+}
+
+// run runs a script on a bucket. With replicas it returns an error when fewer acknowledged than are wanted.
+func (s *store) run(ctx context.Context, script *Script, b int, cluster bool, replicas int, args ...string) ([]string, error) {
+	mode := "0"
+	if cluster {
+		mode = "1"
+	}
+	all := append([]string{milliseconds(s.quarantine), s.channels(b, cluster), mode}, args...)
+	reply, acknowledged, err := s.client.Run(ctx, Call{
+		Script: script, Keys: s.names(b), Args: all,
+		Replicas: replicas, Within: s.ttl / 8,
+	})
+	switch {
+	case err != nil:
+		return nil, judge(err)
+	case len(reply) == 0:
+		return nil, errors.New("an empty reply")
+	case reply[0] == "gone":
+		return nil, lease.ErrSessionGone
+	case acknowledged < replicas:
+		return reply, fmt.Errorf("%w: %d of %d", errFewReplicas, acknowledged, replicas)
+	}
+	return reply, nil
+}
+
+var errFewReplicas = errors.New("too few replicas acknowledged")
+
+// judge marks what waiting does not mend.
+func judge(err error) error {
+	text := err.Error()
+	for _, refusal := range []string{"NOPERM", "NOAUTH", "WRONGPASS", "WRONGTYPE", "ERR unknown command", "ERR The user executing the script can't"} {
+		if strings.HasPrefix(text, refusal) || strings.Contains(text, "user_script:") && strings.Contains(text, refusal) {
+			return lease.Refused(err)
+		}
+	}
+	return err
+}
+
+func milliseconds(d time.Duration) string {
+	return strconv.FormatInt(d.Milliseconds(), 10)
+}
+
+func (s *store) session(id string) *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	own := s.sessions[id]
+	if own == nil {
+		for other, o := range s.sessions { // whose End never succeeded
+			if time.Since(o.touched) > 4*s.ttl {
+				delete(s.sessions, other)
+			}
+		}
+		own = &session{fresh: make(chan struct{})}
+		s.sessions[id] = own
+	}
+	own.touched = time.Now()
+	return own
+}
+
+// Begin opens every bucket, so that a quarantine is over everywhere by the time when
+// the last bucket is used. The session begins in a bucket when it is used.
+func (s *store) Begin(ctx context.Context, id lease.Session) error {
+	return s.each(func(b int) error {
+		cluster, err := s.begin(ctx, b, id.ID, 0)
+		if err == nil && b == 0 {
+			s.session(id.ID).cluster = cluster
+		}
+		return err
+	})
+}
+
+// each calls f for every bucket, several at a time, and returns the errors.
+func (s *store) each(f func(b int) error) error {
+	var all sync.WaitGroup
+	errs := make([]error, buckets)
+	abreast := make(chan struct{}, 16)
+	for b := range buckets {
+		abreast <- struct{}{}
+		all.Go(func() {
+			errs[b] = f(b)
+			<-abreast
+		})
+	}
+	all.Wait()
+	return first(errs)
+}
+
+// first returns the error that decides: that the session is gone, or a refusal, before any other.
+func first(errs []error) (err error) {
+	for _, e := range errs {
+		switch {
+		case errors.Is(e, lease.ErrSessionGone):
+			return e
+		case err == nil, e != nil && lease.IsRefused(e):
+			err = e
+		}
+	}
+	return err
+}
+
+// begin opens a bucket, and begins the session in it unless the TTL is 0.
+func (s *store) begin(ctx context.Context, b int, session string, ttl time.Duration) (cluster bool, err error) {
+	reply, err := s.run(ctx, beginScript, b, false, 0, session, milliseconds(ttl))
+	if err != nil {
+		return false, err
+	}
+	if reply[0] == "evicts" {
+		return false, lease.Refused(fmt.Errorf("%w: %s", ErrEvicts, reply[1]))
+	}
+	return reply[1] == "1", nil
+}
+
+// use begins the session in the bucket unless it has, and returns whether it is in a cluster.
+func (s *store) use(ctx context.Context, b int, id lease.Session) (cluster bool, err error) {
+	own := s.session(id.ID)
+	own.mu.Lock()
+	in := own.buckets[b]
+	begins := in == nil
+	if begins {
+		in = &bucket{begun: make(chan struct{})}
+		own.buckets[b] = in
+	}
+	cluster = own.cluster
+	own.mu.Unlock()
+	if !begins {
+		select {
+		case <-in.begun:
+			return cluster, in.err
+		case <-ctx.Done():
+			return cluster, ctx.Err()
+		}
+	}
+	// The reply must come early in the life that it vouches for: no renewal has
+	// covered the bucket yet, while others have prolonged the engine's trust.
+	short, cancel := context.WithTimeout(ctx, id.TTL/8)
+	defer cancel()
+	_, in.err = s.begin(short, b, id.ID, id.TTL)
+	own.mu.Lock()
+	if in.err != nil {
+		own.buckets[b] = nil // the next Enter tries again
+	} else {
+		close(own.fresh)
+		own.fresh = make(chan struct{})
+	}
+	own.mu.Unlock()
+	close(in.begun)
+	return cluster, in.err
+}
+
+// used returns the buckets that the session has begun, and a channel that is closed when there are more.
+func (s *store) used(id lease.Session) (own *session, in []int, more <-chan struct{}) {
+	own = s.session(id.ID)
+	own.mu.Lock()
+	defer own.mu.Unlock()
+	for b, u := range own.buckets {
+		if u != nil {
+			in = append(in, b)
+		}
+	}
+	return own, in, own.fresh
+}
+
+// Renew prolongs the session in every bucket. A bucket that does not know it loses it as a whole.
+func (s *store) Renew(ctx context.Context, id lease.Session, held []lease.Held) (missing []lease.Held, err error) {
+	own, in, _ := s.used(id)
+	byBucket := make(map[int][]lease.Held)
+	for _, h := range held {
+		b := bucketOf(h.Key)
+		byBucket[b] = append(byBucket[b], h)
+	}
+	var mu sync.Mutex
+	use := [buckets]bool{}
+	for _, b := range in {
+		use[b] = true
+	}
+	err = s.each(func(b int) error {
+		if !use[b] {
+			return nil
+		}
+		args := []string{id.ID, milliseconds(id.TTL)}
+		for _, h := range byBucket[b] {
+			args = append(args, h.Key, strconv.FormatUint(h.Epoch, 10))
+		}
+		reply, err := s.run(ctx, renewScript, b, own.cluster, s.replicas, args...)
+		if err != nil {
+			return err
+		}
+		for _, position := range reply[1:] {
+			i, err := strconv.Atoi(position)
+			if err != nil || i >= len(byBucket[b]) {
+				return fmt.Errorf("the reply %q to a renewal", reply)
+			}
+			mu.Lock()
+			missing = append(missing, byBucket[b][i])
+			mu.Unlock()
+		}
+		return nil
+	})
+	return missing, err
+}
+
+func flag(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
+}
+
+func (s *store) Enter(ctx context.Context, e lease.Entry, try bool) (lease.Standing, error) {
+	b := bucketOf(e.Key)
+	cluster, err := s.use(ctx, b, e.Session)
+	if err != nil {
+		return lease.Standing{}, err
+	}
+	reply, err := s.run(ctx, enterScript, b, cluster, s.replicas, e.Session.ID, e.ID(), e.Key, flag(try), flag(s.replicas > 0))
+	if errors.Is(err, errFewReplicas) && reply[0] != "granted" {
+		err = nil // whoever waits has nothing to lose
+	}
+	if err != nil {
+		if errors.Is(err, errFewReplicas) { // what may be forgotten must not be held
+			_, leaveErr := s.Leave(ctx, e, false)
+			err = errors.Join(err, leaveErr)
+		}
+		return lease.Standing{}, err
+	}
+	switch {
+	case reply[0] == "granted" && len(reply) == 3:
+		epoch, err := strconv.ParseUint(reply[1], 10, 64)
+		return lease.Standing{Epoch: epoch, Wanted: reply[2] == "1"}, err
+	case reply[0] == "waits" && len(reply) == 2:
+		again, err := strconv.ParseInt(reply[1], 10, 64)
+		return lease.Standing{Again: time.Duration(again) * time.Millisecond}, err
+	case reply[0] == "held":
+		return lease.Standing{}, cohort.ErrHeld
+	default: // "left" cannot be the reply to a request that is waited for
+		return lease.Standing{}, fmt.Errorf("the reply %q to an entry", reply)
+	}
+}
+
+func (s *store) Leave(ctx context.Context, e lease.Entry, late bool) (found bool, err error) {
+	own := s.session(e.Session.ID)
+	reply, err := s.run(ctx, leaveScript, bucketOf(e.Key), own.cluster, 0, e.Session.ID, e.ID(), e.Key, flag(late))
+	return err == nil && len(reply) == 2 && reply[1] == "1", err
+}
+
+func (s *store) End(ctx context.Context, id lease.Session) error {
+	own, in, _ := s.used(id)
+	use := [buckets]bool{}
+	for _, b := range in {
+		use[b] = true
+	}
+	err := s.each(func(b int) error {
+		for use[b] {
+			reply, err := s.run(ctx, endScript, b, own.cluster, 0, id.ID)
+			if err != nil {
+				return err
+			}
+			use[b] = reply[0] == "more"
+		}
+		return nil
+	})
+	if err == nil {
+		s.mu.Lock()
+		delete(s.sessions, id.ID)
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// Listen subscribes to the session's channel, or in a cluster to one in each bucket that is in use.
+func (s *store) Listen(ctx context.Context, id lease.Session, notices chan<- lease.Notice) error {
+	own, in, more := s.used(id)
+	if !own.cluster {
+		return s.subscribe(ctx, s.channels(0, false)+id.ID, notices)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var all sync.WaitGroup
+	defer all.Wait()
+	ended := make(chan error, buckets)
+	var hears [buckets]bool
+	for {
+		for _, b := range in {
+			if !hears[b] {
+				hears[b] = true
+				all.Go(func() { ended <- s.subscribe(ctx, s.channels(b, true)+id.ID, notices) })
+			}
+		}
+		select {
+		case <-more:
+			_, in, more = s.used(id)
+		case err := <-ended:
+			cancel()
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// subscribe passes on what is published in a channel. What the client calls does not block: a
+// notice that finds no room becomes a look.
+func (s *store) subscribe(ctx context.Context, channel string, notices chan<- lease.Notice) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	heard := make(chan lease.Notice, 256)
+	look := make(chan struct{}, 1)
+	ended := make(chan error, 1)
+	lookAgain := func() {
+		select {
+		case look <- struct{}{}:
+		default:
+		}
+	}
+	go func() {
+		ended <- s.client.Subscribe(ctx, channel, lookAgain, func(message string) {
+			n, ok := parseNotice(message)
+			if !ok {
+				return
+			}
+			if s.replicas > 0 {
+				n.Epoch = 0 // the entry asks, so that the reply comes when the grant was acknowledged
+			}
+			select {
+			case heard <- n:
+			default:
+				lookAgain()
+			}
+		})
+	}()
+	for {
+		n := lease.Notice{Kind: lease.Look}
+		select {
+		case n = <-heard:
+		case <-look:
+		case err := <-ended:
+			return err
+		}
+		select {
+		case notices <- n:
+		case err := <-ended:
+			return err
+		}
+	}
+}
+
+// parseNotice reads "granted <epoch> <attempt>" and "wanted 0 <attempt>".
+func parseNotice(message string) (n lease.Notice, ok bool) {
+	words := strings.Fields(message)
+	if len(words) != 3 {
+		return n, false
+	}
+	switch words[0] {
+	case "granted":
+		n.Kind = lease.Granted
+	case "wanted":
+		n.Kind = lease.Wanted
+	default:
+		return n, false
+	}
+	var err1, err2 error
+	n.Epoch, err1 = strconv.ParseUint(words[1], 10, 64)
+	n.Attempt, err2 = strconv.ParseUint(words[2], 10, 64)
+	return n, err1 == nil && err2 == nil
+}
