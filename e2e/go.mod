@@ -3,8 +3,8 @@ module github.com/seed-46f81e6d/keylock/e2e
 go 1.26.0
 
 require (
-	github.com/seed-46f81e6d/keylock v0.0.0
-	github.com/seed-46f81e6d/keylock/etcdlock v0.0.0
+	github.com/seed-46f81e6d/keylock v0.1.0
+	github.com/seed-46f81e6d/keylock/etcdlock v0.1.0
 	github.com/stretchr/testify v1.12.1
 	go.etcd.io/etcd/client/v3 v3.6.16
 	go.etcd.io/etcd/server/v3 v3.6.16
@@ -71,9 +71,4 @@ require (
 	gopkg.in/natefinch/lumberjack.v2 v2.2.1 // indirect
 	sigs.k8s.io/json v0.0.0-20211020170558-c049b76a60c6 // indirect
 	sigs.k8s.io/yaml v1.4.0 // indirect
-)
-
-replace (
-	github.com/seed-46f81e6d/keylock => ../
-	github.com/seed-46f81e6d/keylock/etcdlock => ../etcdlock
 )

@@ -2,8 +2,6 @@ module github.com/seed-46f81e6d/keylock/examples
 
 go 1.26.0
 
-replace github.com/seed-46f81e6d/keylock => ../
-
 require (
 	github.com/jedib0t/go-pretty/v6 v6.8.3
 	github.com/schollz/progressbar/v3 v3.19.1
@@ -19,7 +17,7 @@ require (
 	github.com/creack/pty v1.1.24
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/prometheus/client_golang v1.25.0
-	github.com/seed-46f81e6d/keylock/prom v0.0.0-00010101000000-000000000000
+	github.com/seed-46f81e6d/keylock/prom v0.1.0
 	github.com/twmb/franz-go v1.22.2
 	github.com/twmb/franz-go/pkg/kadm v1.19.0
 	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c
@@ -96,8 +94,8 @@ require (
 	github.com/mattn/go-runewidth v0.0.16 // indirect
 	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect
 	github.com/rivo/uniseg v0.4.7 // indirect
-	github.com/seed-46f81e6d/keylock v0.0.0
-	github.com/seed-46f81e6d/keylock/etcdlock v0.0.0
+	github.com/seed-46f81e6d/keylock v0.1.0
+	github.com/seed-46f81e6d/keylock/etcdlock v0.1.0
 	go.etcd.io/etcd/client/v3 v3.6.16
 	go.etcd.io/etcd/server/v3 v3.6.16
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
@@ -110,7 +108,3 @@ require (
 	golang.org/x/text v0.43.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )
-
-replace github.com/seed-46f81e6d/keylock/prom => ../prom
-
-replace github.com/seed-46f81e6d/keylock/etcdlock => ../etcdlock

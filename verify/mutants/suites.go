@@ -67,7 +67,7 @@ var allSuites = []suite{
 		args: []string{"-rapid.checks=2000", "-rapid.seed=1", "-rapid.shrinktime=1ms", "-rapid.nofailfile"}},
 	{name: "behaviour", dir: ".", pkg: ".", args: []string{"-test.short", "-test.skip=" + aboutSources + "|EveryInterleaving|" + slow}},
 	{name: "explorer", dir: ".", pkg: ".", args: []string{"-test.run=EveryInterleaving"}},
-	{name: "fuzz", dir: ".", pkg: "./fuzz", args: []string{"-test.short"}},
+	{name: "fuzz", dir: "fuzz", pkg: ".", args: []string{"-test.short"}},
 	{name: "linear", dir: "verify", pkg: "./linear", args: []string{"-linear=1s"}},
 	{name: "table, slow", dir: ".", pkg: "./internal/table", args: []string{"-test.run=" + slow}},
 	{name: "behaviour, slow", dir: ".", pkg: ".", args: []string{"-test.short", "-test.run=" + slow}},

@@ -20,7 +20,7 @@ var checks = []check{
 	{"explorer", "", "test -timeout=90s -run=TestEveryInterleaving ."},
 	{"protocol", "", "test -timeout=60s -run=TestExplorerCopiesTheProtocol ."},
 	{"behaviour", "", "test -short -timeout=120s -skip=TestEveryInterleaving|TestExplorerCopies|TestImports|TestReadme|TestCore ."},
-	{"fuzz", "", "test -short -timeout=90s ./fuzz"},
+	{"fuzz", "fuzz", "test -short -timeout=90s ."},
 	{"programs", "verify", "test -timeout=90s ./programs"},
 	{"linear", "verify", "test -timeout=120s ./linear -linear=2s"},
 	{"soak", "verify", "test -timeout=120s ./soak"},
