@@ -27,10 +27,11 @@ func TestExplorerCopiesTheProtocol(t *testing.T) {
 	protocol := sourceOf(t, map[string][]string{
 		"manager.go": {
 			"Start", "owner.run", "Manager.send", "Manager.acquire", "Manager.wait", "Manager.listen", "Manager.abandonRequest", "Manager.try",
-			"Manager.reserve", "Manager.WaitIdle", "Manager.Shutdown", "Manager.Close", "ask",
+			"Manager.reserve", "Manager.WaitIdle", "Manager.Shutdown", "Manager.Close",
 		},
-		"lock.go":    {"Lock.Release", "Lock.Handoff", "Reservation.Wait", "Reservation.Cancel"},
-		"session.go": {"Session.Close"},
+		"requests.go": {"ask"},
+		"lock.go":     {"Lock.Release", "Lock.Handoff", "Reservation.Wait", "Reservation.Cancel"},
+		"session.go":  {"Session.Close"},
 	})
 	if *copied {
 		require.NoError(t, os.WriteFile(golden, []byte(protocol), 0o644))
@@ -43,7 +44,7 @@ func TestExplorerCopiesTheProtocol(t *testing.T) {
 // sourceOf returns the code of the functions, without comments, in the order of the files.
 func sourceOf(t *testing.T, functions map[string][]string) string {
 	var code bytes.Buffer
-	for _, file := range []string{"manager.go", "lock.go", "session.go"} {
+	for _, file := range []string{"manager.go", "requests.go", "lock.go", "session.go"} {
 		files := token.NewFileSet()
 		parsed, err := parser.ParseFile(files, file, nil, 0)
 		require.NoError(t, err)

@@ -131,10 +131,10 @@ func (w *world) run(a *actor) {
 		a.did = "serves " + kind(msg)
 		if o.ctx.Err() != nil {
 			o.end(ErrClosed)
-			msg.request.refuse()
+			msg.refuse()
 			break
 		}
-		msg.request.serve(o, msg.token)
+		msg.serve(o)
 	}
 	a.step("sets ended", nil)
 	w.m.ended.Store(true)
@@ -159,7 +159,7 @@ func (w *world) servesUnseen() bool {
 	if len(mail) == 0 {
 		return false
 	}
-	switch r := mail[0].(type) {
+	switch r := mail[0].request.(type) {
 	case *cancelReservation[int]:
 		return false
 	case *handoff[int]:
@@ -186,12 +186,12 @@ func (w *world) looksAt(r *acquire[int]) bool {
 	return false
 }
 
-// mail returns the requests in the mailbox.
-func (w *world) mail() (mail []request[int]) {
+// mail returns the messages in the mailbox.
+func (w *world) mail() (mail []message[int]) {
 	for range len(w.m.mailbox) {
 		msg := <-w.m.mailbox
 		w.m.mailbox <- msg
-		mail = append(mail, msg.request)
+		mail = append(mail, msg)
 	}
 	return mail
 }
@@ -232,7 +232,7 @@ type caller struct {
 	session     *Session[int]
 	robbed      bool // by one who closes the session
 	tooLate     bool // the running Wait began when the session was closed
-	reply       *waitIdle[int]
+	asks        *question[int]
 	passes      *handoff[int]
 	drains      *shutdown[int]
 	draining    bool // the running Shutdown has something to wait for
@@ -246,18 +246,18 @@ type held struct {
 }
 
 // send is [Manager.send].
-func (c *caller) send(request request[int], token table.Token[int]) {
-	c.out = message[int]{request, token}
+func (c *caller) send(msg message[int]) {
+	c.out = msg
 	c.step("sends "+kind(c.out), c.room)
-	c.post(request, token)
+	c.post(msg)
 }
 
 // room reports whether there is room in the mailbox.
 func (c *caller) room() bool { return len(c.w.m.mailbox) < cap(c.w.m.mailbox) }
 
 // post is send without the stop before it.
-func (c *caller) post(request request[int], token table.Token[int]) {
-	c.out = message[int]{request, token}
+func (c *caller) post(msg message[int]) {
+	c.out = msg
 	c.parts(c.out)
 	c.w.m.mailbox <- c.out
 	if c.w.scenario.unhurried {
@@ -271,13 +271,17 @@ func (c *caller) post(request request[int], token table.Token[int]) {
 
 // parts notes what a caller relies on no longer when it sends a message.
 func (c *caller) parts(msg message[int]) {
-	if _, all := msg.request.(*closeSession[int]); all {
+	switch r := msg.request.(type) {
+	case nil:
+		c.drop(msg.release)
+	case *handoff[int]:
+		c.drop(r.grant)
+	case *closeSession[int]:
 		c.holds = nil
 		if c.mate != nil {
 			c.mate.holds, c.mate.robbed = nil, true
 		}
 	}
-	c.drop(msg.token)
 }
 
 // ask makes a request and sends it. To look at the context, to take the request out of
@@ -292,7 +296,7 @@ func (c *caller) ask(ctx *lifetime, want table.Request[int]) error {
 	c.want = want
 	c.r = c.newAcquire(want)
 	c.r.early = c.r.predicted && !ctx.endless
-	c.post(c.r, table.Token[int]{})
+	c.post(message[int]{request: c.r})
 	return nil
 }
 
@@ -333,7 +337,7 @@ func (c *caller) wait() (Lock[int], error) {
 	lock, err := c.w.m.take(r)
 	if err := c.ctx.Err(); err != nil && lock.value == nil {
 		if lock.m != nil {
-			c.send(release[int]{}, lock.token)
+			c.send(message[int]{release: lock.token})
 		}
 		return Lock[int]{}, err
 	}
@@ -356,8 +360,8 @@ func (c *caller) unseen() bool {
 	if c.reservation.r == nil && c.cancelled.r == nil {
 		return true
 	}
-	for _, request := range c.w.mail() {
-		switch r := request.(type) {
+	for _, msg := range c.w.mail() {
+		switch r := msg.request.(type) {
 		case *cancelReservation[int]:
 			return false
 		case *abandon[int]:
@@ -390,10 +394,10 @@ func (c *caller) abandonRequest(r *acquire[int], stop bool) bool {
 		<-r.replied
 		return false
 	}
-	if request := (*abandon[int])(r); stop {
-		c.send(request, table.Token[int]{})
+	if msg := (message[int]{request: (*abandon[int])(r)}); stop {
+		c.send(msg)
 	} else {
-		c.post(request, table.Token[int]{})
+		c.post(msg)
 	}
 	return true
 }
@@ -441,7 +445,7 @@ func (c *caller) reserve(want table.Request[int]) {
 	r := c.newAcquire(want)
 	r.reserved = true
 	c.reservation = Reservation[int]{m: m, r: r, generation: r.generation.Add(1), session: c.session}
-	c.post(r, table.Token[int]{})
+	c.post(message[int]{request: r})
 	c.reserved = true
 }
 
@@ -462,7 +466,7 @@ func (c *caller) Wait() (Lock[int], error) {
 	c.r = v.r
 	lock, err := c.wait()
 	if err == nil && v.session != nil && v.session.closed.Load() {
-		c.send(release[int]{}, lock.token)
+		c.send(message[int]{release: lock.token})
 		return c.got(Lock[int]{}, cmp.Or(c.ctx.Err(), ErrClosed))
 	}
 	if err == nil && c.tooLate {
@@ -482,13 +486,13 @@ func (c *caller) Cancel(v Reservation[int]) {
 			return
 		}
 		if lock, _ := c.w.m.take(v.r); !c.handoff(lock, lock.value) {
-			c.send(release[int]{}, lock.token)
+			c.send(message[int]{release: lock.token})
 		}
 		return
 	}
 	c.choose(move{label: "looks who has claimed it", own: c.unseen})
 	if v.r != nil && v.r.generation.Load() == claimed(v.generation) {
-		c.send(&cancelReservation[int]{v.r, v.generation}, table.Token[int]{})
+		c.send(message[int]{request: &cancelReservation[int]{v.r, v.generation}})
 	}
 }
 
@@ -496,7 +500,7 @@ func (c *caller) Cancel(v Reservation[int]) {
 func (c *caller) Release(lock Lock[int]) {
 	c.calls++
 	if lock.m != nil {
-		c.send(release[int]{}, lock.token)
+		c.send(message[int]{release: lock.token})
 	}
 }
 
@@ -522,8 +526,8 @@ func (c *caller) Handoff(lock Lock[int], value any) bool {
 // handoff is Handoff for a lock that nobody may rely on.
 func (c *caller) handoff(lock Lock[int], value any) bool {
 	c.passing = lock
-	c.passes = &handoff[int]{value: value, passed: make(chan bool, 1)}
-	c.send(c.passes, lock.token)
+	c.passes = &handoff[int]{grant: lock.token, value: value, passed: make(chan bool, 1)}
+	c.send(message[int]{request: c.passes})
 	c.choose(move{label: "hears of the hand-off", ready: func() bool { return len(c.passes.passed) > 0 }, own: always})
 	passed := <-c.passes.passed
 	c.passes, c.passing = nil, Lock[int]{}
@@ -535,7 +539,7 @@ func (c *caller) CloseSession() {
 	c.calls++
 	c.choose(move{label: "closes its session", own: c.last}) // a Wait may look at that
 	c.session.closed.Store(true)
-	c.send(&closeSession[int]{c.session.s}, table.Token[int]{})
+	c.send(message[int]{request: &closeSession[int]{c.session.s}})
 }
 
 // WaitIdle is [Manager.WaitIdle], with the part of ask that it uses.
@@ -544,19 +548,19 @@ func (c *caller) WaitIdle() error {
 	if err := c.ctx.Err(); err != nil {
 		return err
 	}
-	q := newQuestion[*idle]()
-	c.reply = &waitIdle[int]{q}
-	c.send(c.reply, table.Token[int]{})
+	q := &question[int]{func(o *owner[int]) { c.busy = o.busyPeriod() }, make(chan error, 1)}
+	c.asks = q
+	c.send(message[int]{request: q})
 	done := c.ctx.ends("sees its context end")
 	replied := func() bool { return len(q.replied) > 0 }
 	if c.choose(move{label: "is told what to wait for", ready: replied, own: always}, done) == 1 {
 		c.ctx.end()
 		return c.ctx.Err()
 	}
-	a := <-q.replied
-	c.reply, c.busy = nil, a.value
-	if c.busy == nil || a.err != nil {
-		return a.err
+	err := <-q.replied
+	c.asks = nil
+	if c.busy == nil || err != nil {
+		return err
 	}
 	over := func() bool { return closed(c.busy.over) }
 	if c.choose(move{label: "sees the idle moment", ready: over, own: always}, done) == 1 {
@@ -571,7 +575,7 @@ func (c *caller) Shutdown() error {
 	c.calls++
 	m := c.w.m
 	c.drains = &shutdown[int]{drains: make(chan bool, 1)}
-	c.send(c.drains, table.Token[int]{})
+	c.send(message[int]{request: c.drains})
 	c.choose(move{label: "hears of the shutdown", ready: func() bool { return len(c.drains.drains) > 0 }, own: always})
 	drains := <-c.drains.drains
 	c.drains, c.draining = nil, drains
@@ -589,7 +593,7 @@ func (c *caller) Shutdown() error {
 // Close is [Manager.Close].
 func (c *caller) Close() {
 	c.calls++
-	c.send(closing[int]{}, table.Token[int]{})
+	c.send(message[int]{request: closing[int]{}})
 	c.choose(move{label: "sees the end", ready: func() bool { return closed(c.w.m.done) }, own: always})
 }
 
@@ -702,13 +706,13 @@ func kind(msg message[int]) string {
 		return "abandon"
 	case *cancelReservation[int]:
 		return "cancelReservation"
-	case release[int]:
+	case nil:
 		return "release"
 	case *handoff[int]:
 		return "hand-off"
 	case *closeSession[int]:
 		return "close of a session"
-	case *waitIdle[int]:
+	case *question[int]:
 		return "wait for idle"
 	case *shutdown[int]:
 		return "shutdown"

@@ -18,12 +18,12 @@ func TestHandoffPassesOverAWaiterWhoHasLeft(t *testing.T) {
 	o := &owner[string]{m: m, ctx: t.Context(), table: table.New[string](table.Config{})}
 	ask := func() *acquire[string] {
 		r := m.newAcquire(table.Request[string]{Key: "k"})
-		r.serve(o, table.Token[string]{})
+		r.serve(o)
 		return r
 	}
 	handOver := func(of table.Token[string], value any) bool {
-		r := &handoff[string]{value: value, passed: make(chan bool, 1)}
-		r.serve(o, of)
+		r := &handoff[string]{grant: of, value: value, passed: make(chan bool, 1)}
+		r.serve(o)
 		return <-r.passed
 	}
 
@@ -32,13 +32,13 @@ func TestHandoffPassesOverAWaiterWhoHasLeft(t *testing.T) {
 	require.True(t, handOver(holder.token, "state"))
 	require.Len(t, next.replied, 1)
 	assert.Equal(t, "state", next.value)
-	(<-m.mailbox).request.serve(o, table.Token[string]{})
+	(<-m.mailbox).serve(o)
 	assert.True(t, next.token.Live(), "the late withdrawal takes nothing from anybody")
 
 	gone = ask()
 	require.True(t, m.abandonRequest(gone))
 	assert.False(t, handOver(next.token, "state"))
 	assert.True(t, next.token.Live(), "the holder keeps the lock, and the value")
-	(<-m.mailbox).request.serve(o, table.Token[string]{})
+	(<-m.mailbox).serve(o)
 	assert.Equal(t, table.Counts{Keys: 1, Held: 1, Acquired: 2, Waited: 1, Cancelled: 2, Released: 1}, o.table.Counts())
 }

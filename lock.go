@@ -21,7 +21,7 @@ type Lock[K comparable] struct {
 // nor does that of the zero Lock. It does not wait until the next waiter runs.
 func (l Lock[K]) Release() {
 	if l.m != nil {
-		l.m.send(release[K]{}, l.token)
+		l.m.send(message[K]{release: l.token})
 	}
 }
 
@@ -47,8 +47,8 @@ func (l Lock[K]) Handoff(value any) bool {
 	if l.m == nil {
 		return false
 	}
-	r := &handoff[K]{value: value, passed: make(chan bool, 1)}
-	l.m.send(r, l.token)
+	r := &handoff[K]{grant: l.token, value: value, passed: make(chan bool, 1)}
+	l.m.send(message[K]{request: r})
 	return <-r.passed
 }
 
@@ -112,7 +112,7 @@ func (v Reservation[K]) Cancel() {
 			lock.Release()
 		}
 	case v.r != nil && v.r.generation.Load() == claimed(v.generation):
-		v.m.send(&cancelReservation[K]{v.r, v.generation}, table.Token[K]{})
+		v.m.send(message[K]{request: &cancelReservation[K]{v.r, v.generation}})
 	}
 }
 

@@ -1,87 +1,3 @@
-// Package keylock grants locks by key inside one process. A lock exists while
-// somebody holds it or waits for it, and not a moment longer.
-//
-//	m := keylock.Start[string](ctx)
-//	defer m.Close()
-//
-//	lock, err := m.Acquire(ctx, "order/42")
-//	if err != nil {
-//		return err
-//	}
-//	defer lock.Release()
-//
-// A [Manager] is one goroutine, its owner, that holds all state. Every call is a
-// request sent to it over a channel, and the order in which it receives them is the
-// history of the manager: whether a request is granted or cancelled, whether the
-// manager is idle, whether it is closed, is decided in one place, once. There is no
-// mutex, so there is nothing to lock around the locks.
-//
-// # Guarantees
-//
-//  1. Exclusion. At most one exclusive grant per key is live, and no shared one beside it.
-//  2. Order. A key is granted in the order in which requests reached the owner. Calls
-//     of one goroutine reach it in program order, so [Manager.Reserve] in a loop fixes
-//     the order of work that then runs concurrently. Nobody overtakes: not TryAcquire,
-//     not a release followed by an immediate acquisition.
-//  3. Independence. A key never waits for the holder of another key.
-//  4. Cancellation. A wait ends with ctx.Err() as soon as its context does, leaves the
-//     queue at a cost that does not depend on its length, and changes nobody else's
-//     order. A context that is done never acquires, even when the key is free.
-//  5. Grant or cancel, never both, never neither. A grant that races with a
-//     cancellation is given back and goes to the next waiter; no grant is lost. What
-//     [Lock.Handoff] passes on goes to the next waiter in one transition, and is not lost.
-//  6. Release is exact. It ends the one grant that it came from. Again, late, from
-//     another goroutine, from a copy or after Close it does nothing, and it can never
-//     free somebody else's grant. It never waits for a critical section.
-//  7. Eviction is immediate. A key that is neither held nor waited for occupies
-//     nothing, and the memory of a burst goes back.
-//  8. Idle. [Manager.WaitIdle] returns nil at the first moment after the call when no
-//     key is active, at once if none is. Any number of callers may wait; keys that are
-//     acquired before that moment also count.
-//  9. Shutdown. After [Manager.Close], or when Start's context ends, nothing is granted
-//     any more: queued waiters and later calls get [ErrClosed]. [Manager.Shutdown]
-//     refuses new requests, serves everything that is queued, waits for every holder,
-//     then stops.
-//  10. No leaks. One goroutine per manager. A waiting call starts none. After
-//     [Manager.Done] is closed none is left, whatever was held or queued. (For a context
-//     of a type that it does not know, package context watches Start's with one more. And
-//     [WithSlowLog] has one for its logger, which ends when the logger returns.)
-//  11. One history. [Manager.Stats], [Manager.Contains] and [Manager.Snapshot] each show
-//     one point of it; a goroutine always sees its own earlier calls in them.
-//  12. The owner never runs user code and never waits for a caller. A key that cannot be
-//     a map key fails in its own call, on the caller's goroutine, and every other caller
-//     goes on undisturbed.
-//  13. Memory model. A release happens before the return of the next acquisition of
-//     that key.
-//  14. Bubbles. A manager started in a testing/synctest bubble is fully visible to it,
-//     so users can test their own code in fake time.
-//  15. Scope. [Manager.Do] releases when its function returns, panics or calls
-//     runtime.Goexit, and returns the function's error as it is.
-//
-// # Where two of them meet
-//
-// A context that is done wins over everything: over a free key, over a reservation
-// that was granted, over [ErrClosed]. Every call that takes a context keeps to that, but
-// for a lock that was handed over with a value, see [Lock.Handoff]. A nil context panics
-// in the caller, as in the standard library.
-//
-// # Shared locks, many keys, sessions
-//
-// A key has one line for exclusive and shared requests. Each is granted when it conflicts
-// with no holder and with no earlier waiter, so neighbouring shared requests are granted
-// together, and writers do not starve ([Manager.AcquireShared], [WithSharedLimit]). A
-// request for many keys takes its place in all their lines at one instant and is granted
-// when it stands first in all ([Manager.AcquireAll]). A [Session] may wait while it holds:
-// the request that would close a cycle of waits fails with a [*DeadlockError].
-//
-// Declined are the upgrade of a shared lock in place, because two holders who both try wait
-// for each other for ever; re-entrancy; and leases that expire under a live holder, because
-// that lets two in.
-//
-// # When the manager ends
-//
-// Locks that are held when the manager ends stay with their holders: nobody else is
-// ever let in, and their release does nothing.
 package keylock
 
 import (
@@ -96,13 +12,18 @@ import (
 // A Manager grants locks by key. Its methods may be called from any goroutine. Use
 // [Start] to make one; the zero Manager is not usable.
 type Manager[K comparable] struct {
+	// Set by Start.
 	mailbox chan message[K]
-	pool    sync.Pool     // of *acquire[K]; the manager's own, because channels must not leave a synctest bubble
-	ended   atomic.Bool   // set by the owner before it reads the mailbox for the last time
-	cause   error         // why Shutdown could not finish; written before done is closed
 	done    chan struct{} // closed when the owner has exited
-	watched bool          // a stay is noted of every request
-	callers bool          // and in it who asked
+	tracks  bool          // an option wants every request tracked
+	callers bool          // and the line of code that made it
+
+	// Used by all callers at any time.
+	pool sync.Pool // of *acquire[K]; the manager's own, because channels must not leave a synctest bubble
+
+	// Written by the owner.
+	ended atomic.Bool // set before it reads the mailbox for the last time
+	cause error       // why Shutdown could not finish; written before done is closed
 }
 
 // Start starts a manager, which runs until [Manager.Close], [Manager.Shutdown] or the
@@ -122,7 +43,7 @@ func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 	}
 	m.pool.New = func() any { return &acquire[K]{replied: make(chan bool, 2), predicted: true} }
 
-	o := &owner[K]{m: m, table: table.New[K](options.table)}
+	o := &owner[K]{m: m, table: table.New[K](options.table), meter: newMeter()}
 	o.observe(options)
 	// The owner asks its context at every request, so it gets one whose methods are not
 	// user code, whatever the caller passed.
@@ -140,7 +61,7 @@ func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 	})
 	go func() {
 		o.run()
-		o.meter.end()
+		o.stopObserving()
 		if !stop() {
 			<-woken
 		}
@@ -153,15 +74,16 @@ func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 // mailboxSize is how many requests may wait for the owner before their senders do.
 const mailboxSize = 128
 
-// An owner is the goroutine that owns the lock table. Only run and the serve methods
-// of the requests touch its fields.
+// An owner is the goroutine that owns the lock table. Only run, and what it serves, touch
+// its fields.
 type owner[K comparable] struct {
 	m        *Manager[K]
 	ctx      context.Context
 	table    *table.Table[K]
-	meter    meter[K]
-	idle     *idle // what WaitIdle calls wait for; nil while nobody does
-	draining bool  // Shutdown was called: nobody new is let in
+	meter    meter
+	tracking *tracking[K] // nil unless an option needs it
+	idle     *idle        // what WaitIdle calls wait for; nil while none does
+	draining bool         // Shutdown was called: new requests are refused
 	ended    bool
 }
 
@@ -172,16 +94,16 @@ func (o *owner[K]) run() {
 		o.meter.next(len(o.m.mailbox))
 		if o.ctx.Err() != nil {
 			o.end(ErrClosed)
-			msg.request.refuse()
+			msg.refuse()
 			break
 		}
-		msg.request.serve(o, msg.token)
+		msg.serve(o)
 	}
 	o.m.ended.Store(true)
 	o.m.refuseAll()
 }
 
-// tell hands grants to those who waited for them.
+// deliver hands grants to those who waited for them.
 func (o *owner[K]) deliver(grants []table.Grant[K]) {
 	if len(grants) == 0 {
 		return
@@ -197,7 +119,7 @@ func (o *owner[K]) deliver(grants []table.Grant[K]) {
 	}
 }
 
-// left does what is due after somebody left the table.
+// checkIdle does what is due after a grant has left the table.
 func (o *owner[K]) checkIdle() {
 	if !o.table.Idle() {
 		return
@@ -233,8 +155,8 @@ func (o *owner[K]) end(cause error) {
 // about to exit, or gone: it sets ended before it empties the mailbox for the last
 // time, so a sender who sees ended unset after its send was in time, and one who sees
 // it set empties the mailbox itself.
-func (m *Manager[K]) send(request request[K], token table.Token[K]) {
-	m.mailbox <- message[K]{request, token}
+func (m *Manager[K]) send(msg message[K]) {
+	m.mailbox <- msg
 	if m.ended.Load() {
 		m.refuseAll()
 	}
@@ -246,7 +168,7 @@ func (m *Manager[K]) refuseAll() {
 	for {
 		select {
 		case msg := <-m.mailbox:
-			msg.request.refuse()
+			msg.refuse()
 		default:
 			return
 		}
@@ -307,7 +229,7 @@ func (m *Manager[K]) acquire(ctx context.Context, want table.Request[K]) (Lock[K
 	}
 	r := m.newAcquire(want)
 	r.early = ctx.Done() != nil && (r.predicted || trace.IsEnabled())
-	m.send(r, table.Token[K]{})
+	m.send(message[K]{request: r})
 	return m.wait(ctx, r)
 }
 
@@ -344,7 +266,7 @@ func (m *Manager[K]) listen(ctx context.Context, r *acquire[K]) bool {
 	}
 }
 
-// withdraw leaves a request to the owner, who takes it out of its lines, or gives back
+// abandonRequest leaves a request to the owner, who takes it out of its lines, or gives back
 // what it was granted meanwhile: nobody waits for that, which halves the time that a
 // cancelled call takes to return. It is false when the request must not be left, because
 // a value was handed over to it: then it is answered.
@@ -353,7 +275,7 @@ func (m *Manager[K]) abandonRequest(r *acquire[K]) bool {
 		<-r.replied
 		return false
 	}
-	m.send((*abandon[K])(r), table.Token[K]{})
+	m.send(message[K]{request: (*abandon[K])(r)})
 	return true
 }
 
@@ -392,7 +314,7 @@ func (m *Manager[K]) try(want table.Request[K]) (Lock[K], bool) {
 	}
 	want.Try = true
 	r := m.newAcquire(want)
-	m.send(r, table.Token[K]{})
+	m.send(message[K]{request: r})
 	<-r.replied
 	lock, err := m.take(r)
 	return lock, err == nil
@@ -431,7 +353,7 @@ func (m *Manager[K]) reserve(want table.Request[K]) Reservation[K] {
 	if err != nil {
 		r.replyUnsent(err)
 	} else {
-		m.send(r, table.Token[K]{})
+		m.send(message[K]{request: r})
 	}
 	return reservation
 }
@@ -453,29 +375,13 @@ func (m *Manager[K]) do(ctx context.Context, want table.Request[K], fn func(cont
 	return fn(ctx)
 }
 
-// Contains reports whether key is held or waited for. It returns ctx.Err() when ctx is
-// done, [ErrClosed] after the end, and [ErrInvalidKey] for a key that is not equal to
-// itself. A key that cannot be compared panics.
-func (m *Manager[K]) Contains(ctx context.Context, key K) (bool, error) {
-	mustContext(ctx)
-	if err := ctx.Err(); err != nil {
-		return false, err
-	}
-	if err := checkKeys(table.Request[K]{Key: key}); err != nil {
-		return false, err
-	}
-	q := newQuestion[bool]()
-	return ask(ctx, m, &contains[K]{q, key}, q)
-}
-
 // WaitIdle waits for the first moment after the call at which no key is held or waited
 // for, and returns nil; at once if that is now. By the time it returns somebody may
 // have acquired again. It returns ctx.Err() when ctx ends first, and [ErrClosed] when
 // the manager is or becomes closed before that moment.
 func (m *Manager[K]) WaitIdle(ctx context.Context) error {
 	mustContext(ctx)
-	q := newQuestion[*idle]()
-	busy, err := ask(ctx, m, &waitIdle[K]{q}, q)
+	busy, err := ask(ctx, m, (*owner[K]).busyPeriod)
 	if busy == nil || err != nil {
 		return err
 	}
@@ -489,6 +395,20 @@ func (m *Manager[K]) WaitIdle(ctx context.Context) error {
 	return busy.err
 }
 
+// idle is one busy period, shared by all who wait for its end.
+type idle struct {
+	over chan struct{} // closed when the manager is idle, or closed
+	err  error         // which of the two; written before over is closed
+}
+
+// busyPeriod returns what to wait for until the manager is idle; nil when it is.
+func (o *owner[K]) busyPeriod() *idle {
+	if o.idle == nil && !o.table.Idle() {
+		o.idle = &idle{over: make(chan struct{})}
+	}
+	return o.idle
+}
+
 // Shutdown refuses new requests with [ErrClosed], serves everything that is queued,
 // waits until every holder has released, and ends the manager. It then returns nil, as
 // it does on a manager that has ended.
@@ -500,7 +420,7 @@ func (m *Manager[K]) WaitIdle(ctx context.Context) error {
 func (m *Manager[K]) Shutdown(ctx context.Context) error {
 	mustContext(ctx)
 	r := &shutdown[K]{drains: make(chan bool, 1)}
-	m.send(r, table.Token[K]{})
+	m.send(message[K]{request: r})
 	drains := <-r.drains
 	select {
 	case <-m.done:
@@ -519,7 +439,7 @@ func (m *Manager[K]) Shutdown(ctx context.Context) error {
 // what they hold. When it returns the owner has exited. It always returns nil and may
 // be called again, and by many at once.
 func (m *Manager[K]) Close() error {
-	m.send(closing[K]{}, table.Token[K]{})
+	m.send(message[K]{request: closing[K]{}})
 	<-m.done
 	return nil
 }
@@ -527,24 +447,6 @@ func (m *Manager[K]) Close() error {
 // Done returns a channel that is closed when the manager has ended and its goroutine
 // has exited.
 func (m *Manager[K]) Done() <-chan struct{} { return m.done }
-
-// ask sends a request whose question the owner answers at once, and returns the answer.
-func ask[K comparable, V any](ctx context.Context, m *Manager[K], r request[K], q question[V]) (V, error) {
-	var none V
-	if err := ctx.Err(); err != nil {
-		return none, err
-	}
-	m.send(r, table.Token[K]{})
-	select {
-	case a := <-q.replied:
-		if err := ctx.Err(); err != nil {
-			return none, err
-		}
-		return a.value, a.err
-	case <-ctx.Done():
-		return none, ctx.Err()
-	}
-}
 
 // mustContext panics, in the caller, for a nil context.
 func mustContext(ctx context.Context) {

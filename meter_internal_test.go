@@ -11,7 +11,7 @@ import (
 // An owner that never pauses uses a reading of the clock again, but not for long.
 func TestBusyOwnerReadsItsClockEverySixteenthRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := meter[int]{started: time.Now(), reading: unread, sampling: unread}
+		w := newMeter()
 		assert.Zero(t, w.now())
 		time.Sleep(time.Second)
 		for range 15 {
@@ -32,7 +32,7 @@ func TestBusyOwnerReadsItsClockEverySixteenthRequest(t *testing.T) {
 // One request in about 64 is timed, and stands for all since the one before it.
 func TestTimeOfAllRequestsIsEstimatedFromSome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := meter[int]{started: time.Now(), reading: unread, sampling: unread}
+		w := newMeter()
 		for range 1000 {
 			w.next(1)
 			time.Sleep(time.Millisecond) // it serves

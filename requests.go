@@ -1,23 +1,41 @@
 package keylock
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
-// A message is what travels through the mailbox.
+// A message is what travels through the mailbox: a request or, by far the most frequent,
+// the plain news that a grant is released.
 type message[K comparable] struct {
-	request request[K]
-	token   table.Token[K] // the grant that a release ends; the zero token otherwise
+	request request[K]     // nil for a release
+	release table.Token[K] // the grant that ends
+}
+
+// serve does what the message says. The owner calls it.
+func (msg message[K]) serve(o *owner[K]) {
+	if msg.request == nil {
+		o.release(msg.release)
+		return
+	}
+	msg.request.serve(o)
+}
+
+// refuse is called instead of serve when the owner serves no more.
+func (msg message[K]) refuse() {
+	if msg.request != nil {
+		msg.request.refuse()
+	}
 }
 
 // A request is one verb. Exactly one of its methods is called, once: serve by the
 // owner, refuse by whoever finds it in the mailbox when the owner serves no more. A
-// request that has an answer gets it from either.
+// request that has a reply gets it from either.
 type request[K comparable] interface {
-	serve(o *owner[K], of table.Token[K])
+	serve(o *owner[K])
 	refuse()
 }
 
@@ -26,33 +44,38 @@ type request[K comparable] interface {
 // It belongs to the caller until it is sent, to the owner until it is answered, and to
 // the caller again; or to the owner for good, when the caller withdraws.
 type acquire[K comparable] struct {
-	want table.Request[K] // its Tag is the acquire itself
-	many []K              // room for want.Keys
+	// Written by the caller, before the request is sent.
+	want  table.Request[K] // its Tag is the acquire itself
+	many  []K              // room for want.Keys
+	early bool             // it hears at once whether it has to wait, see Manager.wait
 
-	ticket  *table.Ticket[K] // while it waits in line
-	since   time.Duration    // when its wait began, on the owner's clock
-	tracked *tracked[K]      // what an option wants to be noted of it, until it is granted
+	// Written by the caller before, and then by the owner.
+	tracked *tracked[K] // what an option wants to be noted of it, until it is granted
 
-	token   table.Token[K] // the answer: the grant
-	value   any            // the answer: what a Handoff passed on with it
-	err     error          // the answer: why there is none
-	replied chan bool      // receives true once, when the answer is there
+	// Owned by the owner until it replies.
+	ticket *table.Ticket[K] // while it waits
+	since  time.Duration    // when its wait began, on the owner's clock
+	waited bool             // it had to wait
 
-	// A prompt request is told at once that it has to wait, if it has to: answered
-	// receives false first. See Manager.wait.
-	early     bool
-	waited    bool // it had to
-	predicted bool // the last request that used this memory did not have to
+	// The reply, written before replied receives.
+	token   table.Token[K] // the grant
+	value   any            // what a Handoff passed on with it
+	err     error          // why there is no grant
+	replied chan bool      // receives true once, when the reply is there; false before, when it is early and has to wait
 
-	// Who gives up leaves, and does not see the answer any more. So that no value is lost,
-	// a Handoff makes sure of its next before: whichever of the two comes first decides.
-	state atomic.Uint32 // pending, left or next
+	// Written by whoever recycles it, read by the next caller that uses it.
+	predicted bool // it did not have to wait
+	reserved  bool // it was that of a reservation
 
-	// Requests are used again, so a Reservation, which may be copied and kept, knows
-	// its request by the generation: the count goes up by one when a reservation is made, is
-	// odd until somebody claims it, and goes up again when its request is recycled.
+	// Used by both at any time.
+	//
+	// A caller that abandons its request does not see the reply any more. So that no value
+	// is lost, a Handoff makes sure of its next waiter before: the first of the two decides.
+	state atomic.Uint32 // pending, abandoned or handedOff
+	// Requests are used again, so a Reservation, which may be copied and kept, knows its
+	// request by the generation: it goes up by one when a reservation is made, is odd until
+	// the reservation is claimed, and goes up again when its request is recycled.
 	generation atomic.Uint64
-	reserved   bool
 }
 
 const (
@@ -71,7 +94,7 @@ func (m *Manager[K]) newAcquire(want table.Request[K]) *acquire[K] {
 	}
 	want.Tag = r
 	r.want = want
-	if m.watched {
+	if m.tracks {
 		r.tracked = m.newTracked()
 	}
 	return r
@@ -91,21 +114,21 @@ func (m *Manager[K]) recycle(r *acquire[K]) {
 	m.pool.Put(r)
 }
 
-// answer never blocks: there is room for what a request is told.
+// reply never blocks: there is room for what a request is told.
 func (r *acquire[K]) reply(token table.Token[K], err error) {
 	r.ticket = nil
 	r.token, r.err = token, err
 	r.replied <- true
 }
 
-// answerUnsent answers in place of the owner, which may still look at the ticket: an
-// abandon that came too late for the request's last turn does.
+// replyUnsent replies in place of the owner, which may still look at the ticket: an
+// abandon that came too late for the request's last generation does.
 func (r *acquire[K]) replyUnsent(err error) {
 	r.err = err
 	r.replied <- true
 }
 
-func (r *acquire[K]) serve(o *owner[K], _ table.Token[K]) {
+func (r *acquire[K]) serve(o *owner[K]) {
 	if o.draining {
 		o.table.Reject()
 		r.refuse()
@@ -146,10 +169,10 @@ func (r *acquire[K]) cancel(o *owner[K], err error) {
 	o.deliver(granted)
 }
 
-// withdraw ends a request whose caller has left. Where a grant crossed it, that goes back.
+// abandon ends a request whose caller has left. A grant that crossed it goes back.
 type abandon[K comparable] acquire[K]
 
-func (w *abandon[K]) serve(o *owner[K], _ table.Token[K]) {
+func (w *abandon[K]) serve(o *owner[K]) {
 	r := (*acquire[K])(w)
 	if r.ticket != nil {
 		r.cancel(o, errAbandoned)
@@ -157,20 +180,20 @@ func (w *abandon[K]) serve(o *owner[K], _ table.Token[K]) {
 	<-r.replied // the answer is there: the request was served before
 	granted := r.token
 	o.m.recycle(r)
-	release[K]{}.serve(o, granted)
+	o.release(granted)
 }
 
 func (w *abandon[K]) refuse() {}
 
-// abandon ends the wait of another goroutine for a reservation.
+// cancelReservation ends the wait of another goroutine for a reservation.
 type cancelReservation[K comparable] struct {
 	acquire    *acquire[K]
 	generation uint64
 }
 
-func (a *cancelReservation[K]) serve(o *owner[K], _ table.Token[K]) {
+func (a *cancelReservation[K]) serve(o *owner[K]) {
 	// The wait may be over, and its request in use again by somebody else: then the
-	// turn is another one. The turn cannot change while a ticket is waiting.
+	// generation is another one. It cannot change while a ticket is waiting.
 	if r := a.acquire; r.generation.Load() == claimed(a.generation) && r.ticket != nil {
 		r.cancel(o, ErrReservationDone)
 	}
@@ -178,32 +201,29 @@ func (a *cancelReservation[K]) serve(o *owner[K], _ table.Token[K]) {
 
 func (a *cancelReservation[K]) refuse() {}
 
-// release ends the grant that its message names. Nobody waits for it.
-type release[K comparable] struct{}
-
-func (release[K]) serve(o *owner[K], of table.Token[K]) {
-	if o.meter.tracking != nil {
-		o.released(o.tracked(of))
+// release ends a grant, unless it has ended.
+func (o *owner[K]) release(token table.Token[K]) {
+	if o.tracking != nil {
+		o.released(o.tracked(token))
 	}
-	o.deliver(o.table.Release(of))
+	o.deliver(o.table.Release(token))
 	o.checkIdle()
 }
 
-func (release[K]) refuse() {}
-
 // handoff passes a grant on, or learns that nobody can take it.
 type handoff[K comparable] struct {
+	grant  table.Token[K]
 	value  any
 	passed chan bool
 }
 
-func (r *handoff[K]) serve(o *owner[K], of table.Token[K]) {
-	if !o.findNextWaiter(of) {
+func (r *handoff[K]) serve(o *owner[K]) {
+	if !o.findNextWaiter(r.grant) {
 		r.passed <- false
 		return
 	}
-	s := o.tracked(of)
-	granted := o.table.Release(of)
+	s := o.tracked(r.grant)
+	granted := o.table.Release(r.grant)
 	o.released(s)
 	for i, g := range granted {
 		if w := g.Tag.(*acquire[K]); i == 0 || w.acceptsHandoff() { // the first is the next that was found
@@ -238,7 +258,7 @@ func (r *handoff[K]) refuse() { r.passed <- false }
 // closeSession ends all that a session waits for and holds.
 type closeSession[K comparable] struct{ session *table.Session[K] }
 
-func (r *closeSession[K]) serve(o *owner[K], _ table.Token[K]) {
+func (r *closeSession[K]) serve(o *owner[K]) {
 	cancelled, released, granted := o.table.CloseSession(r.session)
 	for _, tag := range cancelled {
 		o.waited(tag.(*acquire[K]), o.meter.now(), "session closed")
@@ -253,44 +273,37 @@ func (r *closeSession[K]) serve(o *owner[K], _ table.Token[K]) {
 
 func (r *closeSession[K]) refuse() {}
 
-// A question is the part of a request that is answered at once, by a value.
-type question[V any] struct {
-	replied chan reply[V]
+// A question is answered in the step in which it is served. Its closure is one that this
+// package wrote, and runs on the owner's goroutine.
+type question[K comparable] struct {
+	answer  func(*owner[K]) // keeps the answer where the one who asks finds it
+	replied chan error      // receives nil when the answer is there, or why there is none
 }
 
-type reply[V any] struct {
-	value V
-	err   error
+func (q *question[K]) serve(o *owner[K]) {
+	q.answer(o)
+	q.replied <- nil
 }
 
-func newQuestion[V any]() question[V] { return question[V]{make(chan reply[V], 1)} }
+func (q *question[K]) refuse() { q.replied <- ErrClosed }
 
-func (q question[V]) reply(value V) { q.replied <- reply[V]{value: value} }
-
-func (q question[V]) refuse() { q.replied <- reply[V]{err: ErrClosed} }
-
-// contains asks whether a key is held or waited for.
-type contains[K comparable] struct {
-	question[bool]
-	key K
-}
-
-func (r *contains[K]) serve(o *owner[K], _ table.Token[K]) { r.reply(o.table.Contains(r.key)) }
-
-// waitIdle asks what to wait for until the manager is idle; nil when it is.
-type waitIdle[K comparable] struct{ question[*idle] }
-
-// idle is one busy period, shared by all who wait for its end.
-type idle struct {
-	over chan struct{} // closed when the manager is idle, or closed
-	err  error         // which of the two; written before over is closed
-}
-
-func (r *waitIdle[K]) serve(o *owner[K], _ table.Token[K]) {
-	if o.idle == nil && !o.table.Idle() {
-		o.idle = &idle{over: make(chan struct{})}
+// ask asks the owner a question and returns the answer, or ctx.Err() when ctx ends first.
+func ask[K comparable, V any](ctx context.Context, m *Manager[K], answer func(*owner[K]) V) (V, error) {
+	var found, none V
+	if err := ctx.Err(); err != nil {
+		return none, err
 	}
-	r.reply(o.idle)
+	q := &question[K]{func(o *owner[K]) { found = answer(o) }, make(chan error, 1)}
+	m.send(message[K]{request: q})
+	select {
+	case err := <-q.replied:
+		if ctxErr := ctx.Err(); ctxErr != nil {
+			return none, ctxErr
+		}
+		return found, err
+	case <-ctx.Done():
+		return none, ctx.Err() // what the owner may still find stays unseen
+	}
 }
 
 // shutdown asks to drain.
@@ -298,7 +311,7 @@ type shutdown[K comparable] struct {
 	drains chan bool // receives whether there is anything left to end
 }
 
-func (r *shutdown[K]) serve(o *owner[K], _ table.Token[K]) {
+func (r *shutdown[K]) serve(o *owner[K]) {
 	o.draining = true
 	r.drains <- true
 	o.checkIdle() // nobody may be there even now
@@ -309,13 +322,13 @@ func (r *shutdown[K]) refuse() { r.drains <- false }
 // closing asks to end at once.
 type closing[K comparable] struct{}
 
-func (closing[K]) serve(o *owner[K], _ table.Token[K]) { o.end(ErrClosed) }
+func (closing[K]) serve(o *owner[K]) { o.end(ErrClosed) }
 
 func (closing[K]) refuse() {}
 
 // wake makes the owner look at its context.
 type wake[K comparable] struct{}
 
-func (wake[K]) serve(*owner[K], table.Token[K]) {}
+func (wake[K]) serve(*owner[K]) {}
 
 func (wake[K]) refuse() {}

@@ -100,6 +100,6 @@ func (s *Session[K]) Do(ctx context.Context, key K, fn func(context.Context) err
 // does nothing any more. It always returns nil and may be called again.
 func (s *Session[K]) Close() error {
 	s.closed.Store(true)
-	s.m.send(&closeSession[K]{s.s}, table.Token[K]{})
+	s.m.send(message[K]{request: &closeSession[K]{s.s}})
 	return nil
 }

@@ -56,6 +56,18 @@ type slowRecord[K comparable] struct {
 	held   time.Duration // and for how long
 }
 
+// startSlowLog starts the goroutine that calls the logger.
+func (o *owner[K]) startSlowLog(logger *slog.Logger, after time.Duration) *slowLog[K] {
+	l := &slowLog[K]{
+		after:   after,
+		lines:   make(chan slowRecord[K], slowRoom),
+		look:    func() { o.m.send(message[K]{request: tick[K]{}}) },
+		waiting: make(map[K]*slowRecord[K]),
+	}
+	go l.run(logger)
+	return l
+}
+
 // expect makes the owner look when d has passed, unless it will look anyway.
 func (l *slowLog[K]) expect(d time.Duration) {
 	if l.timer != nil {
@@ -84,8 +96,8 @@ func (tick[K]) refuse() {}
 
 // serve tells of everything that has lasted long enough, the oldest first, and holds
 // before waits, because they are what is waited for.
-func (tick[K]) serve(o *owner[K], _ table.Token[K]) {
-	t := o.meter.tracking
+func (tick[K]) serve(o *owner[K]) {
+	t := o.tracking
 	t.slow.timer = nil
 	now, left, next := o.meter.now(), slowBatch, never
 	for s := range t.grants.due(now, t.slow.after, &left, &next) {
@@ -151,7 +163,7 @@ func (o *owner[K]) recordHold(s *tracked[K], now time.Duration) {
 		}
 	}
 	line.queue = max(line.queue, 0) // there may be no key
-	o.meter.tracking.slow.tell(s, line, now)
+	o.tracking.slow.tell(s, line, now)
 }
 
 // recordWait tells that somebody waits, and for whom, unless it tells of another wait for
@@ -174,7 +186,7 @@ func (o *owner[K]) recordWait(s *tracked[K], now time.Duration) {
 		}
 		break
 	}
-	slow := o.meter.tracking.slow
+	slow := o.tracking.slow
 	if told := slow.waiting[line.key]; told == nil || told == s.told {
 		slow.tell(s, line, now)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // What each option that notes something costs an acquisition and its release.
-func BenchmarkWatch(b *testing.B) {
+func BenchmarkTracking(b *testing.B) {
 	slow := keylock.WithSlowLog(slog.New(slog.DiscardHandler), time.Minute)
 	for _, v := range []struct {
 		name string

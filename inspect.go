@@ -12,8 +12,21 @@ import (
 // after the end.
 func (m *Manager[K]) Stats(ctx context.Context) (Stats, error) {
 	mustContext(ctx)
-	q := newQuestion[Stats]()
-	return ask(ctx, m, &stats[K]{q}, q)
+	return ask(ctx, m, func(o *owner[K]) Stats { return o.stats(o.meter.now()) })
+}
+
+// Contains reports whether key is held or waited for. It returns ctx.Err() when ctx is
+// done, [ErrClosed] after the end, and [ErrInvalidKey] for a key that is not equal to
+// itself. A key that cannot be compared panics.
+func (m *Manager[K]) Contains(ctx context.Context, key K) (bool, error) {
+	mustContext(ctx)
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	if err := checkKeys(table.Request[K]{Key: key}); err != nil {
+		return false, err
+	}
+	return ask(ctx, m, func(o *owner[K]) bool { return o.table.Contains(key) })
 }
 
 // Snapshot returns what is known of every key that is held or waited for, all at one
@@ -24,8 +37,7 @@ func (m *Manager[K]) Stats(ctx context.Context) (Stats, error) {
 // ctx.Err() when ctx is done and [ErrClosed] after the end.
 func (m *Manager[K]) Snapshot(ctx context.Context) ([]KeyInfo[K], error) {
 	mustContext(ctx)
-	q := newQuestion[[]KeyInfo[K]]()
-	return ask(ctx, m, &snapshot[K]{q}, q)
+	return ask(ctx, m, (*owner[K]).snapshot)
 }
 
 // Top returns the totals, the at most n keys with the most waiters, and the at most n
@@ -38,8 +50,7 @@ func (m *Manager[K]) Snapshot(ctx context.Context) ([]KeyInfo[K], error) {
 // ctx.Err() when ctx is done and [ErrClosed] after the end. A negative n is 0.
 func (m *Manager[K]) Top(ctx context.Context, n int) (Top[K], error) {
 	mustContext(ctx)
-	q := newQuestion[Top[K]]()
-	return ask(ctx, m, &top[K]{q, n}, q)
+	return ask(ctx, m, func(o *owner[K]) Top[K] { return o.top(n) })
 }
 
 // Inspect returns what is known of one key: all its holders and all its waiters, and
@@ -55,15 +66,12 @@ func (m *Manager[K]) Inspect(ctx context.Context, key K) (KeyInfo[K], error) {
 	if err := checkKeys(table.Request[K]{Key: key}); err != nil {
 		return KeyInfo[K]{}, err
 	}
-	q := newQuestion[KeyInfo[K]]()
-	return ask(ctx, m, &inspect[K]{q, key}, q)
+	return ask(ctx, m, func(o *owner[K]) KeyInfo[K] {
+		return o.describe(o.table.Look(key), o.meter.now(), everybody)
+	})
 }
 
-// stats asks for the totals.
-type stats[K comparable] struct{ question[Stats] }
-
-func (r *stats[K]) serve(o *owner[K], _ table.Token[K]) { r.reply(o.stats(o.meter.now())) }
-
+// stats returns the totals.
 func (o *owner[K]) stats(now time.Duration) Stats {
 	c := o.table.Counts()
 	s := Stats{
@@ -71,7 +79,7 @@ func (o *owner[K]) stats(now time.Duration) Stats {
 		Acquired: c.Acquired, Waited: c.Waited, Cancelled: c.Cancelled, Rejected: c.Rejected, Released: c.Released,
 		Waits: o.meter.waits, Requests: o.meter.requests, Serving: o.meter.serving, Uptime: now,
 	}
-	if t := o.meter.tracking; t != nil && t.timed {
+	if t := o.tracking; t != nil && t.timed {
 		s.Timed = true
 		s.Holds, s.OldestHold, s.OldestWait = t.times, t.grants.age(now), t.waits.age(now)
 		if t.slow != nil {
@@ -81,56 +89,39 @@ func (o *owner[K]) stats(now time.Duration) Stats {
 	return s
 }
 
-// snapshot asks for all keys.
-type snapshot[K comparable] struct{ question[[]KeyInfo[K]] }
-
-func (r *snapshot[K]) serve(o *owner[K], _ table.Token[K]) {
+// snapshot describes all keys.
+func (o *owner[K]) snapshot() []KeyInfo[K] {
 	keys, now := make([]KeyInfo[K], 0, o.table.Counts().Keys), o.meter.now()
 	for v := range o.table.All() {
 		keys = append(keys, o.describe(v, now, everybody))
 	}
-	r.reply(keys)
+	return keys
 }
 
-// inspect asks for one key.
-type inspect[K comparable] struct {
-	question[KeyInfo[K]]
-	key K
-}
-
-func (r *inspect[K]) serve(o *owner[K], _ table.Token[K]) {
-	r.reply(o.describe(o.table.Look(r.key), o.meter.now(), everybody))
-}
-
-// top asks for the keys that one would look at first.
-type top[K comparable] struct {
-	question[Top[K]]
-	n int
-}
-
-func (r *top[K]) serve(o *owner[K], _ table.Token[K]) {
+// top describes the keys that one would look at first.
+func (o *owner[K]) top(n int) Top[K] {
 	now := o.meter.now()
 	found := Top[K]{Stats: o.stats(now)}
-	if r.n > 0 {
+	if n > 0 {
 		for v := range o.table.Ranked() {
 			found.LongestQueues = append(found.LongestQueues, o.describe(v, now, topPlaces))
-			if len(found.LongestQueues) == r.n {
+			if len(found.LongestQueues) == n {
 				break
 			}
 		}
-		found.OldestHolds = o.oldest(r.n, now)
+		found.OldestHolds = o.oldest(n, now)
 	}
-	r.reply(found)
+	return found
 }
 
 // oldest describes the keys that have been held for longest.
 func (o *owner[K]) oldest(n int, now time.Duration) (found []KeyInfo[K]) {
-	if o.meter.tracking == nil {
+	if o.tracking == nil {
 		return nil
 	}
 	seen := make(map[K]bool) // a key may have many holders
 	left := n * topPlaces    // of whom not all are looked at
-	for s := range o.meter.tracking.grants.oldest {
+	for s := range o.tracking.grants.oldest {
 		for v := range o.table.Of(s.ticket) {
 			if !seen[v.Key] {
 				seen[v.Key] = true
