@@ -1,0 +1,10 @@
+module github.com/seed-46f81e6d/keylock/keylockcheck
+
+go 1.25.0
+
+require (
+	github.com/seed-46f81e6d/keylock v0.1.0
+	github.com/stretchr/testify v1.12.1
+)
+
+require go.yaml.in/yaml/v3 v3.0.5 // indirect
