@@ -5,6 +5,11 @@ go 1.25.0
 require (
 	github.com/seed-46f81e6d/keylock v0.1.0
 	github.com/stretchr/testify v1.12.1
+	golang.org/x/tools v0.44.0
 )
 
-require go.yaml.in/yaml/v3 v3.0.5 // indirect
+require (
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/mod v0.35.0 // indirect
+	golang.org/x/sync v0.20.0 // indirect
+)

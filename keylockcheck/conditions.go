@@ -1,0 +1,424 @@
+package keylockcheck
+
+import (
+	"fmt"
+	"go/ast"
+	"go/constant"
+	"go/token"
+	"go/types"
+	"slices"
+	"strings"
+
+	"golang.org/x/tools/go/cfg"
+)
+
+// An atom is a comparison, or another condition without !, && and ||, and whether it
+// holds. Of each pair of opposite comparisons only one occurs: == and <.
+type atom struct {
+	x     ast.Expr    // the condition as it is written, for people
+	op    token.Token // EQL or LSS; ILLEGAL for no comparison
+	l, r  ast.Expr
+	truth bool // of l op r
+	as    bool // truth of x
+}
+
+// alternatives returns how the condition can come to have that truth: in each alternative
+// all atoms hold. It gives up on conditions with more than sixteen.
+func (m *model) alternatives(x ast.Expr, truth bool) [][]atom {
+	switch e := ast.Unparen(x).(type) {
+	case *ast.UnaryExpr:
+		if e.Op == token.NOT {
+			return m.alternatives(e.X, !truth)
+		}
+	case *ast.BinaryExpr:
+		if e.Op != token.LAND && e.Op != token.LOR {
+			break
+		}
+		// a && b holds when both do; it fails when a does, or a holds and b fails.
+		decides := e.Op == token.LOR // the truth of a that decides without b
+		if truth != decides {
+			return product(m.alternatives(e.X, truth), m.alternatives(e.Y, truth))
+		}
+		all := append(m.alternatives(e.X, truth), product(m.alternatives(e.X, !truth), m.alternatives(e.Y, truth))...)
+		if len(all) > 16 {
+			return [][]atom{nil}
+		}
+		return all
+	}
+	return [][]atom{{m.atomOf(x, truth)}}
+}
+
+func product(a, b [][]atom) [][]atom {
+	var all [][]atom
+	for _, x := range a {
+		for _, y := range b {
+			if len(all) == 16 {
+				return [][]atom{nil}
+			}
+			all = append(all, slices.Concat(x, y))
+		}
+	}
+	return all
+}
+
+// atomOf returns the atom of a condition without !, && and ||.
+func (m *model) atomOf(x ast.Expr, truth bool) atom {
+	a := atom{x: ast.Unparen(x), truth: truth, as: truth}
+	e, ok := a.x.(*ast.BinaryExpr)
+	if !ok {
+		return a
+	}
+	a.l, a.r = ast.Unparen(e.X), ast.Unparen(e.Y)
+	switch e.Op {
+	case token.EQL:
+		a.op = token.EQL
+	case token.NEQ:
+		a.op, a.truth = token.EQL, !truth
+	case token.LSS:
+		a.op = token.LSS
+	case token.GEQ:
+		a.op, a.truth = token.LSS, !truth
+	case token.GTR:
+		a.op, a.l, a.r = token.LSS, a.r, a.l
+	case token.LEQ:
+		a.op, a.l, a.r, a.truth = token.LSS, a.r, a.l, !truth
+	default:
+		a.l, a.r = nil, nil
+		return a
+	}
+	if a.op == token.EQL && m.isConstant(a.l) && !m.isConstant(a.r) {
+		a.l, a.r = a.r, a.l
+	}
+	// x == true is x.
+	if a.op == token.EQL {
+		if v := m.constant(a.r); v != nil && v.Kind() == constant.Bool {
+			if !constant.BoolVal(v) {
+				a.truth = !a.truth
+			}
+			return atom{x: a.x, l: a.l, truth: a.truth, as: truth}
+		}
+	}
+	return a
+}
+
+func (m *model) constant(x ast.Expr) constant.Value {
+	if x == nil {
+		return nil
+	}
+	return m.TypesInfo.Types[x].Value
+}
+
+func (m *model) isConstant(x ast.Expr) bool {
+	return m.constant(x) != nil || m.isNil(x)
+}
+
+func (m *model) isNil(x ast.Expr) bool {
+	return x != nil && m.TypesInfo.Types[x].IsNil()
+}
+
+// key names an atom: two atoms of the same key hold or fail together, as long as nothing
+// in them is assigned to.
+func (m *model) key(a atom) string {
+	var b strings.Builder
+	if a.op == token.ILLEGAL {
+		x := a.x
+		if a.l != nil {
+			x = a.l
+		}
+		m.write(&b, x)
+		return b.String()
+	}
+	m.write(&b, a.l)
+	b.WriteString(a.op.String())
+	m.write(&b, a.r)
+	return b.String()
+}
+
+// write writes an expression with each identifier made unique.
+func (m *model) write(b *strings.Builder, x ast.Expr) {
+	ast.Inspect(x, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case nil:
+			b.WriteByte(')')
+		case *ast.ParenExpr:
+			b.WriteByte('(')
+		case *ast.Ident:
+			if obj := m.TypesInfo.ObjectOf(n); obj != nil && obj.Pos().IsValid() {
+				fmt.Fprintf(b, "%s#%d(", n.Name, obj.Pos())
+			} else {
+				fmt.Fprintf(b, "%s(", n.Name)
+			}
+		case *ast.BasicLit:
+			fmt.Fprintf(b, "%s(", n.Value)
+		case *ast.BinaryExpr:
+			fmt.Fprintf(b, "%s(", n.Op)
+		case *ast.UnaryExpr:
+			fmt.Fprintf(b, "%s(", n.Op)
+		case *ast.FuncLit:
+			fmt.Fprintf(b, "func@%d(", n.Pos())
+		default:
+			fmt.Fprintf(b, "%T(", n)
+		}
+		return true
+	})
+}
+
+// name is how an object is written in keys.
+func objectName(obj types.Object) string { return fmt.Sprintf("%s#%d(", obj.Name(), obj.Pos()) }
+
+// parts returns the variables, fields and functions that a condition asks, but for
+// errors, which are assigned again and again.
+func (m *model) parts(list ...ast.Expr) map[types.Object]bool {
+	found := make(map[types.Object]bool)
+	for _, x := range list {
+		if x == nil {
+			continue
+		}
+		ast.Inspect(x, func(n ast.Node) bool {
+			if sel, ok := n.(*ast.SelectorExpr); ok {
+				if obj := m.TypesInfo.Uses[sel.Sel]; obj != nil {
+					found[obj] = true
+				}
+				if _, ok := m.TypesInfo.Selections[sel]; ok {
+					return false
+				}
+			}
+			if id, ok := n.(*ast.Ident); ok {
+				switch obj := m.TypesInfo.Uses[id].(type) {
+				case *types.Var:
+					if !isError(obj.Type()) {
+						found[obj] = true
+					}
+				case *types.Func:
+					found[obj] = true
+				}
+			}
+			return true
+		})
+	}
+	return found
+}
+
+// A branch is one of two ways on from the end of a block.
+type branch struct {
+	stmt ast.Node // *ast.IfStmt, *ast.ForStmt, *ast.RangeStmt, *ast.CaseClause, *ast.CommClause
+	cond ast.Expr // nil where the choice is not a condition
+	into ast.Node // the code that this way leads into; nil when it leads past the statement
+}
+
+// branchOf describes the way to successor i; ok is false when there is no choice.
+func (fn *function) branchOf(b *cfg.Block, i int) (br branch, ok bool) {
+	if len(b.Succs) != 2 {
+		return branch{}, false
+	}
+	first := b.Succs[0]
+	switch stmt := first.Stmt.(type) {
+	case *ast.IfStmt:
+		br = branch{stmt: stmt, cond: stmt.Cond, into: stmt.Body}
+		if i == 1 {
+			br.into = nil
+			if stmt.Else != nil {
+				br.into = stmt.Else
+			}
+		}
+	case *ast.ForStmt:
+		br = branch{stmt: stmt, cond: stmt.Cond, into: stmt.Body}
+	case *ast.RangeStmt:
+		br = branch{stmt: stmt, into: stmt.Body}
+	case *ast.CommClause:
+		br = branch{stmt: stmt, into: stmt}
+	case *ast.CaseClause:
+		br = branch{stmt: stmt, into: stmt}
+		sw, ok := fn.switches[stmt].(*ast.SwitchStmt)
+		if !ok || len(b.Nodes) == 0 {
+			break
+		}
+		value, ok := b.Nodes[len(b.Nodes)-1].(ast.Expr)
+		if !ok {
+			break
+		}
+		if sw.Tag == nil {
+			br.cond = value
+		} else {
+			br.cond = &ast.BinaryExpr{X: sw.Tag, OpPos: value.Pos(), Op: token.EQL, Y: value}
+		}
+	default:
+		return branch{}, true
+	}
+	if _, isIf := br.stmt.(*ast.IfStmt); i == 1 && !isIf {
+		br.into = nil
+	}
+	return br, true
+}
+
+// prepare fills the maps of a function that is going to be searched.
+func (m *model) prepare(fn *function) {
+	if fn.switches != nil {
+		return
+	}
+	fn.comms = make(map[ast.Stmt]bool)
+	fn.switches = make(map[*ast.CaseClause]ast.Stmt)
+	fn.atoms = make(map[string]int)
+	count := func(x ast.Expr) {
+		if x == nil {
+			return
+		}
+		seen := make(map[string]bool)
+		for _, truth := range []bool{false, true} {
+			for _, alternative := range m.alternatives(x, truth) {
+				for _, a := range alternative {
+					seen[m.key(a)] = true
+				}
+			}
+		}
+		for key := range seen {
+			fn.atoms[key]++
+		}
+	}
+	ast.Inspect(fn.body, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.FuncLit:
+			return false
+		case *ast.IfStmt:
+			count(n.Cond)
+		case *ast.ForStmt:
+			count(n.Cond)
+		case *ast.SwitchStmt:
+			for _, clause := range n.Body.List {
+				clause := clause.(*ast.CaseClause)
+				fn.switches[clause] = n
+				for _, x := range clause.List {
+					if n.Tag != nil {
+						x = &ast.BinaryExpr{X: n.Tag, Op: token.EQL, Y: x}
+					}
+					count(x)
+				}
+			}
+		case *ast.TypeSwitchStmt:
+			for _, clause := range n.Body.List {
+				fn.switches[clause.(*ast.CaseClause)] = n
+			}
+		case *ast.CommClause:
+			if n.Comm != nil {
+				fn.comms[n.Comm] = true
+			}
+		case *ast.AssignStmt:
+			// A flag: one condition that asks for it is enough to matter.
+			for i, l := range n.Lhs {
+				if len(n.Lhs) == len(n.Rhs) && m.isFlag(n.Rhs[i]) {
+					fn.atoms[m.key(atom{x: ast.Unparen(l)})]++
+				}
+			}
+		case *ast.ValueSpec:
+			for _, name := range n.Names {
+				if v := m.variable(name); v != nil && isBool(v.Type()) {
+					fn.atoms[m.key(atom{x: name})]++
+				}
+			}
+		}
+		return true
+	})
+}
+
+// isFlag reports whether x is true or false.
+func (m *model) isFlag(x ast.Expr) bool {
+	v := m.constant(x)
+	return v != nil && v.Kind() == constant.Bool
+}
+
+// assumptions are what the conditions that a path has passed say of later ones.
+type assumptions map[string]bool
+
+func (a assumptions) String() string {
+	keys := make([]string, 0, len(a))
+	for key, truth := range a {
+		keys = append(keys, fmt.Sprint(key, truth, ";"))
+	}
+	slices.Sort(keys)
+	return strings.Join(keys, "")
+}
+
+// forget returns the assumptions without those about an object.
+func (a assumptions) forget(obj types.Object) assumptions {
+	name := objectName(obj)
+	kept := a
+	for key := range a {
+		if strings.Contains(key, name) {
+			if len(kept) == len(a) {
+				kept = assumptions{}
+				for k, v := range a {
+					kept[k] = v
+				}
+			}
+			delete(kept, key)
+		}
+	}
+	return kept
+}
+
+func (a assumptions) with(key string, truth bool) assumptions {
+	if old, ok := a[key]; ok && old == truth {
+		return a
+	}
+	more := make(assumptions, len(a)+1)
+	for k, v := range a {
+		more[k] = v
+	}
+	more[key] = truth
+	return more
+}
+
+// after returns the assumptions after a node: what it assigns to is no longer known, but
+// for flags.
+func (m *model) after(fn *function, a assumptions, n ast.Node) assumptions {
+	set := func(x ast.Expr, value ast.Expr, zero bool) {
+		x = ast.Unparen(x)
+		if obj := m.target(x); obj != nil {
+			a = a.forget(obj)
+		}
+		if key := m.key(atom{x: x}); fn.atoms[key] >= 2 {
+			if zero {
+				a = a.with(key, false)
+			} else if value != nil && m.isFlag(value) {
+				a = a.with(key, constant.BoolVal(m.constant(value)))
+			}
+		}
+	}
+	switch n := n.(type) {
+	case *ast.AssignStmt:
+		for i, l := range n.Lhs {
+			var value ast.Expr
+			if len(n.Lhs) == len(n.Rhs) {
+				value = n.Rhs[i]
+			}
+			set(l, value, false)
+		}
+	case *ast.IncDecStmt:
+		set(n.X, nil, false)
+	case *ast.ValueSpec:
+		for i, name := range n.Names {
+			var value ast.Expr
+			if len(n.Names) == len(n.Values) {
+				value = n.Values[i]
+			}
+			v := m.variable(name)
+			set(name, value, len(n.Values) == 0 && v != nil && isBool(v.Type()))
+		}
+	}
+	return a
+}
+
+// target returns the variable or field that an expression on the left assigns to.
+func (m *model) target(x ast.Expr) types.Object {
+	switch x := ast.Unparen(x).(type) {
+	case *ast.Ident:
+		return m.TypesInfo.ObjectOf(x)
+	case *ast.SelectorExpr:
+		return m.TypesInfo.ObjectOf(x.Sel)
+	case *ast.IndexExpr:
+		return m.target(x.X)
+	case *ast.StarExpr:
+		return m.target(x.X)
+	}
+	return nil
+}

@@ -1,0 +1,211 @@
+package keylockcheck
+
+import (
+	"fmt"
+	"go/ast"
+	"go/token"
+	"go/types"
+
+	"golang.org/x/tools/go/analysis"
+)
+
+var dropped = rule("dropped",
+	"report locks that are dropped where they are acquired, so that nothing can release them", runDropped)
+
+var reservation = rule("reservation",
+	"report reservations that are neither waited for nor cancelled on some path", runReservation)
+
+var lostPath = rule("lostpath",
+	"report locks that are not released on some path", runLostPath)
+
+func runDropped(p *pass) {
+	for _, s := range p.sources {
+		if s.kind != aLock || !s.unused || p.isHeldOnPurpose(s.call) {
+			continue
+		}
+		p.report(analysis.Diagnostic{
+			Pos: s.call.Pos(), End: s.call.End(),
+			Message: fmt.Sprintf("the lock of %s on line %d is dropped: nothing can release it; "+
+				"name it, or say //keylock:held and why", p.short(s.call.Fun), p.line(s.call.Pos())),
+			SuggestedFixes: p.nameAndDefer(s),
+		})
+	}
+}
+
+func runReservation(p *pass) {
+	for _, s := range p.sources {
+		if s.kind != aReservation || p.isHeldOnPurpose(s.call) {
+			continue
+		}
+		what := fmt.Sprintf("the reservation of %s on line %d", p.short(s.call.Fun), p.line(s.call.Pos()))
+		if s.unused {
+			p.at(s.call, what+" is dropped: once granted it holds the key; wait for it or cancel it")
+			continue
+		}
+		if lost := p.lose(s); lost != nil {
+			p.report(analysis.Diagnostic{
+				Pos: s.call.Pos(), End: s.call.End(),
+				Message:        what + " is neither waited for nor cancelled " + p.path(lost),
+				Related:        p.related(lost),
+				SuggestedFixes: p.deferAfter(s, s.stmt, "Cancel"),
+			})
+		}
+	}
+}
+
+func runLostPath(p *pass) {
+	for _, s := range p.sources {
+		if s.kind != aLock || s.unused || p.isHeldOnPurpose(s.call) {
+			continue
+		}
+		lost := p.lose(s)
+		if lost == nil {
+			continue
+		}
+		d := analysis.Diagnostic{
+			Pos: s.call.Pos(), End: s.call.End(),
+			Message: fmt.Sprintf("the lock of %s on line %d is not released %s", p.short(s.call.Fun), p.line(s.call.Pos()), p.path(lost)),
+			Related: p.related(lost),
+		}
+		if p.neverReleased(s) {
+			d.SuggestedFixes = p.deferAfter(s, p.checkAfter(s), "Release")
+		}
+		p.report(d)
+	}
+}
+
+// neverReleased reports whether no mention of the lock takes care of it.
+func (m *model) neverReleased(s *source) bool {
+	for _, id := range m.mentions[s.lock] {
+		if _, captured := m.captured(id, s.fn); captured {
+			return false
+		}
+		if u := m.useOf(id); u != looks && !(u == overwrite && m.parent(id) == s.stmt) {
+			return false
+		}
+	}
+	return true
+}
+
+// checkAfter returns the statement right after the source if it leaves the function when
+// the source failed, and the source itself if that cannot fail; else nil.
+func (m *model) checkAfter(s *source) ast.Node {
+	if !s.fails {
+		return s.stmt
+	}
+	next, ok := m.next(s.stmt).(*ast.IfStmt)
+	if !ok || s.fail == nil || next.Init != nil || next.Else != nil || len(next.Body.List) == 0 {
+		return nil
+	}
+	if _, ok := next.Body.List[len(next.Body.List)-1].(*ast.ReturnStmt); !ok {
+		return nil
+	}
+	alternatives := m.alternatives(next.Cond, true)
+	if len(alternatives) != 1 || len(alternatives[0]) != 1 {
+		return nil
+	}
+	q := search{model: m, s: s}
+	if q.verdict(alternatives[0][0], true) != failed {
+		return nil
+	}
+	return next
+}
+
+// next returns the statement that follows another in its block.
+func (m *model) next(stmt ast.Node) ast.Stmt {
+	block, ok := m.parents[stmt].(*ast.BlockStmt)
+	if !ok {
+		return nil
+	}
+	for i, other := range block.List {
+		if other == stmt && i+1 < len(block.List) {
+			return block.List[i+1]
+		}
+	}
+	return nil
+}
+
+// isTop reports whether a statement stands in the outermost block of its function, and
+// runs once: no label there leads back.
+func (m *model) isTop(stmt ast.Node, fn *function) bool {
+	if m.parents[stmt] != fn.body {
+		return false
+	}
+	for _, other := range fn.body.List {
+		if _, ok := other.(*ast.LabeledStmt); ok {
+			return false
+		}
+	}
+	return true
+}
+
+// deferAfter returns a fix that defers a method of what s returned, after a statement. It
+// fixes nothing where that might change more than it should: in loops and branches, and
+// where the method returns an error.
+func (m *model) deferAfter(s *source, after ast.Node, method string) []analysis.SuggestedFix {
+	if after == nil || !s.defines || !m.isTop(s.stmt, s.fn) || known(s.callee.Pkg()) != keylockPath {
+		return nil
+	}
+	if _, ok := s.stmt.(*ast.AssignStmt); !ok || m.sharesLine(after) {
+		return nil
+	}
+	call := s.lock.Name() + "." + method
+	return []analysis.SuggestedFix{{
+		Message:   "defer " + call + "()",
+		TextEdits: []analysis.TextEdit{insertAfter(after, "\ndefer "+call+"()")},
+	}}
+}
+
+// nameAndDefer returns a fix that names a lock which was assigned to _, and releases it at
+// the end of the function.
+func (m *model) nameAndDefer(s *source) []analysis.SuggestedFix {
+	assign, ok := s.stmt.(*ast.AssignStmt)
+	if !ok || s.blank == nil || assign.Tok != token.DEFINE || !m.isTop(assign, s.fn) || known(s.callee.Pkg()) != keylockPath {
+		return nil
+	}
+	check := m.checkAfter(s)
+	if check == nil || m.sharesLine(check) {
+		return nil
+	}
+	name := m.freshName(s.fn, "lock")
+	return []analysis.SuggestedFix{{
+		Message: "name the lock and defer its Release",
+		TextEdits: []analysis.TextEdit{
+			{Pos: s.blank.Pos(), End: s.blank.End(), NewText: []byte(name)},
+			insertAfter(check, "\ndefer "+name+".Release()"),
+		},
+	}}
+}
+
+func insertAfter(n ast.Node, text string) analysis.TextEdit {
+	return analysis.TextEdit{Pos: n.End(), End: n.End(), NewText: []byte(text)}
+}
+
+// sharesLine reports whether something other than the end of the line follows a statement:
+// what is inserted there would end up beside it.
+func (m *model) sharesLine(n ast.Node) bool {
+	next := m.next(n)
+	if next != nil && m.line(next.Pos()) == m.line(n.End()) {
+		return true
+	}
+	block, ok := m.parents[n].(*ast.BlockStmt)
+	return !ok || next == nil && m.line(block.Rbrace) == m.line(n.End())
+}
+
+// freshName returns a name that nothing in fn has or uses.
+func (m *model) freshName(fn *function, name string) string {
+	used := make(map[string]bool)
+	for outermost := fn; outermost != nil; outermost = outermost.outer {
+		ast.Inspect(outermost.node, func(n ast.Node) bool {
+			if id, ok := n.(*ast.Ident); ok {
+				used[id.Name] = true
+			}
+			return true
+		})
+	}
+	candidate := name
+	for i := 2; used[candidate] || m.Pkg.Scope().Lookup(candidate) != nil || types.Universe.Lookup(candidate) != nil; i++ {
+		candidate = fmt.Sprint(name, i)
+	}
+	return candidate
+}

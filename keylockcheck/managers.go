@@ -1,0 +1,226 @@
+package keylockcheck
+
+import (
+	"fmt"
+	"go/ast"
+	"go/token"
+	"go/types"
+
+	"golang.org/x/tools/go/analysis"
+)
+
+var neverEnded = rule("neverended",
+	"report managers that nothing ends: each keeps its goroutine", runNeverEnded)
+
+var signalCtx = rule("signalctx",
+	"report managers that a signal closes before their Shutdown can drain them", runSignalCtx)
+
+// A start is a call that starts a manager, and the variable or field that it is kept in.
+type start struct {
+	call *ast.CallExpr
+	stmt ast.Node
+	fn   *function
+	kept *types.Var // nil when it goes elsewhere
+	lost bool       // it goes nowhere
+}
+
+func (m *model) starts() []start {
+	var all []start
+	for _, call := range m.calls {
+		fn := callee(m.TypesInfo, call)
+		if !isStart(fn) || len(call.Args) == 0 {
+			continue
+		}
+		s := start{call: call, fn: m.within(call)}
+		switch p := m.parent(call).(type) {
+		case *ast.ExprStmt, *ast.GoStmt, *ast.DeferStmt:
+			s.stmt, s.lost = p, true
+		case *ast.AssignStmt:
+			if len(p.Lhs) == len(p.Rhs) {
+				m.keep(&s, p, p.Lhs[indexOf(p.Rhs, call)])
+			}
+		case *ast.ValueSpec:
+			if len(p.Names) == len(p.Values) {
+				m.keep(&s, p, p.Names[indexOf(p.Values, call)])
+			}
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+func (m *model) keep(s *start, stmt ast.Node, to ast.Expr) {
+	s.stmt = stmt
+	if isBlank(to) {
+		s.lost = true
+		return
+	}
+	switch to := ast.Unparen(to).(type) {
+	case *ast.Ident:
+		s.kept = m.variable(to)
+	case *ast.SelectorExpr:
+		s.kept, _ = m.TypesInfo.ObjectOf(to.Sel).(*types.Var)
+	}
+}
+
+func runNeverEnded(p *pass) {
+	for _, s := range p.starts() {
+		if s.fn == nil || p.isMain(s.fn) || !p.neverEnds(s.call.Args[0]) || p.isHeldOnPurpose(s.call) {
+			continue
+		}
+		if !s.lost && (s.kept == nil || !p.isLocal(s.kept) || !p.isOnlyUsed(s.kept)) {
+			continue
+		}
+		p.report(analysis.Diagnostic{
+			Pos: s.call.Pos(), End: s.call.End(),
+			Message: fmt.Sprintf("nothing ends the manager that is started on line %d: its goroutine stays; "+
+				"call its Close or Shutdown, or start it with a context that ends", p.line(s.call.Pos())),
+			SuggestedFixes: p.deferClose(s),
+		})
+	}
+}
+
+// isMain reports whether a function is, or is a literal in, a function after which the
+// process ends.
+func (p *pass) isMain(fn *function) bool {
+	for fn.outer != nil {
+		fn = fn.outer
+	}
+	decl, ok := fn.node.(*ast.FuncDecl)
+	return ok && decl.Recv == nil && (decl.Name.Name == "main" && p.Pkg.Name() == "main" || decl.Name.Name == "TestMain" || decl.Name.Name == "init")
+}
+
+// neverEnds reports whether x is context.Background() or TODO(), or one that only adds
+// values to it, or a variable that has never anything else.
+func (p *pass) neverEnds(x ast.Expr) bool {
+	switch x := ast.Unparen(x).(type) {
+	case *ast.CallExpr:
+		fn := callee(p.TypesInfo, x)
+		if isFunc(fn, "context", "Background", "TODO", "WithoutCancel") {
+			return true
+		}
+		return isFunc(fn, "context", "WithValue") && p.neverEnds(x.Args[0])
+	case *ast.Ident:
+		value := p.onlyValue(p.variable(x))
+		return value != nil && p.neverEnds(value)
+	}
+	return false
+}
+
+// onlyValue returns the expression that a local variable is declared with, nil if it is
+// ever assigned to again, or its address is taken.
+func (m *model) onlyValue(v *types.Var) ast.Expr {
+	if !m.isLocal(v) {
+		return nil
+	}
+	var value ast.Expr
+	for _, id := range m.mentions[v] {
+		switch m.useOf(id) {
+		case overwrite:
+			if m.TypesInfo.Defs[id] != v {
+				return nil
+			}
+			value = assigned(m.parent(id), id)
+		case address:
+			return nil
+		}
+	}
+	return value
+}
+
+// isOnlyUsed reports whether a manager is asked for locks and never ended, nor known
+// elsewhere.
+func (p *pass) isOnlyUsed(v *types.Var) bool {
+	for _, id := range p.mentions[v] {
+		switch p.useOf(id) {
+		case looks:
+			if _, isParam := p.parent(id).(*ast.Field); isParam {
+				return false
+			}
+		case overwrite:
+			if p.TypesInfo.Defs[id] != v {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// deferClose returns a fix that closes the manager at the end of its function.
+func (p *pass) deferClose(s start) []analysis.SuggestedFix {
+	assign, ok := s.stmt.(*ast.AssignStmt)
+	fn := callee(p.TypesInfo, s.call)
+	if !ok || s.kept == nil || assign.Tok != token.DEFINE || len(assign.Lhs) != 1 ||
+		!p.isTop(assign, s.fn) || p.sharesLine(assign) || known(fn.Pkg()) != keylockPath {
+		return nil
+	}
+	call := s.kept.Name() + ".Close"
+	return []analysis.SuggestedFix{{
+		Message:   "defer " + call + "()",
+		TextEdits: []analysis.TextEdit{insertAfter(assign, "\ndefer "+call+"()")},
+	}}
+}
+
+func runSignalCtx(p *pass) {
+	for _, s := range p.starts() {
+		if s.kept == nil {
+			continue
+		}
+		signal := p.signalBehind(s.call.Args[0], 1)
+		if signal == nil {
+			continue
+		}
+		shutdown := p.shutdownOf(s.kept)
+		if shutdown == nil {
+			continue
+		}
+		p.at(s.call, fmt.Sprintf("the signal of line %d closes the manager at once: the Shutdown on line %d finds nothing left to drain; "+
+			"start it with context.WithoutCancel of the context", p.line(signal.Pos()), p.line(shutdown.Pos())),
+			analysis.RelatedInformation{Pos: signal.Pos(), End: signal.End(), Message: "the context of the signal"},
+			analysis.RelatedInformation{Pos: shutdown.Pos(), End: shutdown.End(), Message: "the Shutdown that comes too late"})
+	}
+}
+
+// signalBehind returns the call of signal.NotifyContext that x comes from, over at most so
+// many contexts in between.
+func (p *pass) signalBehind(x ast.Expr, hops int) *ast.CallExpr {
+	switch x := ast.Unparen(x).(type) {
+	case *ast.Ident:
+		if value := p.onlyValue(p.variable(x)); value != nil {
+			return p.signalBehind(value, hops)
+		}
+	case *ast.CallExpr:
+		fn := callee(p.TypesInfo, x)
+		if isFunc(fn, "os/signal", "NotifyContext") {
+			return x
+		}
+		if hops > 0 && len(x.Args) > 0 && isFunc(fn, "context", "WithCancel", "WithCancelCause", "WithValue",
+			"WithTimeout", "WithTimeoutCause", "WithDeadline", "WithDeadlineCause") {
+			return p.signalBehind(x.Args[0], hops-1)
+		}
+	}
+	return nil
+}
+
+// shutdownOf returns a call of Shutdown on the manager in a variable or field.
+func (p *pass) shutdownOf(v *types.Var) *ast.CallExpr {
+	for _, call := range p.calls {
+		sel, ok := ast.Unparen(call.Fun).(*ast.SelectorExpr)
+		if !ok || sel.Sel.Name != "Shutdown" || kindOf(p.TypesInfo.TypeOf(sel.X)) != aManager {
+			continue
+		}
+		switch x := ast.Unparen(sel.X).(type) {
+		case *ast.Ident:
+			if p.variable(x) == v {
+				return call
+			}
+		case *ast.SelectorExpr:
+			if p.TypesInfo.ObjectOf(x.Sel) == v {
+				return call
+			}
+		}
+	}
+	return nil
+}

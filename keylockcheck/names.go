@@ -1,0 +1,152 @@
+package keylockcheck
+
+import (
+	"go/ast"
+	"go/types"
+	"strings"
+
+	"golang.org/x/tools/go/types/typeutil"
+)
+
+// The packages whose calls are known.
+const (
+	keylockPath = "github.com/seed-46f81e6d/keylock"
+	cohortPath  = keylockPath + "/cohort"
+	inorderPath = keylockPath + "/inorder"
+)
+
+// known returns the import path of a package whose calls are known, and "" for others.
+func known(pkg *types.Package) string {
+	if pkg == nil {
+		return ""
+	}
+	path := pkg.Path()
+	if i := strings.LastIndex(path, "/vendor/"); i >= 0 {
+		path = path[i+len("/vendor/"):]
+	}
+	switch path {
+	case keylockPath, cohortPath, inorderPath:
+		return path
+	}
+	return ""
+}
+
+// A kind says what a type is to the rules.
+type kind uint8
+
+const (
+	other kind = iota
+	aLock
+	aReservation
+	aManager
+	aSession
+	aGroup
+)
+
+// kindOf returns the kind of a type: of locks and reservations by value, of the others by
+// pointer.
+func kindOf(t types.Type) kind {
+	if t == nil {
+		return other
+	}
+	t = types.Unalias(t)
+	pointer, byPointer := t.(*types.Pointer)
+	if byPointer {
+		t = types.Unalias(pointer.Elem())
+	}
+	named, ok := t.(*types.Named)
+	if !ok || known(named.Obj().Pkg()) == "" {
+		return other
+	}
+	k := other
+	switch named.Obj().Name() {
+	case "Lock", "Locks":
+		k = aLock
+	case "Reservation", "Reservations":
+		k = aReservation
+	case "Manager":
+		k = aManager
+	case "Session":
+		k = aSession
+	case "Group":
+		k = aGroup
+	}
+	if byPointer != (k == aManager || k == aSession || k == aGroup) {
+		return other
+	}
+	return k
+}
+
+// callee returns the function or method that a call names, of generic ones the origin.
+func callee(info *types.Info, call *ast.CallExpr) *types.Func {
+	if fn, ok := typeutil.Callee(info, call).(*types.Func); ok {
+		return fn.Origin()
+	}
+	return nil
+}
+
+// receiver returns the expression before the method's name in a call of a method.
+func receiver(call *ast.CallExpr) ast.Expr {
+	if sel, ok := ast.Unparen(call.Fun).(*ast.SelectorExpr); ok {
+		return sel.X
+	}
+	return nil
+}
+
+// isGranting reports whether a name is one of a call that returns a lock or a reservation.
+func isGranting(name string) bool {
+	return strings.HasPrefix(name, "Acquire") || strings.HasPrefix(name, "TryAcquire") ||
+		strings.HasPrefix(name, "Reserve") || name == "Wait"
+}
+
+// isStart reports whether fn starts a manager.
+func isStart(fn *types.Func) bool {
+	return fn != nil && fn.Name() == "Start" && known(fn.Pkg()) != "" && fn.Signature().Recv() == nil
+}
+
+// isFunc reports whether fn is the function, not method, of that path and one of the names.
+func isFunc(fn *types.Func, path string, names ...string) bool {
+	if fn == nil || fn.Pkg() == nil || fn.Pkg().Path() != path || fn.Signature().Recv() != nil {
+		return false
+	}
+	for _, name := range names {
+		if fn.Name() == name {
+			return true
+		}
+	}
+	return false
+}
+
+// onlyLooks reports whether a method of a lock or a reservation leaves it as it is.
+func onlyLooks(name string) bool {
+	switch name {
+	case "Key", "Keys", "Seq", "Value", "Token", "Context", "String":
+		return true
+	}
+	return false
+}
+
+// endsManager reports whether after a method of a manager it may have ended, or may be
+// known elsewhere.
+func endsManager(name string) bool {
+	return name == "Close" || name == "Shutdown" || name == "Session"
+}
+
+// neverReturns reports whether a call ends its goroutine or the test, which the bodies of
+// these functions do not tell.
+func neverReturns(info *types.Info, call *ast.CallExpr) bool {
+	fn := callee(info, call)
+	if fn == nil || fn.Pkg() == nil {
+		return false
+	}
+	switch path := fn.Pkg().Path(); {
+	case path == "testing":
+		switch fn.Name() {
+		case "Fatal", "Fatalf", "FailNow", "Skip", "Skipf", "SkipNow":
+			return true
+		}
+	case strings.HasSuffix(path, "testify/require"):
+		return fn.Name() == "Fail" || fn.Name() == "FailNow" || fn.Name() == "Failf" || fn.Name() == "FailNowf"
+	}
+	return false
+}
