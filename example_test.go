@@ -51,9 +51,9 @@ func ExampleManager_Reserve() {
 	story := map[string]*string{"ann": new(string), "bob": new(string)}
 	var work sync.WaitGroup
 	for _, e := range events {
-		place := locks.Reserve(e.user)
+		reservation := locks.Reserve(e.user)
 		work.Go(func() {
-			lock, err := place.Wait(ctx)
+			lock, err := reservation.Wait(ctx)
 			if err != nil {
 				return
 			}
@@ -177,7 +177,7 @@ func TestExampleInABubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		locks := keylock.Start[string](t.Context())
 		defer locks.Close()
-		locks.Reserve("order/42") // somebody holds the key, and never gives it back
+		locks.Reserve("order/42") // holds the key, and is never released
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()

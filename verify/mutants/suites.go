@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/seed-46f81e6d/keylock/verify/skipped"
 )
 
 // suites are the tests, with all mutants compiled in.
@@ -55,22 +57,17 @@ func instead[T any](alive bool, mutant, original T) T {
 func init() { syscall.Setrlimit(syscall.RLIMIT_AS, &syscall.Rlimit{Cur: 4 << 30, Max: 4 << 30}) }
 `
 
-const (
-	aboutSources = "Imports|Readme|NoMutex|TableKnows|Module|CopiesTheProtocol" // tests that read the code, which has not changed
-	slow         = "Storm|MemoryOfA?Burst"
-)
-
 // allSuites are in the order of what they cost. The table's own see nothing of the manager.
 var allSuites = []suite{
-	{name: "table", dir: ".", pkg: "./internal/table", args: []string{"-test.skip=" + slow}},
+	{name: "table", dir: ".", pkg: "./internal/table", args: []string{"-test.skip=" + skipped.Slow}},
 	{name: "programs", dir: "verify", pkg: "./programs",
 		args: []string{"-rapid.checks=2000", "-rapid.seed=1", "-rapid.shrinktime=1ms", "-rapid.nofailfile"}},
-	{name: "behaviour", dir: ".", pkg: ".", args: []string{"-test.short", "-test.skip=" + aboutSources + "|EveryInterleaving|" + slow}},
-	{name: "explorer", dir: ".", pkg: ".", args: []string{"-test.run=EveryInterleaving"}},
+	{name: "behaviour", dir: ".", pkg: ".", args: []string{"-test.short", "-test.skip=" + skipped.Sources + "|" + skipped.Explorer + "|" + skipped.Slow}},
+	{name: "explorer", dir: ".", pkg: ".", args: []string{"-test.run=" + skipped.Explorer}},
 	{name: "fuzz", dir: "fuzz", pkg: ".", args: []string{"-test.short"}},
 	{name: "linear", dir: "verify", pkg: "./linear", args: []string{"-linear=1s"}},
-	{name: "table, slow", dir: ".", pkg: "./internal/table", args: []string{"-test.run=" + slow}},
-	{name: "behaviour, slow", dir: ".", pkg: ".", args: []string{"-test.short", "-test.run=" + slow}},
+	{name: "table, slow", dir: ".", pkg: "./internal/table", args: []string{"-test.run=" + skipped.Slow}},
+	{name: "behaviour, slow", dir: ".", pkg: ".", args: []string{"-test.short", "-test.run=" + skipped.Slow}},
 }
 
 // build builds the tests with the mutants in place of the sources, and sees them pass when

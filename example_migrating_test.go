@@ -1,0 +1,88 @@
+package keylock_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock"
+)
+
+// What docs/MIGRATING.md shows, before and after.
+func TestMigrating(t *testing.T) {
+	ctx := t.Context()
+	locks := keylock.Start[string](ctx)
+	defer locks.Close()
+	key, from, to, page := "k", "from", "to", "/news"
+
+	{
+		var mu sync.Mutex
+		byKey := make(map[string]*sync.Mutex)
+		func() {
+			mu.Lock() // guards the map
+			lock, ok := byKey[key]
+			if !ok {
+				lock = new(sync.Mutex)
+				byKey[key] = lock // and is never deleted
+			}
+			mu.Unlock()
+			lock.Lock()
+			defer lock.Unlock()
+		}()
+	}
+	require.NoError(t, func() error {
+		lock, err := locks.Acquire(ctx, key)
+		if err != nil {
+			return err
+		}
+		defer lock.Release()
+		return nil
+	}())
+	func() {
+		var byKey sync.Map
+		value, _ := byKey.LoadOrStore(key, new(sync.Mutex))
+		lock := value.(*sync.Mutex)
+		lock.Lock()
+		defer lock.Unlock()
+	}()
+	{
+		hosts := keylock.Start[string](ctx, keylock.WithSharedLimit(4))
+		lock, err := hosts.AcquireShared(ctx, "api.example.com") // at most four at a time
+		require.NoError(t, err)
+		lock.Release()
+		hosts.Close()
+	}
+	require.NoError(t, func() error {
+		both, err := locks.AcquireAll(ctx, from, to)
+		if err != nil {
+			return err
+		}
+		defer both.Release()
+		return nil
+	}())
+	func() {
+		lock, ok := locks.TryAcquire(page)
+		if !ok {
+			return // another caller refreshes the page
+		}
+		defer lock.Release()
+	}()
+	errBusy := errors.New("busy")
+	holder, err := locks.Acquire(ctx, key)
+	require.NoError(t, err)
+	defer holder.Release()
+	require.ErrorIs(t, func() error {
+		short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		defer cancel()
+		lock, err := locks.Acquire(short, key)
+		if errors.Is(err, context.DeadlineExceeded) {
+			return errBusy
+		}
+		lock.Release()
+		return err
+	}(), errBusy)
+}

@@ -1,0 +1,12 @@
+// Package skipped names the tests that the mutants and the seeded bugs leave out.
+package skipped
+
+// Sources are tests that read the source code instead of running it, as patterns of
+// test names joined by "|". A change to the code makes them red whatever it does.
+const Sources = "TestImporting|TestReadme|TestNoMutex|TestTableKnows|TestModuleRequires|TestExplorerCopies"
+
+// Slow are tests that take seconds. The mutants run them last.
+const Slow = "TestStorm|MemoryOfA?Burst"
+
+// Explorer is the test that explores the protocol, which is a check of its own.
+const Explorer = "TestEveryInterleaving"
