@@ -169,7 +169,7 @@ func (c *caller) returns(err error) {
 	case errors.Is(err, ErrReservationDone):
 		reason = c.abandoned
 	case errors.Is(err, ErrQueueFull):
-		reason = c.w.scenario.config.MaxWaiters > 0
+		reason = c.w.scenario.config.MaxWaiters != 0
 	case errors.Is(err, ErrDeadlock):
 		reason = c.session != nil
 	}
@@ -199,6 +199,7 @@ var (
 	quiet   = scenario{mailbox: 16, apart: true}
 	onePool = scenario{mailbox: 16}
 	bounded = []scenario{
+		{mailbox: 16, apart: true, config: table.Config{MaxWaiters: table.NoWaiters}},
 		{mailbox: 16, apart: true, config: table.Config{MaxWaiters: 1}},
 		{mailbox: 16, apart: true, config: table.Config{SharedLimit: 1}},
 		{mailbox: 16, apart: true, config: table.Config{SharedLimit: 2}},

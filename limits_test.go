@@ -39,18 +39,39 @@ func TestMaxWaitersBoundsEachKey(t *testing.T) {
 }
 
 func TestNoBoundByDefault(t *testing.T) {
-	for _, opts := range [][]keylock.Option{nil, {keylock.WithMaxWaiters(0)}} {
-		bubble(t, func(t *testing.T, m manager) {
-			for range 10_000 {
-				m.Reserve("k")
-			}
-			assert.Equal(t, 9_999, statsOf(t, m).Waiting)
-		}, opts...)
-	}
+	bubble(t, func(t *testing.T, m manager) {
+		for range 10_000 {
+			m.Reserve("k")
+		}
+		assert.Equal(t, 9_999, statsOf(t, m).Waiting)
+	})
 }
 
-func TestNegativeBoundPanics(t *testing.T) {
-	assert.PanicsWithValue(t, "keylock: WithMaxWaiters(-1): want 0 for no bound, or more", func() { keylock.WithMaxWaiters(-1) })
+// A bound that was computed as 0 used to be none at all.
+func TestMaxWaitersOfZeroRefusesWhatWouldWait(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		l := hold(t, m, "k")
+		_, err := m.Acquire(t.Context(), "k")
+		assert.ErrorIs(t, err, keylock.ErrQueueFull)
+		_, err = m.AcquireShared(t.Context(), "k")
+		assert.ErrorIs(t, err, keylock.ErrQueueFull)
+		_, err = m.AcquireAll(t.Context(), "other", "k")
+		assert.ErrorIs(t, err, keylock.ErrQueueFull)
+		requireFree(t, m, "other")
+		_, err = m.Reserve("k").Wait(t.Context())
+		assert.ErrorIs(t, err, keylock.ErrQueueFull)
+		l.Release()
+		l, err = m.Acquire(t.Context(), "k")
+		require.NoError(t, err)
+		l.Release()
+	}, keylock.WithMaxWaiters(0))
+}
+
+func TestBoundsThatMakeNoSensePanic(t *testing.T) {
+	assert.PanicsWithValue(t, "keylock: WithMaxWaiters(-1): want 0 or more", func() { keylock.WithMaxWaiters(-1) })
+	for _, n := range []int{0, -1} {
+		assert.PanicsWithValue(t, fmt.Sprintf("keylock: WithSharedLimit(%d): want 1 or more", n), func() { keylock.WithSharedLimit(n) })
+	}
 }
 
 func TestStatsCountEverything(t *testing.T) {

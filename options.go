@@ -21,18 +21,26 @@ type options struct {
 }
 
 // WithMaxWaiters bounds the waiters of each key: a request that would be one more gets
-// [ErrQueueFull]. Waiters that were cancelled do not count. 0, the default, is no bound;
-// a negative n panics.
+// [ErrQueueFull]. Waiters that were cancelled do not count. With 0 no request waits: one
+// that is not granted at once is refused. Without the option there is no bound. A negative
+// n panics.
 func WithMaxWaiters(n int) Option {
-	mustNotBeNegative("WithMaxWaiters", n)
+	if n < 0 {
+		panic(fmt.Sprintf("keylock: WithMaxWaiters(%d): want 0 or more", n))
+	}
+	if n == 0 {
+		n = table.NoWaiters
+	}
 	return func(o *options) { o.table.MaxWaiters = n }
 }
 
 // WithSharedLimit bounds the shared holders of each key, which makes every key a
-// semaphore that n may pass: with 4, at most four requests per host run at a time. 0,
-// the default, is no bound; a negative n panics.
+// semaphore that n may pass: with 4, at most four requests per host run at a time.
+// Without the option there is no bound. An n below 1 panics.
 func WithSharedLimit(n int) Option {
-	mustNotBeNegative("WithSharedLimit", n)
+	if n < 1 {
+		panic(fmt.Sprintf("keylock: WithSharedLimit(%d): want 1 or more", n))
+	}
 	return func(o *options) { o.table.SharedLimit = n }
 }
 
@@ -70,10 +78,4 @@ func WithSlowLog(logger *slog.Logger, after time.Duration) Option {
 		panic(fmt.Sprintf("keylock: WithSlowLog(%v): want more than 0", after))
 	}
 	return func(o *options) { o.slowLog, o.slowAfter, o.holdTimes = logger, after, true }
-}
-
-func mustNotBeNegative(option string, n int) {
-	if n < 0 {
-		panic(fmt.Sprintf("keylock: %s(%d): want 0 for no bound, or more", option, n))
-	}
 }

@@ -57,7 +57,7 @@ func runStorm(t *testing.T, seed uint64, goroutines, rounds, keys int, end func(
 	random := rand.New(rand.NewPCG(seed, 0))
 	s := &storm{
 		t:       t,
-		m:       keylock.Start[int](ctx, keylock.WithMaxWaiters([]int{0, 3, 100}[seed%3])),
+		m:       keylock.Start[int](ctx, [][]keylock.Option{nil, {keylock.WithMaxWaiters(3)}, {keylock.WithMaxWaiters(100)}}[seed%3]...),
 		writers: make([]int, keys),
 		readers: make([]atomic.Int32, keys),
 		prey:    make([]atomic.Pointer[func()], keys),

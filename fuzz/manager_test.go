@@ -112,15 +112,25 @@ type locker interface {
 	ReserveAll(...float64) keylock.Reservations[float64]
 }
 
+// bounds are the program's bounds as options.
+func (p program) bounds() (opts []keylock.Option) {
+	if p.maxWaiters != 0 {
+		opts = append(opts, keylock.WithMaxWaiters(max(p.maxWaiters, 0)))
+	}
+	if p.sharedLimit != 0 {
+		opts = append(opts, keylock.WithSharedLimit(p.sharedLimit))
+	}
+	return opts
+}
+
 // runManager returns an error when the manager differs from its model.
 func runManager(t *testing.T, p program) (err error) {
 	synctest.Test(t, func(*testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		r := &managerRun{
-			manager: keylock.Start[float64](ctx,
-				keylock.WithMaxWaiters(p.maxWaiters), keylock.WithSharedLimit(p.sharedLimit)),
-			worlds: []*world{{model: &model{maxWaiters: p.maxWaiters, sharedLimit: p.sharedLimit}}},
-			cancel: cancel,
+			manager: keylock.Start[float64](ctx, p.bounds()...),
+			worlds:  []*world{{model: &model{maxWaiters: p.maxWaiters, sharedLimit: p.sharedLimit}}},
+			cancel:  cancel,
 		}
 		defer r.end()
 		for owner := 1; owner < owners; owner++ {

@@ -85,7 +85,7 @@ func (m *model) mayWait(r *request, try bool) answer {
 		case m.grantable(alone, m.present):
 		case try:
 			return answer{outcome: table.Busy}
-		case m.maxWaiters > 0 && m.waiting(key) >= m.maxWaiters:
+		case m.maxWaiters != 0 && m.waiting(key) >= m.maxWaiters:
 			return answer{table.Full, key}
 		}
 	}

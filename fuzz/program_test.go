@@ -1,6 +1,10 @@
 package fuzz
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/seed-46f81e6d/keylock/internal/table"
+)
 
 // A program is made of bytes: the first is the configuration, and each three after
 // that are a step. Every byte string is a program, so the fuzzer wastes nothing.
@@ -36,7 +40,7 @@ func parse(bytes []byte) program {
 		return program{}
 	}
 	p := program{
-		maxWaiters:  []int{0, 0, 1, 3}[bytes[0]&3],
+		maxWaiters:  []int{0, table.NoWaiters, 1, 3}[bytes[0]&3],
 		sharedLimit: []int{0, 0, 1, 2}[bytes[0]>>2&3],
 	}
 	for bytes = bytes[1:]; len(bytes) >= 3; bytes = bytes[3:] {

@@ -92,7 +92,7 @@ func (c *checker[K]) queue(q *queue[K]) error {
 		return fmt.Errorf("its next entry is not the first that waits")
 	case q.held != held || q.waiting != waiting:
 		return fmt.Errorf("it counts %d held and %d waiting, but has %d and %d", q.held, q.waiting, held, waiting)
-	case maxWaiters > 0 && waiting > maxWaiters:
+	case maxWaiters != 0 && waiting > max(maxWaiters, 0):
 		return fmt.Errorf("%d wait, %d may", waiting, maxWaiters)
 	}
 	return nil

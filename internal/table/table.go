@@ -28,9 +28,12 @@ const (
 
 // Config bounds the queues of a table.
 type Config struct {
-	MaxWaiters  int // waiters per key; 0 is no bound
+	MaxWaiters  int // waiters per key; 0 is no bound, and NoWaiters allows none
 	SharedLimit int // shared holders per key; 0 is no bound
 }
+
+// NoWaiters as Config.MaxWaiters refuses every request that would have to wait.
+const NoWaiters = -1
 
 // A Table holds the queues of all keys. It is not safe for concurrent use.
 type Table[K comparable] struct {
@@ -140,7 +143,7 @@ func (t *Table[K]) Join(r *Request[K]) Answer[K] {
 func (t *Table[K]) joinAll(r *Request[K]) Answer[K] {
 	// A refusal must leave no trace, so where one is possible every queue is asked
 	// before the first is joined.
-	if r.Try || t.config.MaxWaiters > 0 {
+	if r.Try || t.config.MaxWaiters != 0 {
 		for _, key := range r.Keys {
 			q, _ := t.queues.find(key)
 			if q == nil {
@@ -180,7 +183,7 @@ func (t *Table[K]) mayWait(q *queue[K], r *Request[K]) (Outcome, *Refusal[K]) {
 	switch {
 	case r.Try:
 		return Busy, nil
-	case t.config.MaxWaiters > 0 && q.waiting >= t.config.MaxWaiters:
+	case t.config.MaxWaiters != 0 && q.waiting >= t.config.MaxWaiters:
 		return Full, &Refusal[K]{Key: q.key}
 	}
 	return Waiting, nil

@@ -42,7 +42,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 	histories, operations := 0, 0
 	for start := time.Now(); time.Since(start) < *length; histories++ {
 		random := rand.New(rand.NewPCG(uint64(start.UnixNano()), uint64(histories)))
-		initial := model.State{MaxWaiters: random.IntN(3), SharedLimit: random.IntN(3)}
+		initial := model.State{MaxWaiters: random.IntN(4) - 1, SharedLimit: random.IntN(3)}
 		events := record(initial, random)
 		operations += len(events)
 		verdict, info := porcupine.CheckOperationsVerbose(specification(initial), events, time.Minute)
@@ -176,8 +176,7 @@ type recorder struct {
 
 // record makes one history.
 func record(initial model.State, random *rand.Rand) []porcupine.Operation {
-	r := &recorder{manager: keylock.Start[int](context.Background(),
-		keylock.WithMaxWaiters(initial.MaxWaiters), keylock.WithSharedLimit(initial.SharedLimit))}
+	r := &recorder{manager: keylock.Start[int](context.Background(), verbs.Bounds(initial)...)}
 	var all sync.WaitGroup
 	for n := range callers {
 		c := &caller{recorder: r, client: n, random: rand.New(rand.NewPCG(random.Uint64(), 0))}

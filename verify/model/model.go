@@ -141,7 +141,7 @@ func (s State) blocked(r Request, key, i int) bool {
 
 // full reports whether r would have to wait where no more may.
 func (s State) full(r Request) bool {
-	return s.MaxWaiters > 0 && slices.ContainsFunc(r.Keys, func(key int) bool {
+	return s.MaxWaiters != 0 && slices.ContainsFunc(r.Keys, func(key int) bool {
 		_, waiters := s.Line(key)
 		return s.blocked(r, key, len(s.Present)) && len(waiters) >= s.MaxWaiters
 	})

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 func TestRandomPrograms(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		p := program{
-			maxWaiters:  rapid.IntRange(0, 2).Draw(t, "maxWaiters"),
+			maxWaiters:  rapid.IntRange(-1, 2).Draw(t, "maxWaiters"),
 			sharedLimit: rapid.IntRange(0, 2).Draw(t, "sharedLimit"),
 			steps:       rapid.SliceOfN(rapid.Custom(drawStep), 1, 60).Draw(t, "steps"),
 		}

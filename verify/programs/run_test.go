@@ -16,10 +16,10 @@ import (
 // run runs a program in a bubble and returns how the manager differed from the model.
 func run(t *testing.T, p program) (err error) {
 	synctest.Test(t, func(*testing.T) {
+		state := model.State{MaxWaiters: p.maxWaiters, SharedLimit: p.sharedLimit}
 		r := &runner{
-			manager: keylock.Start[int](context.Background(),
-				keylock.WithMaxWaiters(p.maxWaiters), keylock.WithSharedLimit(p.sharedLimit)),
-			state:    model.State{MaxWaiters: p.maxWaiters, SharedLimit: p.sharedLimit},
+			manager:  keylock.Start[int](context.Background(), verbs.Bounds(state)...),
+			state:    state,
 			sessions: make(map[int]*keylock.Session[int]),
 		}
 		defer r.manager.Close()

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/verify/model"
+	"github.com/seed-46f81e6d/keylock/verify/verbs"
 )
 
 // A life is one manager, from its start to its end, with what its locks guard.
@@ -26,7 +28,7 @@ type life struct {
 func newLife(keys int) *life {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &life{
-		manager:  keylock.Start[int](ctx, keylock.WithMaxWaiters(rand.IntN(2)*5000), keylock.WithSharedLimit(rand.IntN(2)*8)),
+		manager:  keylock.Start[int](ctx, verbs.Bounds(model.State{MaxWaiters: rand.IntN(2) * 5000, SharedLimit: rand.IntN(2) * 8})...),
 		cancel:   cancel,
 		counters: make([]int64, keys),
 	}

@@ -22,6 +22,18 @@ type Caller interface {
 	ReserveAll(...int) keylock.Reservations[int]
 }
 
+// Bounds are the bounds of a model as options: 0 is no bound, and where MaxWaiters is
+// negative no request may wait.
+func Bounds(s model.State) (opts []keylock.Option) {
+	if s.MaxWaiters != 0 {
+		opts = append(opts, keylock.WithMaxWaiters(max(s.MaxWaiters, 0)))
+	}
+	if s.SharedLimit != 0 {
+		opts = append(opts, keylock.WithSharedLimit(s.SharedLimit))
+	}
+	return opts
+}
+
 // A Lock is a grant of one key or of many.
 type Lock interface {
 	Release()
