@@ -15,7 +15,7 @@ const (
 	meals        = 100
 )
 
-// dine lets every philosopher eat his meals, each with the forks on both his sides.
+// dine has every philosopher eat each meal with the forks on both sides of the plate.
 func dine(eat func(name string, left, right int)) {
 	var table sync.WaitGroup
 	for i := range philosophers {
@@ -28,9 +28,9 @@ func dine(eat func(name string, left, right int)) {
 	table.Wait()
 }
 
-// Five philosophers sit at a round table, and each takes the fork on his left before the
-// one on his right. Sooner or later each holds one and waits for the next; the one who
-// would close the circle is told so, lays his fork down, and tries again.
+// Five philosophers sit at a round table, and each takes the left fork before the right
+// one. Sooner or later each holds one and waits for the next. The request that would close
+// the circle fails; its philosopher lays the fork down and tries again.
 func ExampleManager_Session() {
 	ctx := context.Background()
 	forks := keylock.Start[int](ctx)
@@ -47,7 +47,7 @@ func ExampleManager_Session() {
 			if err == nil {
 				eaten[left]++
 			}
-			philosopher.Close() // lays down whatever he holds
+			philosopher.Close() // lays down what it holds
 			if !errors.Is(err, keylock.ErrDeadlock) {
 				return
 			}
@@ -77,7 +77,7 @@ func ExampleManager_AcquireAll() {
 }
 
 // Transfers between random accounts, in whichever direction, also to oneself: the sum
-// never changes, and nobody waits for ever.
+// never changes, and no transfer waits forever.
 func ExampleManager_AcquireAll_transfer() {
 	ctx := context.Background()
 	accounts := keylock.Start[int](ctx)
@@ -141,7 +141,7 @@ func ExampleDeadlockError() {
 	// billing waits for stock/7
 }
 
-// Four requests per host at a time, whoever asks.
+// At most four requests per host run at a time.
 func ExampleWithSharedLimit() {
 	ctx := context.Background()
 	hosts := keylock.Start[string](ctx, keylock.WithSharedLimit(4))
@@ -154,7 +154,7 @@ func ExampleWithSharedLimit() {
 	// Output: true true true true false
 }
 
-// Readers share, a writer is alone, and a reader who comes after a writer waits for him.
+// Readers share, a writer is alone, and a reader queued behind a writer waits for it.
 func ExampleManager_AcquireShared() {
 	ctx := context.Background()
 	m := keylock.Start[string](ctx)
@@ -182,15 +182,15 @@ func ExampleLock_Handoff() {
 	defer m.Close()
 
 	first, _ := m.Acquire(ctx, "row/1")
-	fmt.Println("nobody waits:", first.Handoff("version 7"))
+	fmt.Println("no waiter:", first.Handoff("version 7"))
 
 	next := m.Reserve("row/1")
-	fmt.Println("somebody waits:", first.Handoff("version 7"))
+	fmt.Println("one waiter:", first.Handoff("version 7"))
 	second, _ := next.Wait(ctx)
 	fmt.Println("and finds", second.Value())
 	second.Release()
 	// Output:
-	// nobody waits: false
-	// somebody waits: true
+	// no waiter: false
+	// one waiter: true
 	// and finds version 7
 }

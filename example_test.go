@@ -90,7 +90,7 @@ func ExampleManager_TryAcquire() {
 	refresh := func(page string) {
 		lock, ok := locks.TryAcquire(page)
 		if !ok {
-			fmt.Println("somebody refreshes", page)
+			fmt.Println("another caller refreshes", page)
 			return
 		}
 		defer lock.Release()
@@ -103,7 +103,7 @@ func ExampleManager_TryAcquire() {
 	lock.Release()
 	refresh("/news")
 	// Output:
-	// somebody refreshes /news
+	// another caller refreshes /news
 	// refresh /about
 	// refresh /news
 }
@@ -118,7 +118,7 @@ func ExampleManager_Shutdown() {
 	grace, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 	defer cancel()
 	if err := locks.Shutdown(grace); err != nil {
-		fmt.Println("not everybody has finished:", err)
+		fmt.Println("still held:", err)
 		locks.Close()
 	}
 
@@ -126,7 +126,7 @@ func ExampleManager_Shutdown() {
 	fmt.Println(errors.Is(err, keylock.ErrClosed))
 	stuck.Release() // harmless
 	// Output:
-	// not everybody has finished: context deadline exceeded
+	// still held: context deadline exceeded
 	// true
 }
 
@@ -157,7 +157,7 @@ func ExampleManager_WaitIdle() {
 }
 
 // A bound on the queue of each key turns overload into an error at once, instead of a
-// wait that nobody has the patience for.
+// wait that no client has the patience for.
 func ExampleWithMaxWaiters() {
 	ctx := context.Background()
 	locks := keylock.Start[string](ctx, keylock.WithMaxWaiters(1))

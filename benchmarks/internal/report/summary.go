@@ -37,7 +37,7 @@ func Summary(w io.Writer, r *results.Results) error {
 
 // summarized are the rows of the summary.
 var summarized = []struct{ workload, what string }{
-	{"uncontended", "nobody contends"},
+	{"uncontended", "no contention"},
 	{"distinct/64", "64 goroutines, each its own key"},
 	{"distinct/1000", "1,000 goroutines, each its own key"},
 	{"hot/0us", "64 goroutines, one key, held for no time"},
