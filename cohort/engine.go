@@ -1,6 +1,9 @@
 package cohort
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Engine is where processes meet: a lock service that grants a key to one
 // contender among all processes, numbers its grants, and reports when it can no
@@ -50,4 +53,39 @@ type Grant interface {
 	// ended therefore still releases. Calling it again waits for, and
 	// returns, the same outcome.
 	Release(ctx context.Context) error
+}
+
+// Inspector is an Engine that can tell who holds a key and who waits for it, in all processes.
+type Inspector interface {
+	// Inspect returns the contenders for key in the order of the queue, as of one moment: the first
+	// holds it. There can be a bound on how many. It returns none for a key that is free, and an error
+	// that wraps ctx.Err() when ctx ends first.
+	Inspect(ctx context.Context, key string) ([]Contender, error)
+}
+
+// Contender is a process that holds a key at the engine or waits for it there.
+type Contender struct {
+	Process string    // what it calls itself; "" where it says nothing
+	Since   time.Time // when it entered the queue, by its own clock; zero where that is not known
+	Epoch   uint64    // of its grant, also of the one that it waits for, where that is known by then; else 0
+	Own     bool      // it is this process
+}
+
+// Reporter is an Engine that can tell how it gets on. Report does not wait.
+type Reporter interface {
+	Report() EngineReport
+}
+
+// EngineReport is how an engine gets on with its service.
+type EngineReport struct {
+	Session      string    // what the session is called there, such as the ID of a lease; "" when there is none
+	SessionBegan time.Time // zero when there is no session, or nothing of the kind
+	SessionEnds  time.Time // unless it is renewed before
+
+	Sessions    uint64 // that have begun
+	Lost        uint64 // those that ended before the engine was closed
+	Retries     uint64 // requests that failed and were, or will be, repeated
+	Orphans     uint64 // left behind at the service by requests that were carried out too late, and removed
+	LastError   error  // of the last request that failed; nil for none
+	LastErrorAt time.Time
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
 	"github.com/seed-46f81e6d/keylock/e2e/etcdserver"
@@ -20,13 +21,19 @@ import (
 
 // startNode starts etcd with one member in this process and returns its address.
 func startNode(t testing.TB) (addr string) {
+	addr, _ = startChangedNode(t, nil)
+	return addr
+}
+
+// startChangedNode starts it with a configuration that was changed.
+func startChangedNode(t testing.TB, change func(*embed.Config)) (addr string, server *embed.Etcd) {
 	const any = "127.0.0.1:0"
 	server, err := etcdserver.Start(t.Context(), etcdserver.Config{
-		Name: "n0", Dir: t.TempDir(), Client: any, Peer: any, Advertise: map[string]string{"n0": any},
+		Name: "n0", Dir: t.TempDir(), Client: any, Peer: any, Advertise: map[string]string{"n0": any}, Change: change,
 	})
 	require.NoError(t, err)
 	t.Cleanup(server.Close)
-	return server.Clients[0].Addr().String()
+	return server.Clients[0].Addr().String(), server
 }
 
 // nodeMain is the program of a member in a process of its own. It ends in good order at SIGTERM.
@@ -119,13 +126,27 @@ func dial(t testing.TB, endpoints ...string) *clientv3.Client {
 }
 
 func newClient(endpoints ...string) (*clientv3.Client, error) {
-	return clientv3.New(clientv3.Config{
+	return clientv3.New(clientConfig(endpoints...))
+}
+
+func clientConfig(endpoints ...string) clientv3.Config {
+	return clientv3.Config{
 		Endpoints:            endpoints,
 		DialTimeout:          time.Second,
 		DialKeepAliveTime:    time.Second,
 		DialKeepAliveTimeout: time.Second,
 		Logger:               zap.NewNop(),
-	})
+	}
+}
+
+// dialWith returns a client with a configuration that was changed.
+func dialWith(t testing.TB, change func(*clientv3.Config), endpoints ...string) *clientv3.Client {
+	config := clientConfig(endpoints...)
+	change(&config)
+	client, err := clientv3.New(config)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = client.Close() })
+	return client
 }
 
 func freeAddress(t testing.TB) string {

@@ -19,22 +19,47 @@
 // and part of every cohort.Token. For writes to etcd itself, [Grant.IsOwner] puts
 // the check into the same transaction.
 //
-// As long as no process is paused and clocks run at about the same speed, one
-// process at a time holds a key, and learns that it lost the key before another
-// gets it: a lease is counted from the moment at which its renewal was sent, not
-// from when the answer came, and is given up a fifth before its end.
+// As long as no process is paused, clocks run at about the same speed, and keys and leases
+// are left to the processes that own them, one process at a time holds a key, and learns that it lost
+// the key before another gets it: a lease is counted from the moment at which its renewal was
+// sent, not from when the reply came, and is given up a fifth before its end.
 //
-// # Line
+// # How a loss is noticed
+//
+//   - The lease runs out because etcd cannot be reached: by the clock, a fifth of the TTL before
+//     its earliest end. An outage of 55 % of the TTL is survived for certain: four fifths less
+//     the quarter that may have passed since the last renewal.
+//   - A person revokes the lease: at once if this process has held or waited for a key for longer than a
+//     quarter of the TTL, because it then watches one; else at the next renewal, within a quarter of the TTL.
+//   - A person deletes the etcd key of a holder: at the next renewal.
+//   - The process was paused: at its first call of Grant.Lost, which compares the
+//     deadline with the clock. The clock is the one that Go measures time with. It stands still
+//     while a machine is suspended; a process that wakes up on such a machine believes in its lease
+//     until its next renewal is refused.
+//
+// In the second, third and fourth case another process can have the key before this one
+// notices; what this one does with its smaller token meanwhile, a resource that checks tokens refuses.
+//
+// # Queue
 //
 // The layout is that of go.etcd.io/etcd/client/v3/concurrency: a contender for a key
 // is an etcd key under [Engine.Name] that ends in its lease, the one with the
-// lowest create revision holds the lock, and everybody watches only the one
+// lowest create revision holds the lock, and each watches only the one
 // ahead. So a concurrency.Mutex on the same name and an Engine exclude each other.
+//
+// # Nothing is left behind
+//
+// A release, a wait that was given up, a try and a Close end in one of two ways: the etcd key is gone,
+// or its lease will be. A request to remove a key is repeated until etcd
+// confirms it; when etcd has refused for three TTLs, the lease is given up and ends one TTL
+// later. A request to put a key that is carried out long after its sender has given it up, as by a
+// member that was stopped, is found by an audit: whenever the lease is renewed, its keys are compared
+// with what this process claims, and what is not claimed is deleted at its revision.
 //
 // # One lease
 //
 // An Engine has one session for all its keys: one lease, renewed four times per
-// TTL. When it is lost, all keys of this process are lost with it. Waits go on
+// TTL over one stream. When it is lost, all keys of this process are lost with it. Waits go on
 // in a new session, at the end of their queues.
 package etcdlock
 
@@ -43,7 +68,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,46 +80,62 @@ import (
 )
 
 // Engine is a cohort.Engine that keeps its locks in etcd. Use it through a
-// cohort.Manager, or alone: it lets one contender per key at a time go to etcd,
+// cohort.Manager, or alone: it sends one contender per key at a time to etcd,
 // so that goroutines that share it exclude each other too.
 type Engine struct {
 	client *clientv3.Client
 	options
+	start time.Time // deadlines are counted from here
 
-	turns *keylock.Manager[string] // whose turn it is, in this process, to contend for a key
+	local *keylock.Manager[string] // lets one contender per key at a time go to etcd
 
 	ctx      context.Context // ends when Close begins, and with it every session and every wait
 	end      context.CancelFunc
 	requests context.Context // ends with the context of Close: until then a lease can be obtained or revoked
 	abort    context.CancelFunc
 
-	asks     chan chan<- sessionReply // for the session, replied by keepSession
+	asks     chan chan<- sessionReply // for the session; keepSession replies
 	kept     chan struct{}            // closed when keepSession has returned
 	current  atomic.Pointer[session]  // the last one that keepSession has started; it may be lost
 	sessions sync.WaitGroup           // those that have not ended; grows only in keepSession
 
+	// Owned by startSession until kept is closed.
+	unconfirmed int64 // the ID of the lease that is being obtained, 0 for none
+	sent        bool  // etcd may have granted it without our knowing
+
 	attempts atomic.Uint64 // numbers the entries in queues
+
+	begun, lost, retries, orphans atomic.Uint64
+	lastFailure                   atomic.Pointer[failure]
 }
 
 type options struct {
-	ttl    time.Duration
-	prefix string
+	ttl     time.Duration
+	prefix  string
+	process string
 }
 
-// Option changes how an Engine works.
+// Option changes how an Engine works; pass it to [New].
 type Option func(*options)
 
 // WithTTL sets how long the keys of a process that has died or is cut off stay
 // locked: whole seconds, rounded up, and at least what the cluster allows. The
-// default is 10 s.
+// default is 10 s; New returns an error for a d that is not positive.
 func WithTTL(d time.Duration) Option {
 	return func(o *options) { o.ttl = (d + time.Second - 1).Truncate(time.Second) }
 }
 
 // WithPrefix sets under which etcd keys the queues are; a slash is added if it does
-// not end in one. The default is "/locks/".
+// not end in one. The default is "/locks/". Engines with different prefixes never
+// meet, also where one prefix begins with the other; New returns an error for one that contains a comma.
 func WithPrefix(p string) Option {
 	return func(o *options) { o.prefix = strings.TrimSuffix(p, "/") + "/" }
+}
+
+// WithName sets what this process calls itself in the queues, for people: see [Engine.Inspect].
+// The default is the host's name and the process's number.
+func WithName(name string) Option {
+	return func(o *options) { o.process = name }
 }
 
 // New returns an engine that talks to etcd through client, with the client's
@@ -103,21 +143,26 @@ func WithPrefix(p string) Option {
 // the prefix. It sends nothing before the first Acquire. The client stays the
 // caller's, who closes it after the engine.
 //
-// A client whose connection dies silently waits for answers that will not come:
+// A client whose connection dies silently waits for replies that will not come:
 // set DialKeepAliveTime and DialKeepAliveTimeout well below the TTL.
 func New(client *clientv3.Client, opts ...Option) (*Engine, error) {
+	o := options{ttl: 10 * time.Second, prefix: "/locks/", process: thisProcess()}
+	for _, set := range opts {
+		set(&o)
+	}
+	if o.ttl <= 0 {
+		return nil, fmt.Errorf("etcdlock: a TTL of %v: want more than 0", o.ttl)
+	}
+	if strings.Contains(o.prefix, separator) {
+		return nil, fmt.Errorf("etcdlock: the prefix %s contains %q, which ends the names of keys", keyText(o.prefix), separator)
+	}
 	e := &Engine{
 		client:  client,
-		options: options{ttl: 10 * time.Second, prefix: "/locks/"},
-		turns:   keylock.Start[string](context.Background()),
+		options: o,
+		start:   time.Now(),
+		local:   keylock.Start[string](context.Background()),
 		asks:    make(chan chan<- sessionReply),
 		kept:    make(chan struct{}),
-	}
-	for _, set := range opts {
-		set(&e.options)
-	}
-	if e.ttl <= 0 {
-		return nil, errors.Join(fmt.Errorf("etcdlock: a TTL of %v", e.ttl), e.turns.Close())
 	}
 	e.ctx, e.end = context.WithCancel(context.Background())
 	e.requests, e.abort = context.WithCancel(context.Background())
@@ -125,67 +170,106 @@ func New(client *clientv3.Client, opts ...Option) (*Engine, error) {
 	return e, nil
 }
 
+// separator ends the name of a key. It is in no escaped key and in no prefix, so that the queue of
+// a key holds no etcd keys of another key or of another prefix.
+const separator = ","
+
 // Name returns the name under which key's queue is kept in etcd: what to pass to
-// concurrency.NewMutex to contend for the same key. Slashes in key are escaped,
-// because the queue of "a" would otherwise contain the one of "a/b".
+// concurrency.NewMutex to contend for the same key. Slashes and commas in key are escaped,
+// and a comma ends the name, because the queue of "a" would otherwise contain the one of "a/b".
 func (e *Engine) Name(key string) string {
-	return e.prefix + url.PathEscape(key)
+	return e.prefix + url.PathEscape(key) + separator
 }
 
+// maxName is how long a name may be: a request holds it five times, and etcd takes requests of 1.5 MiB
+// unless it is configured otherwise.
+const maxName = 1 << 18
+
 // Acquire implements cohort.Engine. While etcd cannot be reached it keeps trying
-// until ctx ends. The Grant is a *Grant.
+// until ctx ends, and then adds to ctx.Err() what was wrong. The Grant is a *Grant.
 func (e *Engine) Acquire(ctx context.Context, key string) (cohort.Grant, error) {
-	turn, err := e.turns.Acquire(ctx, key)
-	if err != nil {
-		return nil, fmt.Errorf("etcdlock: acquire %q: %w", key, err)
+	if err := e.tooLong(key); err != nil {
+		return nil, err
 	}
-	return e.contend(ctx, turn, (*entry).join)
+	local, err := e.local.Acquire(ctx, key)
+	if err != nil {
+		return nil, fmt.Errorf("etcdlock: acquire %s: %w", keyText(key), err)
+	}
+	return e.contend(ctx, local, (*entry).join)
 }
 
 // TryAcquire implements cohort.Engine. A key that another goroutine of this
 // process has, contends for or is about to give back is held. The Grant is a *Grant.
 func (e *Engine) TryAcquire(ctx context.Context, key string) (cohort.Grant, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("etcdlock: try %q: %w", key, err)
+	fail := func(err error) (cohort.Grant, error) {
+		return nil, fmt.Errorf("etcdlock: try %s: %w", keyText(key), err)
 	}
-	if e.ctx.Err() != nil {
-		return nil, fmt.Errorf("etcdlock: try %q: %w", key, cohort.ErrClosed)
+	switch err := e.tooLong(key); {
+	case err != nil:
+		return nil, err
+	case ctx.Err() != nil:
+		return fail(ctx.Err())
+	case e.ctx.Err() != nil:
+		return fail(cohort.ErrClosed)
 	}
-	turn, ok := e.turns.TryAcquire(key)
+	local, ok := e.local.TryAcquire(key)
 	if !ok {
-		return nil, fmt.Errorf("etcdlock: try %q: %w", key, cohort.ErrHeld)
+		return fail(cohort.ErrHeld)
 	}
-	return e.contend(ctx, turn, (*entry).try)
+	return e.contend(ctx, local, (*entry).try)
 }
 
-// contend queues up for the turn's key until one attempt succeeds, or fails in a way
+func (e *Engine) tooLong(key string) error {
+	if len(key) > maxName || len(e.Name(key)) > maxName {
+		return fmt.Errorf("etcdlock: the key %s is too long: etcd would refuse a name of more than %d bytes", keyText(key), maxName)
+	}
+	return nil
+}
+
+// contend enters the queue of the local lock's key until one attempt succeeds, or fails in a way
 // that another attempt would not mend.
-func (e *Engine) contend(ctx context.Context, turn keylock.Lock[string], enterQueue func(*entry, context.Context) error) (cohort.Grant, error) {
+func (e *Engine) contend(ctx context.Context, local keylock.Lock[string], enterQueue func(*entry, context.Context) error) (cohort.Grant, error) {
 	for retry := (backoff{}); ; {
 		s, err := e.session(ctx)
-		cleared := nothingToClear
+		var cleaned <-chan struct{} // nil if there is nothing to clean up
 		if err == nil {
-			p := e.newEntry(s, turn.Key())
+			p := e.newEntry(s, local.Key())
 			if err = enterQueue(p, ctx); err == nil {
-				return newGrant(p, turn), nil
+				return newGrant(p, local), nil
 			}
-			cleared = p.clear()
+			cleaned = p.cleanUp()
 		}
 		if passes(err) && ctx.Err() == nil && e.ctx.Err() == nil {
-			select {
-			case <-cleared: // the next attempt has the same etcd key and must not meet what this one left
-			case <-ctx.Done():
+			e.note(err)
+			if cleaned != nil {
+				select {
+				case <-cleaned: // the next attempt has the same etcd key and must not meet what this one left
+				case <-ctx.Done():
+				}
 			}
 			if retry.wait(ctx) == nil {
 				continue
 			}
 		}
-		go func() {
-			<-cleared
-			turn.Release()
-		}()
-		return nil, fmt.Errorf("etcdlock: acquire %q: %w", turn.Key(), e.explain(ctx, err))
+		releaseAfter(cleaned, local)
+		return nil, fmt.Errorf("etcdlock: acquire %s: %w", keyText(local.Key()), e.explain(ctx, err))
 	}
+}
+
+// releaseAfter lets this process contend for the key again, at once if it can.
+func releaseAfter(cleaned <-chan struct{}, local keylock.Lock[string]) {
+	if cleaned != nil {
+		select {
+		case <-cleaned:
+		default:
+			go func() {
+				<-cleaned
+				local.Release()
+			}()
+			return
+		}
+	}
+	local.Release()
 }
 
 // explain says why an Acquire failed: the caller's context comes before the engine's
@@ -204,35 +288,24 @@ func (e *Engine) explain(ctx context.Context, err error) error {
 }
 
 // Close implements cohort.Engine: it revokes the lease, which frees every key. If
-// ctx ends before etcd has confirmed that, Close returns an error, and the lease ends
+// ctx ends before etcd has confirmed that, or if etcd refuses, Close returns an error, and the lease ends
 // by itself within its TTL. Either way the engine leaves no goroutine behind.
 func (e *Engine) Close(ctx context.Context) error {
 	e.end()
 	stop := context.AfterFunc(ctx, e.abort)
 	defer stop()
 
-	err := e.turns.Shutdown(ctx) // for those who are about to return
+	err := e.local.Shutdown(ctx) // for those who are about to return
 	<-e.kept
 	e.sessions.Wait()
 	if s := e.current.Load(); s != nil && err == nil {
 		err = s.revoke(ctx)
 	}
+	if e.sent && err == nil {
+		err = e.revoke(ctx, clientv3.LeaseID(e.unconfirmed))
+	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("etcdlock: close: %w", err), e.turns.Close())
+		return errors.Join(fmt.Errorf("etcdlock: close: %w", err), e.local.Close())
 	}
 	return nil
-}
-
-// newEntry prepares a entry in key's queue. Its value in etcd is unique within the
-// lease, by which the entry can be found even if the answer that told its revision was lost.
-func (e *Engine) newEntry(s *session, key string) *entry {
-	queue := e.Name(key) + "/"
-	return &entry{
-		engine:  e,
-		session: s,
-		queue:   queue,
-		key:     queue + strconv.FormatInt(int64(s.lease), 16),
-		value:   strconv.FormatUint(e.attempts.Add(1), 10),
-		entered: make(chan struct{}),
-	}
 }

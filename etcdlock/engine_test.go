@@ -2,8 +2,10 @@ package etcdlock_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -15,7 +17,7 @@ import (
 	"github.com/seed-46f81e6d/keylock/etcdlock"
 )
 
-// Whatever needs a server is tested in the module e2e, so that this one does not need it.
+// What needs a server is tested in the module e2e, so that this one does not need it.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
@@ -35,15 +37,59 @@ func newEngine(t *testing.T, opts ...etcdlock.Option) *etcdlock.Engine {
 
 func TestNamesOfKeysAreDistinctAndNoneContainsAnother(t *testing.T) {
 	e := newEngine(t)
-	assert.Equal(t, "/locks/order", e.Name("order"))
-	assert.Equal(t, "/locks/order%2F42", e.Name("order/42"))
-	assert.Equal(t, "/locks/order%252F42", e.Name("order%2F42"))
-	assert.Equal(t, "/locks/", e.Name(""))
+	assert.Equal(t, "/locks/order,", e.Name("order"))
+	assert.Equal(t, "/locks/order%2F42,", e.Name("order/42"))
+	assert.Equal(t, "/locks/order%252F42,", e.Name("order%2F42"))
+	assert.Equal(t, "/locks/order%2C,", e.Name("order,"))
+	assert.Equal(t, "/locks/,", e.Name(""))
 }
 
 func TestPrefixEndsInOneSlash(t *testing.T) {
-	assert.Equal(t, "/mine/k", newEngine(t, etcdlock.WithPrefix("/mine")).Name("k"))
-	assert.Equal(t, "/mine/k", newEngine(t, etcdlock.WithPrefix("/mine/")).Name("k"))
+	assert.Equal(t, "/mine/k,", newEngine(t, etcdlock.WithPrefix("/mine")).Name("k"))
+	assert.Equal(t, "/mine/k,", newEngine(t, etcdlock.WithPrefix("/mine/")).Name("k"))
+}
+
+// Of two prefixes where one begins with the other, no queue holds the entries of the other, whatever the keys.
+func TestPrefixesDoNotMeet(t *testing.T) {
+	keys := []string{"", "a", "a/b", "b", "a,", ",", "/", ",/", "%2C"}
+	var names []string
+	for _, prefix := range []string{"/locks", "/locks/a", "/locks/a/b", "/", "/locks/%2C"} {
+		e := newEngine(t, etcdlock.WithPrefix(prefix))
+		for _, key := range keys {
+			names = append(names, e.Name(key))
+		}
+	}
+	for i, name := range names {
+		for j, other := range names {
+			if i != j {
+				assert.False(t, strings.HasPrefix(other+"/1f", name+"/"), "%q is in the queue of %q", other, name)
+			}
+		}
+	}
+}
+
+func TestPrefixWithACommaIsRefused(t *testing.T) {
+	_, err := etcdlock.New(nil, etcdlock.WithPrefix("/locks/a,/"))
+	require.ErrorContains(t, err, "contains")
+}
+
+func TestErrorsDoNotFloodALog(t *testing.T) {
+	e := newEngine(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	for _, size := range []int{100 << 10, 3 << 20} {
+		key := strings.Repeat("ä", size/2)
+		_, err := e.Acquire(ctx, key)
+		require.Error(t, err)
+		assert.Less(t, len(err.Error()), 1000)
+		assert.True(t, utf8.ValidString(err.Error()))
+		_, err = e.TryAcquire(ctx, key)
+		require.Error(t, err)
+		assert.Less(t, len(err.Error()), 1000)
+		_, err = e.Inspect(ctx, key)
+		require.Error(t, err)
+		assert.Less(t, len(err.Error()), 1000)
+	}
 }
 
 func TestTTLMustBePositive(t *testing.T) {
@@ -51,7 +97,7 @@ func TestTTLMustBePositive(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestUnreachableEtcdIsToldWithTheContext(t *testing.T) {
+func TestUnreachableEtcdEndsWithTheContext(t *testing.T) {
 	e := newEngine(t, etcdlock.WithTTL(time.Second))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

@@ -3,6 +3,9 @@ package etcdlock
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -11,28 +14,88 @@ import (
 	"github.com/seed-46f81e6d/keylock/cohort"
 )
 
-// entry is one attempt's entry in the queue for a key.
+// entry is one attempt's entry in the queue of a key.
+//
+// It ends in one of two ways: its etcd key is gone, or its lease will be. What is
+// left behind in any other way, the audit finds.
 type entry struct {
 	engine  *Engine
 	session *session
 	queue   string // what the etcd keys of all contenders begin with
 	key     string // the queue and the lease
-	value   string // unique among the entries of the lease
+	value   string // unique among the entries of the lease, see contender
+	made    time.Time
 
 	entered  chan struct{} // closed when the outcome of entering the queue is known, and with it what follows
 	enterErr error
-	revision int64  // at which the key was created, 0 if it was not, or if nobody knows
-	ahead    string // who was next in the queue then, "" if nobody
+	revision int64  // at which the key was created, 0 if it was not, or if that is not known
+	ahead    string // the entry before it at that moment, "" if none
+
+	leaving atomic.Bool // leave was called: that the etcd key is gone is no loss
+	unsure  atomic.Bool // a request to remove the etcd key may have been carried out
+
+	isGone atomic.Bool            // gone is closed, or about to be
+	gone   chan struct{}          // closed when the session is lost, or the etcd key is and we did not remove it
+	onLoss atomic.Pointer[func()] // called then, if it was set before
+	spare  func() bool            // stops the loss of the session from closing gone
 }
 
-var (
-	errEntryGone = errors.New("the entry in the queue is gone")
-	errLeftover  = errors.New("an earlier attempt had left its key behind")
-)
+// newEntry prepares an entry in key's queue. Its value in etcd is unique within the
+// lease, by which the entry can be found even if the reply with its revision was lost.
+func (e *Engine) newEntry(s *session, key string) *entry {
+	queue := e.Name(key) + "/"
+	now := time.Now()
+	p := &entry{
+		engine:  e,
+		session: s,
+		queue:   queue,
+		key:     queue + strconv.FormatInt(int64(s.lease), 16),
+		value:   encodeContender(e.attempts.Add(1), now, e.process),
+		made:    now,
+		entered: make(chan struct{}),
+		gone:    make(chan struct{}),
+	}
+	p.spare = context.AfterFunc(s.ctx, p.lose)
+	s.add(p)
+	return p
+}
 
-// join enters the queue and waits until nobody is ahead.
+// lose marks the entry as gone from etcd, or as good as gone.
+func (p *entry) lose() {
+	if p.isGone.CompareAndSwap(false, true) {
+		close(p.gone)
+		if f := p.onLoss.Load(); f != nil {
+			(*f)()
+		}
+	}
+}
+
+// whenLost has f called when the entry is lost, now if it is. It is called once for an entry; f may be called twice.
+func (p *entry) whenLost(f func()) {
+	p.onLoss.Store(&f)
+	if p.isGone.Load() {
+		f()
+	}
+}
+
+// isLost reports whether the entry is gone. It asks the clock too, because after a pause of the
+// process no timer may have run yet.
+func (p *entry) isLost() bool {
+	if !p.session.alive() {
+		p.lose()
+	}
+	return p.isGone.Load()
+}
+
+// forget is called once the etcd key is gone or left to the lease.
+func (p *entry) forget() {
+	p.session.remove(p)
+	p.spare()
+}
+
+// join enters the queue and waits until it is first.
 func (p *entry) join(ctx context.Context) error {
-	// Whoever is ahead is read before the key is put, and so is not the key itself.
+	// The entry ahead is read before the key is put, and so is not the key itself.
 	return p.enterQueue(ctx,
 		clientv3.Compare(clientv3.CreateRevision(p.key), "=", 0),
 		clientv3.OpGet(p.queue, clientv3.WithLastCreate()...),
@@ -50,7 +113,7 @@ func (p *entry) put() clientv3.Op {
 }
 
 func (p *entry) enterQueue(ctx context.Context, condition clientv3.Cmp, ops ...clientv3.Op) error {
-	// The request outlives ctx: if it were cancelled, nobody would know whether it was carried out.
+	// The request outlives ctx: if it were cancelled, it would not be known whether it was carried out.
 	go func() {
 		defer close(p.entered)
 		p.enterErr = p.enter(condition, ops)
@@ -61,10 +124,10 @@ func (p *entry) enterQueue(ctx context.Context, condition clientv3.Cmp, ops ...c
 		return ctx.Err()
 	}
 	switch {
-	case p.session.ctx.Err() != nil:
-		return errSessionLost
 	case p.enterErr != nil:
 		return p.enterErr
+	case p.isLost():
+		return errSessionLost
 	default:
 		return p.wait(ctx)
 	}
@@ -98,22 +161,26 @@ func (p *entry) refused(ctx context.Context, resp *clientv3.TxnResponse) error {
 	if len(kvs) == 0 {
 		return cohort.ErrHeld
 	}
-	found := clientv3.Compare(clientv3.ModRevision(p.key), "=", kvs[0].ModRevision)
-	if _, err := p.engine.client.Txn(ctx).If(found).Then(clientv3.OpDelete(p.key)).Commit(); err != nil {
+	if err := p.session.removeOrphan(ctx, p.key, kvs[0].ModRevision); err != nil {
 		return err
 	}
 	return errLeftover
 }
 
-// wait waits until nobody is ahead.
+// wait waits until no entry is ahead.
 func (p *entry) wait(ctx context.Context) error {
 	if p.ahead == "" {
 		return nil
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(p.session.ctx, func() { cancel(errSessionLost) })()
-
+	go func() {
+		select {
+		case <-p.gone:
+			cancel(errEntryGone)
+		case <-ctx.Done():
+		}
+	}()
 	retry := backoff{}
 	for ahead := p.ahead; ahead != ""; {
 		next, err := p.outlast(ctx, ahead)
@@ -123,34 +190,50 @@ func (p *entry) wait(ctx context.Context) error {
 			retry = backoff{}
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case errors.Is(err, errEntryGone) || !passes(err) || retry.wait(ctx) != nil:
+		case errors.Is(err, errEntryGone) || !passes(err):
 			return err
+		default:
+			p.engine.note(err)
+			if retry.wait(ctx) != nil {
+				return context.Cause(ctx)
+			}
 		}
+	}
+	if p.isLost() {
+		return errEntryGone
 	}
 	return nil
 }
 
-// outlast waits until the one ahead is gone, and returns who is then ahead.
+// outlast waits until the entry ahead is gone, and returns which is then ahead.
 //
 // It watches from now on, not from a known revision: etcd serves a watch from a
 // revision, even the current one, in rounds that are 100 ms apart. What happened before the
-// watch began is seen by looking again once it has.
+// watch began is seen by looking again once it has. A watch that fails means nothing but that: what is
+// true of the queue, and of this client's right to look at it, is found by looking.
 func (p *entry) outlast(ctx context.Context, ahead string) (next string, err error) {
-	// A member that is cut off from the others must not let us wait for ever.
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for resp := range p.engine.client.Watch(ctx, ahead, clientv3.WithCreatedNotify(), clientv3.WithFilterPut()) {
-		if err := resp.Err(); err != nil {
-			return "", err
+	stream := p.session.stream()
+	for resp := range p.engine.client.Watch(stream.with(ctx), ahead, clientv3.WithCreatedNotify(), clientv3.WithFilterPut()) {
+		if err = resp.Err(); err != nil {
+			break
 		}
 		if next, err := p.look(ctx); err != nil || next != ahead {
 			return next, err
 		}
 	}
-	return "", errWatchEnded
+	if err == nil {
+		err = errWatchEnded
+	}
+	stream.failed(err)
+	if next, lookErr := p.look(ctx); lookErr != nil || next != ahead {
+		return next, lookErr
+	}
+	return "", fmt.Errorf("%w: %w", errWatchEnded, err)
 }
 
-// look returns who is ahead now, "" if nobody is.
+// look returns which entry is ahead now, "" if none is.
 func (p *entry) look(ctx context.Context) (ahead string, err error) {
 	before := append(clientv3.WithLastCreate(), clientv3.WithMaxCreateRev(p.revision-1))
 	resp, err := p.engine.client.Txn(ctx).Then(clientv3.OpGet(p.key), clientv3.OpGet(p.queue, before...)).Commit()
@@ -158,6 +241,7 @@ func (p *entry) look(ctx context.Context) (ahead string, err error) {
 		return "", err
 	}
 	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 0 || kvs[0].CreateRevision != p.revision {
+		p.lose()
 		p.session.suspect()
 		return "", errEntryGone
 	}
@@ -175,71 +259,96 @@ func (p *entry) isMine() clientv3.Cmp {
 	return clientv3.Compare(clientv3.CreateRevision(p.key), "=", p.revision)
 }
 
-// leave gives up the entry. It returns nil when it did, and ErrLost when the entry had been
-// lost before. It tries until etcd answers, until ctx ends, or until the session
-// does, and the entry with it. When unsure, an earlier try may have succeeded.
-func (p *entry) leave(ctx context.Context, unsure bool) error {
+// cleanUp removes what a failed attempt has left in the queue, or may have left. The channel is
+// closed when the next attempt may begin.
+func (p *entry) cleanUp() <-chan struct{} {
+	cleaned := make(chan struct{})
+	select {
+	case <-p.entered:
+		if p.neverEntered() {
+			p.forget()
+			close(cleaned)
+			return cleaned
+		}
+	default:
+	}
+	go func() {
+		defer close(cleaned)
+		<-p.entered
+		if !p.neverEntered() {
+			_ = p.leaveInTheEnd()
+		}
+		p.forget()
+	}()
+	return cleaned
+}
+
+// neverEntered reports whether etcd has refused the entry. It is for when entered is closed.
+func (p *entry) neverEntered() bool {
+	err := p.enterErr
+	return err != nil && (errors.Is(err, cohort.ErrHeld) || errors.Is(err, errLeftover) || errors.Is(err, errSessionLost) || !passes(err))
+}
+
+// leaveInTheEnd removes the entry, whatever etcd replies and whenever it can be reached again. If it
+// cannot for so long that others wait in vain, it gives the session up: then the lease ends,
+// and with it the etcd key.
+func (p *entry) leaveInTheEnd() error {
+	ctx, cancel := context.WithTimeout(p.session.ctx, cleanUpTTLs*p.engine.ttl)
+	defer cancel()
+	err := p.leave(ctx, true)
+	if err != nil && !errors.Is(err, cohort.ErrLost) {
+		p.session.lose()
+		return fmt.Errorf("the lease is given up: %w", err)
+	}
+	return err
+}
+
+// cleanUpTTLs is for how many TTLs etcd may refuse to remove an entry before the lease is given up.
+const cleanUpTTLs = 3
+
+// leave removes the entry. It returns nil when it did, and ErrLost when the entry had been
+// lost before. It tries until etcd confirms, until ctx ends, or until the session
+// does, and the entry with it; an error that does not pass ends it too, unless persistent.
+func (p *entry) leave(ctx context.Context, persistent bool) error {
+	p.leaving.Store(true)
 	for retry := (backoff{}); ; {
-		if p.session.ctx.Err() != nil {
+		if p.isLost() {
 			return cohort.ErrLost
 		}
-		attempt, cancel := p.session.request()
-		stop := context.AfterFunc(ctx, cancel)
-		resp, err := p.engine.client.Txn(attempt).If(p.isMine()).Then(clientv3.OpDelete(p.key)).Commit()
-		stop()
-		cancel()
+		removed, err := p.tryToLeave(ctx)
 		switch {
-		case err == nil && (resp.Succeeded || unsure):
+		case err == nil && removed:
 			return nil
-		case err == nil, p.session.ctx.Err() != nil:
+		case err == nil, p.isLost():
 			return cohort.ErrLost
 		case ctx.Err() != nil:
-			return ctx.Err()
-		case !passes(err):
+			return fmt.Errorf("%w; before that: %w", ctx.Err(), err)
+		case !persistent && !passes(err):
 			return err
 		}
-		unsure = true
-		if retry.wait(ctx) != nil && p.session.ctx.Err() == nil {
-			return ctx.Err()
+		p.engine.note(err)
+		if retry.wait(ctx) != nil && !p.isLost() {
+			return fmt.Errorf("%w; before that: %w", ctx.Err(), err)
 		}
 	}
 }
 
-// clear removes what a failed attempt has left in the queue, or may have left. The channel is
-// closed when the next attempt may begin.
-func (p *entry) clear() <-chan struct{} {
-	cleared := make(chan struct{})
-	go func() {
-		defer close(cleared)
-		<-p.entered
-		if p.enterErr != nil && !passes(p.enterErr) {
-			return // it never was in the queue
-		}
-		if err := p.leave(p.session.ctx, false); err != nil && p.revision == 0 {
-			// Nobody knows whether the request to enter the queue is still on its way.
-			go p.clearLate()
-		}
-	}()
-	return cleared
-}
-
-// clearLate looks again when a request that was lost can no longer arrive.
-func (p *entry) clearLate() {
-	late := time.NewTimer(lateness)
-	defer late.Stop()
-	select {
-	case <-late.C:
-		_ = p.leave(p.session.ctx, false)
-	case <-p.session.ctx.Done():
+// tryToLeave sends one request to remove the entry, and reports whether it is gone because of us.
+func (p *entry) tryToLeave(ctx context.Context) (removed bool, err error) {
+	ctx, cancel := p.session.within(ctx)
+	defer cancel()
+	unsure := p.unsure.Load()
+	resp, err := p.engine.client.Txn(ctx).If(p.isMine()).Then(clientv3.OpDelete(p.key)).Commit()
+	switch {
+	case err != nil:
+		p.unsure.Store(true) // it may have been carried out, or may yet be
+		return false, err
+	case resp.Succeeded:
+		return true, nil
+	case unsure:
+		// An earlier request can have removed it, unless the whole lease was gone by then.
+		return p.session.verify(ctx)
+	default:
+		return false, nil
 	}
 }
-
-// lateness is longer than an etcd server works at a request: five seconds and two election timeouts.
-const lateness = 10 * time.Second
-
-// nothingToClear is what clear returns when it has nothing to do.
-var nothingToClear = func() <-chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()

@@ -15,21 +15,16 @@ import (
 // Grant is a lock in etcd. It implements cohort.Grant.
 type Grant struct {
 	entry *entry
-	turn  keylock.Lock[string]
-	spare func() bool // stops the loss of the session from ending the turn
+	local keylock.Lock[string] // lets this process contend for the key
 
 	releasing atomic.Bool
 	released  chan struct{} // closed when the outcome is known
 	outcome   error         // written before released is closed
 }
 
-func newGrant(p *entry, turn keylock.Lock[string]) *Grant {
-	return &Grant{
-		entry:    p,
-		turn:     turn,
-		spare:    context.AfterFunc(p.session.ctx, turn.Release), // nobody need wait for the release of what is lost
-		released: make(chan struct{}),
-	}
+func newGrant(p *entry, local keylock.Lock[string]) *Grant {
+	p.whenLost(local.Release) // what is lost need not be released before this process contends again
+	return &Grant{entry: p, local: local, released: make(chan struct{})}
 }
 
 // Epoch returns the revision at which etcd created the holder's key. Revisions grow
@@ -40,10 +35,12 @@ func (g *Grant) Epoch() uint64 {
 }
 
 // Lost is closed when the lease can no longer be trusted: a fifth of the TTL before
-// the earliest moment at which it could have run out, as soon as etcd says that
-// it is gone, or when the engine closes.
+// the earliest moment at which it could have run out; as soon as etcd reports that
+// it is gone, or that the holder's key was deleted; or when the engine closes. Each call
+// compares the deadline with the clock.
 func (g *Grant) Lost() <-chan struct{} {
-	return g.entry.session.ctx.Done()
+	g.entry.isLost()
+	return g.entry.gone
 }
 
 // Key returns the etcd key that stands for the holder.
@@ -57,34 +54,38 @@ func (g *Grant) IsOwner() clientv3.Cmp {
 	return g.entry.isMine()
 }
 
-// Release implements cohort.Grant. While etcd cannot be reached, the key is given back
-// in the background until the lease has ended.
+// Release implements cohort.Grant. It returns an error at once when etcd refuses in a way
+// that waiting does not mend, such as a permission that was withdrawn. Whatever etcd
+// replied, the key is given back in the background until etcd confirms it; if that fails for three TTLs, the
+// lease is given up, so that the key is gone at most one TTL later.
 func (g *Grant) Release(ctx context.Context) error {
 	if g.releasing.CompareAndSwap(false, true) {
-		sent := ctx.Err() == nil
-		if sent {
-			if err := g.entry.leave(ctx, false); err == nil || ctx.Err() == nil {
-				g.finish(err)
-				return err
-			}
+		err := ctx.Err()
+		if err == nil {
+			err = g.entry.leave(ctx, false)
 		}
-		go func() { g.finish(g.entry.leave(g.entry.session.ctx, sent)) }()
+		if err == nil || errors.Is(err, cohort.ErrLost) {
+			g.finish(err)
+			return err
+		}
+		go func() { g.finish(g.entry.leaveInTheEnd()) }()
+		return fmt.Errorf("etcdlock: release %s: %w", keyText(g.local.Key()), err)
 	}
 	select {
 	case <-g.released:
 		return g.outcome
 	case <-ctx.Done():
-		return fmt.Errorf("etcdlock: release %s: %w", g.entry.key, ctx.Err())
+		return fmt.Errorf("etcdlock: release %s: %w", keyText(g.local.Key()), ctx.Err())
 	}
 }
 
-// finish ends the turn in this process and makes the outcome known.
+// finish lets this process contend for the key again, and makes the outcome known.
 func (g *Grant) finish(outcome error) {
 	if errors.Is(outcome, cohort.ErrLost) {
 		g.entry.session.suspect()
 	}
-	g.spare()
-	g.turn.Release()
+	g.entry.forget()
+	g.local.Release()
 	g.outcome = outcome
 	close(g.released)
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -11,6 +14,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 )
@@ -19,18 +23,113 @@ import (
 type session struct {
 	engine *Engine
 	lease  clientv3.LeaseID
+	began  time.Time
 	ctx    context.Context // ends when the lease can no longer be trusted
 	lose   context.CancelFunc
-	doubt  chan struct{} // receives when something hints that the lease is gone
 
-	deadline time.Time // until when the lease can be trusted; owned by the keepAlive goroutine
+	deadline atomic.Int64 // until when the lease can be trusted, in nanoseconds since the engine's start
 	revoked  atomic.Bool
+
+	doubt  chan struct{} // receives when something hints that the lease is gone
+	audits chan struct{} // receives when the etcd keys are to be compared with the entries
+	opens  chan struct{} // receives when a watch is about to begin
+	watch  atomic.Uint64 // generation of the stream that watches share
+
+	mu      sync.Mutex
+	entries map[string]*entry // by etcd key, those that are in a queue or may be
+}
+
+func (e *Engine) newSession(lease clientv3.LeaseID, sent time.Time, ttl int64) *session {
+	s := &session{
+		engine:  e,
+		lease:   lease,
+		began:   sent,
+		doubt:   make(chan struct{}, 1),
+		audits:  make(chan struct{}, 1),
+		opens:   make(chan struct{}, 1),
+		entries: make(map[string]*entry),
+	}
+	s.ctx, s.lose = context.WithCancel(e.ctx)
+	s.trust(sent, ttl)
+	return s
+}
+
+// trust moves the deadline: the lease was renewed for ttl seconds at some moment
+// after the request was sent, and is given up a fifth before its earliest end.
+func (s *session) trust(sent time.Time, ttl int64) {
+	until := sent.Add(time.Duration(ttl) * time.Second * 4 / 5).Sub(s.engine.start)
+	if int64(until) > s.deadline.Load() { // only one goroutine renews
+		s.deadline.Store(int64(until))
+	}
+}
+
+// left returns for how long the lease can still be trusted.
+func (s *session) left() time.Duration {
+	return time.Duration(s.deadline.Load()) - time.Since(s.engine.start)
+}
+
+// alive reports whether the lease can be trusted. It goes by the clock: the process may have been
+// paused, and the watchdog with it.
+func (s *session) alive() bool {
+	if s.ctx.Err() == nil && s.left() <= 0 {
+		s.lose()
+	}
+	return s.ctx.Err() == nil
 }
 
 // request bounds a request to etcd by the session and by the TTL: after either, etcd's
-// answer would say nothing that the end of the lease does not say too.
+// reply would mean nothing that the end of the lease does not mean too.
 func (s *session) request() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(s.ctx, s.engine.ttl)
+}
+
+// within bounds a request by ctx too.
+func (s *session) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, s.engine.ttl)
+	stop := context.AfterFunc(s.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// add makes the entry known to the audit, before it is sent to etcd.
+func (s *session) add(p *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.entries[p.key] = p
+}
+
+// remove is for an entry that is gone from etcd, or left to the audit.
+func (s *session) remove(p *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.entries[p.key] == p {
+		delete(s.entries, p.key)
+	}
+}
+
+// suspect has the lease renewed now, and the entries looked for: something was missing that it should have kept.
+func (s *session) suspect() {
+	signal(s.doubt)
+	signal(s.audits)
+}
+
+// signal sends to a channel of one, unless there is a signal in it already.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// verify reports whether etcd knows the lease.
+func (s *session) verify(ctx context.Context) (bool, error) {
+	resp, err := s.engine.client.TimeToLive(ctx, s.lease)
+	if err != nil {
+		return false, err
+	}
+	if resp.TTL < 0 {
+		s.suspect()
+	}
+	return resp.TTL >= 0, nil
 }
 
 type sessionReply struct {
@@ -40,7 +139,7 @@ type sessionReply struct {
 
 // session returns the engine's session, a new one if the last was lost.
 func (e *Engine) session(ctx context.Context) (*session, error) {
-	if s := e.current.Load(); s != nil && s.ctx.Err() == nil {
+	if s := e.current.Load(); s != nil && s.alive() {
 		return s, nil
 	}
 	replied := make(chan sessionReply, 1)
@@ -71,7 +170,7 @@ func (e *Engine) keepSession() {
 	for {
 		select {
 		case ask := <-e.asks:
-			if s := e.current.Load(); s != nil && s.ctx.Err() == nil { // it came after the ask was sent
+			if s := e.current.Load(); s != nil && s.alive() { // it came after the ask was sent
 				ask <- sessionReply{s, nil}
 				break
 			}
@@ -103,125 +202,63 @@ func (e *Engine) keepSession() {
 // begin makes s the engine's session, unless it is nil because it could not be started.
 func (e *Engine) begin(s *session) {
 	if s != nil {
+		e.begun.Add(1)
 		e.current.Store(s)
 		e.sessions.Go(s.keepAlive)
 	}
 }
 
-// startSession obtains a lease. It does not end with any caller's context, so that no
-// lease is left behind whose number nobody knows.
+// startSession obtains a lease. It does not end with any caller's context, and this process chooses
+// the lease's ID, so that no lease is left behind whose ID it does not know. After an attempt without a
+// reply the next one has the same ID: whichever is carried out first, there is one lease.
 func (e *Engine) startSession() (*session, error) {
 	ctx, cancel := context.WithTimeout(e.requests, e.ttl)
 	defer cancel()
+	if e.unconfirmed == 0 {
+		e.unconfirmed = 1 + rand.Int64N(math.MaxInt64-1)
+	}
+	request := &pb.LeaseGrantRequest{ID: e.unconfirmed, TTL: int64(e.ttl / time.Second)}
+	var to peer.Peer // no address if the request was not sent
 	sent := time.Now()
-	granted, err := e.client.Grant(ctx, int64(e.ttl/time.Second))
-	if err != nil {
+	granted, err := clientv3.RetryLeaseClient(e.client).LeaseGrant(ctx, request, grpc.Peer(&to))
+	err = clientv3.ContextError(ctx, err)
+	e.sent = e.sent || to.Addr != nil
+	switch {
+	case errors.Is(err, rpctypes.ErrLeaseExist): // since an earlier attempt, and it is not known since when
+		if err := e.revoke(ctx, clientv3.LeaseID(e.unconfirmed)); err == nil {
+			e.unconfirmed, e.sent = 0, false
+		}
+		return nil, fmt.Errorf("no lease: %w", err)
+	case err != nil:
 		return nil, fmt.Errorf("no lease: %w", err)
 	}
-	s := &session{engine: e, lease: granted.ID, doubt: make(chan struct{}, 1)}
-	s.ctx, s.lose = context.WithCancel(e.ctx)
-	s.trust(sent, granted.TTL)
-	return s, nil
-}
-
-// trust moves the deadline: the lease was renewed for ttl seconds at some moment
-// after the request was sent, and is given up a fifth before its earliest end.
-func (s *session) trust(sent time.Time, ttl int64) {
-	until := sent.Add(time.Duration(ttl) * time.Second * 4 / 5)
-	if until.After(s.deadline) {
-		s.deadline = until
-	}
-}
-
-// renewal is the outcome of one request to keep the lease alive.
-type renewal struct {
-	sent time.Time
-	ttl  int64 // in seconds, 0 if the lease is gone
-	err  error
-}
-
-// keepAlive renews the lease, ends the session when it can no longer be trusted, and
-// then revokes the lease, so that nobody has to wait until it runs out.
-func (s *session) keepAlive() {
-	watchdog := time.NewTimer(time.Until(s.deadline))
-	defer watchdog.Stop()
-	next := time.NewTicker(s.engine.ttl / 4)
-	defer next.Stop()
-	renewed := make(chan renewal)
-	for {
-		select {
-		case <-next.C: // whether or not the last one was replied: its answer may be lost
-			go s.renew(renewed)
-		case <-s.doubt:
-			go s.renew(renewed)
-		case r := <-renewed:
-			if r.err != nil {
-				break // the watchdog decides when that is too much
-			}
-			if r.ttl <= 0 {
-				s.lose()
-				return
-			}
-			s.trust(r.sent, r.ttl)
-			watchdog.Reset(time.Until(s.deadline))
-		case <-watchdog.C:
-			s.lose()
-		case <-s.ctx.Done():
-			if s.engine.ctx.Err() == nil { // otherwise Close revokes it
-				_ = s.revoke(s.engine.requests)
-			}
-			return
-		}
-	}
-}
-
-// renew sends one request to keep the lease alive. It does so over a stream of its own, because
-// Client.KeepAlive does not tell when the request that is replied was sent, and
-// Client.KeepAliveOnce retries without a pause while there is no connection.
-func (s *session) renew(renewed chan<- renewal) {
-	ctx, cancel := context.WithTimeout(s.ctx, s.engine.ttl)
-	defer cancel()
-	r := renewal{sent: time.Now()}
-	r.ttl, r.err = func() (int64, error) {
-		stream, err := pb.NewLeaseClient(s.engine.client.ActiveConnection()).LeaseKeepAlive(ctx, grpc.WaitForReady(true))
-		if err != nil {
-			return 0, err
-		}
-		if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(s.lease)}); err != nil {
-			return 0, err
-		}
-		answer, err := stream.Recv()
-		return answer.GetTTL(), err
-	}()
-	select {
-	case renewed <- r:
-	case <-s.ctx.Done():
-	}
-}
-
-// suspect has the lease renewed now: something was missing that it should have kept.
-func (s *session) suspect() {
-	select {
-	case s.doubt <- struct{}{}:
-	default:
-	}
+	e.unconfirmed, e.sent = 0, false
+	return e.newSession(clientv3.LeaseID(granted.ID), sent, granted.TTL), nil
 }
 
 // revoke ends the lease at etcd, and with it every key of the session. It tries until
 // ctx ends, or until the lease must have run out by itself.
 func (s *session) revoke(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.engine.ttl)
-	defer cancel()
-	for retry := (backoff{}); !s.revoked.Load(); {
-		_, err := s.engine.client.Revoke(ctx, s.lease)
-		switch {
-		case err == nil, errors.Is(err, rpctypes.ErrLeaseNotFound):
-			s.revoked.Store(true)
-		case !passes(err) || retry.wait(ctx) != nil:
-			return fmt.Errorf("lease %x is left to run out: %w", int64(s.lease), err)
-		}
+	if s.revoked.Load() {
+		return nil
 	}
-	return nil
+	err := s.engine.revoke(ctx, s.lease)
+	if err == nil {
+		s.revoked.Store(true)
+	}
+	return err
 }
 
-var errSessionLost = errors.New("the session was lost")
+func (e *Engine) revoke(ctx context.Context, lease clientv3.LeaseID) error {
+	ctx, cancel := context.WithTimeout(ctx, e.ttl)
+	defer cancel()
+	for retry := (backoff{}); ; {
+		_, err := e.client.Revoke(ctx, lease)
+		if err == nil || errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return nil
+		}
+		if !passes(err) || retry.wait(ctx) != nil {
+			return fmt.Errorf("lease %x is left to run out: %w", int64(lease), err)
+		}
+	}
+}

@@ -23,6 +23,8 @@ type Config struct {
 	Client    string            // address that clients connect to
 	Peer      string            // address that other members connect to
 	Advertise map[string]string // by name, the addresses at which members reach each other
+
+	Change func(*embed.Config) `json:"-"` // of what else a test needs; nil for nothing
 }
 
 // Start starts a member and returns when it can serve.
@@ -42,6 +44,9 @@ func Start(ctx context.Context, c Config) (*embed.Etcd, error) {
 	}
 	cfg.InitialCluster = strings.Join(members, ",")
 	cfg.TickMs, cfg.ElectionMs = 50, 500 // a lease can then be as short as a second
+	if c.Change != nil {
+		c.Change(cfg)
+	}
 
 	server, err := embed.StartEtcd(cfg)
 	if err != nil {

@@ -1,0 +1,150 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/authpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+)
+
+// startNodeWithUsers starts etcd with users: root, and one who may use the prefix.
+func startNodeWithUsers(t testing.TB, tokenTTL time.Duration) (addr string, admin *clientv3.Client) {
+	addr, _ = startChangedNode(t, func(c *embed.Config) {
+		if tokenTTL > 0 {
+			c.AuthTokenTTL = uint(tokenTTL / time.Second)
+		}
+	})
+	root := dial(t, addr)
+	ctx := t.Context()
+	for _, step := range []func() error{
+		func() error { _, err := root.RoleAdd(ctx, "locker"); return err },
+		func() error {
+			_, err := root.RoleGrantPermission(ctx, "locker", "/locks/", "/locks0", clientv3.PermissionType(authpb.READWRITE))
+			return err
+		},
+		func() error { _, err := root.UserAdd(ctx, "user", "secret"); return err },
+		func() error { _, err := root.UserGrantRole(ctx, "user", "locker"); return err },
+		func() error { _, err := root.UserAdd(ctx, "root", "secret"); return err },
+		func() error { _, err := root.UserGrantRole(ctx, "root", "root"); return err },
+		func() error { _, err := root.AuthEnable(ctx); return err },
+	} {
+		require.NoError(t, step())
+	}
+	return addr, dialAs(t, "root", addr)
+}
+
+func dialAs(t testing.TB, name, addr string) *clientv3.Client {
+	return dialWith(t, func(c *clientv3.Config) { c.Username, c.Password = name, "secret" }, addr)
+}
+
+// Waits outlast the token that etcd gave the client, by far. Others of the same process can begin to wait
+// meanwhile, and all get their locks.
+func TestWaitsOutlastTheirToken(t *testing.T) {
+	t.Parallel() // it waits
+	addr, _ := startNodeWithUsers(t, time.Second)
+	here, there := newManager(t, dialAs(t, "user", addr), 20*time.Second), newManager(t, dialAs(t, "user", addr), 20*time.Second)
+	var held []cohort.Lock
+	granted := make(chan error, 5)
+	for i := range cap(granted) {
+		key := fmt.Sprint("key", i)
+		l, err := here.Acquire(t.Context(), key)
+		require.NoError(t, err)
+		held = append(held, l)
+		go func() {
+			l, err := there.Acquire(t.Context(), key)
+			if err == nil {
+				err = l.Release()
+			}
+			granted <- err
+		}()
+		time.Sleep(2500 * time.Millisecond)
+	}
+	assert.Empty(t, granted, "all wait")
+	for _, l := range held {
+		require.NoError(t, l.Release())
+		require.NoError(t, receive(t, granted, "a lock"))
+	}
+}
+
+// For each session etcd checks the password once for the renewals and once for the watches, and
+// once for the client itself, however often keys are held, waited for and given back.
+func TestPasswordIsCheckedOncePerStream(t *testing.T) {
+	t.Parallel() // it waits
+	addr, _ := startNodeWithUsers(t, 0)
+	admin := dialAs(t, "root", addr)
+	_, err := admin.Get(t.Context(), "k")
+	require.NoError(t, err)
+	before := authentications(t, addr)
+	e := newEngine(t, dialAs(t, "user", addr), 2*time.Second)
+	other := newEngine(t, dialAs(t, "user", addr), 2*time.Second)
+	for range 20 {
+		held := acquire(t, e, "key")
+		granted := waitInLine(t, admin, other, "key", 2)
+		time.Sleep(500 * time.Millisecond)
+		require.NoError(t, held.Release(t.Context()))
+		require.NoError(t, receive(t, granted, "the lock").Release(t.Context()))
+	}
+	checked := authentications(t, addr) - before
+	t.Logf("%v checks for two sessions and their clients", checked)
+	assert.LessOrEqual(t, checked, 6.0)
+}
+
+func authentications(t testing.TB, addr string) float64 {
+	resp, err := http.Get("http://" + addr + "/metrics")
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	found := regexp.MustCompile(`(?m)^grpc_server_started_total\{grpc_method="Authenticate".* (\S+)$`).FindSubmatch(body)
+	require.NotNil(t, found)
+	n, err := strconv.ParseFloat(string(found[1]), 64)
+	require.NoError(t, err)
+	return n
+}
+
+// The user's role is withdrawn while a key is held and another is waited for, and given back.
+func TestRoleIsWithdrawnForAMoment(t *testing.T) {
+	addr, admin := startNodeWithUsers(t, 0)
+	e := newEngine(t, dialAs(t, "user", addr), 10*time.Second)
+	held := acquire(t, e, "key")
+	blocker := acquire(t, newEngine(t, admin, 30*time.Second), "theirs")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	waiting := make(chan error, 1)
+	go func() {
+		_, err := e.Acquire(ctx, "theirs")
+		waiting <- err
+	}()
+	awaitLine(t, admin, e, "theirs", 2)
+
+	_, err := admin.UserRevokeRole(t.Context(), "user", "locker")
+	require.NoError(t, err)
+	require.ErrorContains(t, held.Release(t.Context()), "permission denied")
+	cancel()
+	require.ErrorIs(t, receive(t, waiting, "the wait"), context.Canceled)
+	_, err = e.Acquire(t.Context(), "fresh")
+	require.ErrorContains(t, err, "permission denied")
+	_, err = e.TryAcquire(t.Context(), "fresh")
+	require.ErrorContains(t, err, "permission denied", "and not that it is held")
+	require.NotErrorIs(t, err, cohort.ErrHeld)
+
+	_, err = admin.UserGrantRole(t.Context(), "user", "locker")
+	require.NoError(t, err)
+	awaitLine(t, admin, e, "key", 0)
+	awaitLine(t, admin, e, "theirs", 1)
+	require.NoError(t, held.Release(t.Context()), "the outcome")
+	require.NoError(t, blocker.Release(t.Context()))
+	require.NoError(t, acquire(t, e, "key").Release(t.Context()))
+}

@@ -1,0 +1,169 @@
+package e2e
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/etcdlock"
+)
+
+// A wait goes on over a connection that breaks after etcd has forgotten the history since the wait began.
+func TestWaitOutlastsCompactionAndReconnect(t *testing.T) {
+	node := startNode(t)
+	direct := dial(t, node)
+	n := newNetwork(t)
+	holder := acquire(t, newEngine(t, direct, 30*time.Second), "key")
+	e := newEngine(t, dial(t, n.to(t, "n0", node)), 30*time.Second)
+	granted := waitInLine(t, direct, e, "key", 2)
+	time.Sleep(300 * time.Millisecond) // until it watches
+	for range 3 {
+		var revision int64
+		for range 20 {
+			resp, err := direct.Put(t.Context(), "another key", "")
+			require.NoError(t, err)
+			revision = resp.Header.Revision
+		}
+		_, err := direct.Compact(t.Context(), revision, clientv3.WithCompactPhysical())
+		require.NoError(t, err)
+		n.set(func(_, _ string) weather { return weather{down: true} })
+		time.Sleep(300 * time.Millisecond)
+		n.heal()
+		time.Sleep(500 * time.Millisecond)
+		assert.Empty(t, granted, "the key is held")
+	}
+	require.NoError(t, holder.Release(t.Context()))
+	require.NoError(t, receive(t, granted, "the lock").Release(t.Context()))
+}
+
+// A person deletes everything under the prefix. The holder notices within a renewal, and its next waiter acquires anew.
+func TestDeletedKeyIsNoticed(t *testing.T) {
+	client := dial(t, startNode(t))
+	const ttl = 4 * time.Second
+	here, there := newManager(t, client, ttl), newManager(t, client, ttl)
+	held, err := here.Acquire(t.Context(), "key")
+	require.NoError(t, err)
+	next := make(chan cohort.Lock, 1)
+	go func() {
+		if l, err := here.Acquire(t.Context(), "key"); assert.NoError(t, err) {
+			next <- l
+		}
+	}()
+	_, err = client.Delete(t.Context(), "/locks/", clientv3.WithPrefix())
+	require.NoError(t, err)
+	deleted := time.Now()
+	theirs, err := there.Acquire(t.Context(), "key")
+	require.NoError(t, err)
+	receive(t, held.Context().Done(), "the notice")
+	t.Log("noticed after", time.Since(deleted))
+	assert.Less(t, time.Since(deleted), ttl/2, "a renewal is due every quarter of the TTL")
+	require.ErrorIs(t, context.Cause(held.Context()), cohort.ErrLost)
+	require.ErrorIs(t, held.Release(), cohort.ErrLost)
+	assert.Empty(t, next)
+	require.NoError(t, theirs.Release())
+	l := receive(t, next, "the lock")
+	assert.Equal(t, 1, l.Token().Compare(theirs.Token()))
+	require.NoError(t, l.Release())
+}
+
+// A waiter whose own key is deleted enters the queue anew.
+func TestDeletedWaiterEntersTheQueueAnew(t *testing.T) {
+	client := dial(t, startNode(t))
+	holder := acquire(t, newEngine(t, client, 30*time.Second), "key")
+	e := newEngine(t, client, 2*time.Second)
+	granted := waitInLine(t, client, e, "key", 2)
+	waiter := keysUnder(t, client, e.Name("key")+"/")[1]
+	_, err := client.Delete(t.Context(), waiter)
+	require.NoError(t, err)
+	awaitLine(t, client, e, "key", 2)
+	require.NoError(t, holder.Release(t.Context()))
+	require.NoError(t, receive(t, granted, "the lock").Release(t.Context()))
+}
+
+// A person revokes the lease of a holder, which has a long TTL: the holder notices long before its next renewal.
+func TestRevokedLeaseIsNoticedAtOnce(t *testing.T) {
+	t.Parallel() // it waits
+	client := dial(t, startNode(t))
+	const ttl = 20 * time.Second
+	held := acquire(t, newEngine(t, client, ttl), "key")
+	time.Sleep(ttl/2 + time.Second) // it has held the key for more than two renewals, so it is watched
+	_, err := client.Revoke(t.Context(), leaseOf(t, held.Key()))
+	require.NoError(t, err)
+	revoked := time.Now()
+	receive(t, held.Lost(), "the notice")
+	t.Log("noticed after", time.Since(revoked))
+	assert.Less(t, time.Since(revoked), 2*time.Second)
+	require.ErrorIs(t, held.Release(t.Context()), cohort.ErrLost)
+}
+
+// One key is stuck: its holder hangs. It is shown who that is, and the key is taken away from that holder alone.
+func TestForceReleaseOfOneKey(t *testing.T) {
+	client := dial(t, startNode(t))
+	name := func(name string) *etcdlock.Engine {
+		e, err := etcdlock.New(client, etcdlock.WithTTL(2*time.Second), etcdlock.WithName(name))
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = e.Close(context.Background()) })
+		return e
+	}
+	hanging, waiting, operator := name("hanging"), name("waiting"), name("operator")
+	stuck, other := acquire(t, hanging, "key"), acquire(t, hanging, "other")
+	granted := waitInLine(t, client, waiting, "key", 2)
+
+	queue, err := operator.Inspect(t.Context(), "key")
+	require.NoError(t, err)
+	require.Len(t, queue, 2)
+	assert.Equal(t, "hanging", queue[0].Process)
+	assert.Equal(t, stuck.Epoch(), queue[0].Epoch)
+	assert.Equal(t, "waiting", queue[1].Process)
+	assert.WithinDuration(t, time.Now(), queue[1].Since, time.Minute)
+	assert.False(t, queue[0].Own)
+	queue, err = hanging.Inspect(t.Context(), "key")
+	require.NoError(t, err)
+	assert.True(t, queue[0].Own)
+	assert.False(t, queue[1].Own)
+
+	done, err := operator.ForceRelease(t.Context(), "key", stuck.Epoch())
+	require.NoError(t, err)
+	assert.True(t, done)
+	next := receive(t, granted, "the lock")
+	receive(t, stuck.Lost(), "the notice")
+	require.ErrorIs(t, stuck.Release(t.Context()), cohort.ErrLost)
+	done, err = operator.ForceRelease(t.Context(), "key", stuck.Epoch())
+	require.NoError(t, err)
+	assert.False(t, done, "again, it harms no later holder")
+	require.NoError(t, next.Release(t.Context()))
+	require.NoError(t, other.Release(t.Context()), "no other key was touched")
+	queue, err = operator.Inspect(t.Context(), "key")
+	require.NoError(t, err)
+	assert.Empty(t, queue)
+}
+
+// Two services share a cluster, and the prefix of one begins with that of the other.
+func TestPrefixBelowAnother(t *testing.T) {
+	client := dial(t, startNode(t))
+	open := func(prefix string) *etcdlock.Engine {
+		e, err := etcdlock.New(client, etcdlock.WithTTL(5*time.Second), etcdlock.WithPrefix(prefix))
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = e.Close(context.Background()) })
+		return e
+	}
+	acquire(t, open("/locks/billing"), "invoice-7")
+	free, err := open("/locks").TryAcquire(t.Context(), "billing")
+	require.NoError(t, err)
+	require.NoError(t, free.Release(t.Context()))
+}
+
+func TestKeyThatEtcdWouldRefuseMakesAShortError(t *testing.T) {
+	e := newEngine(t, dial(t, startNode(t)), 5*time.Second)
+	_, err := e.Acquire(t.Context(), strings.Repeat("k", 3<<20))
+	require.ErrorContains(t, err, "too long")
+	require.Less(t, len(err.Error()), 1000)
+	g := acquire(t, e, strings.Repeat("k", 1<<17))
+	require.NoError(t, g.Release(t.Context()))
+}

@@ -1,0 +1,125 @@
+package etcdlock
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+)
+
+// Inspect implements cohort.Inspector: it returns the holder of key and those who wait for
+// it, in any process, in the order of the queue; at most the first 1,000. What a contender says
+// of itself is not known of one that uses concurrency.Mutex.
+func (e *Engine) Inspect(ctx context.Context, key string) ([]cohort.Contender, error) {
+	resp, err := e.client.Get(ctx, e.Name(key)+"/", clientv3.WithPrefix(), clientv3.WithLimit(1000),
+		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
+	if err != nil {
+		return nil, fmt.Errorf("etcdlock: inspect %s: %w", keyText(key), err)
+	}
+	var own int64
+	if s := e.current.Load(); s != nil {
+		own = int64(s.lease)
+	}
+	queue := make([]cohort.Contender, len(resp.Kvs))
+	for i, kv := range resp.Kvs {
+		since, process := decodeContender(string(kv.Value))
+		queue[i] = cohort.Contender{Process: process, Since: since, Epoch: uint64(kv.CreateRevision), Own: kv.Lease == own}
+	}
+	return queue, nil
+}
+
+// ForceRelease takes key away from the contender with the epoch, which [Engine.Inspect]
+// has shown, whether it holds the key or waits: for a process that hangs, and neither releases nor dies. It reports
+// whether that contender was still there; any later one is left alone. It is what
+//
+//	etcdctl txn <<< 'create("ETCD KEY") = "EPOCH"
+//
+//	del "ETCD KEY"
+//
+//	'
+//
+// does. The process that held the key may go on to write: it notices the loss within a
+// quarter of its TTL, and until then only the token, smaller than that of the next holder, keeps it out.
+func (e *Engine) ForceRelease(ctx context.Context, key string, epoch uint64) (bool, error) {
+	fail := func(err error) (bool, error) {
+		return false, fmt.Errorf("etcdlock: force the release of %s: %w", keyText(key), err)
+	}
+	resp, err := e.client.Get(ctx, e.Name(key)+"/", clientv3.WithPrefix(), clientv3.WithKeysOnly(),
+		clientv3.WithMinCreateRev(int64(epoch)), clientv3.WithMaxCreateRev(int64(epoch)))
+	if err != nil {
+		return fail(err)
+	}
+	for _, kv := range resp.Kvs {
+		etcdKey := string(kv.Key)
+		seen := clientv3.Compare(clientv3.CreateRevision(etcdKey), "=", int64(epoch))
+		done, err := e.client.Txn(ctx).If(seen).Then(clientv3.OpDelete(etcdKey)).Commit()
+		if err != nil {
+			return fail(err)
+		}
+		return done.Succeeded, nil
+	}
+	return false, nil
+}
+
+// Report implements cohort.Reporter.
+func (e *Engine) Report() cohort.EngineReport {
+	r := cohort.EngineReport{
+		Sessions: e.begun.Load(),
+		Lost:     e.lost.Load(),
+		Retries:  e.retries.Load(),
+		Orphans:  e.orphans.Load(),
+	}
+	if s := e.current.Load(); s != nil && s.ctx.Err() == nil {
+		r.Session = strconv.FormatInt(int64(s.lease), 16)
+		r.SessionBegan = s.began
+		r.SessionEnds = time.Now().Add(s.left())
+	}
+	if f := e.lastFailure.Load(); f != nil {
+		r.LastError, r.LastErrorAt = f.err, f.at
+	}
+	return r
+}
+
+// failure is something that went wrong and was tried again.
+type failure struct {
+	err error
+	at  time.Time
+}
+
+// note counts what went wrong and will be tried again.
+func (e *Engine) note(err error) {
+	e.retries.Add(1)
+	e.lastFailure.Store(&failure{err, time.Now()})
+}
+
+// encodeContender makes the value of an etcd key: what tells the attempts of a session apart, and what
+// a process that looks at the queue would like to know.
+func encodeContender(attempt uint64, since time.Time, process string) string {
+	return fmt.Sprintf("%d %d %s", attempt, since.UnixMilli(), process)
+}
+
+func decodeContender(value string) (since time.Time, process string) {
+	words := strings.SplitN(value, " ", 3)
+	if len(words) < 3 {
+		return time.Time{}, ""
+	}
+	if ms, err := strconv.ParseInt(words[1], 10, 64); err == nil {
+		since = time.UnixMilli(ms)
+	}
+	return since, words[2]
+}
+
+// thisProcess is what a process calls itself in a queue, if it is not told otherwise.
+func thisProcess() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "?"
+	}
+	return host + ":" + strconv.Itoa(os.Getpid())
+}
