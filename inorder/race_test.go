@@ -1,0 +1,5 @@
+//go:build race
+
+package inorder_test
+
+const raceEnabled = true
