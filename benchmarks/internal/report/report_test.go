@@ -133,7 +133,7 @@ func example() *results.Results {
 				{Name: "keylock", Rounds: cost(460, 460)},
 				{Name: "plain", Rounds: cost(1100, 1100)},
 			}},
-			{Name: "tail", About: "nobody measured it"},
+			{Name: "tail", About: "not measured"},
 		},
 	}
 }
