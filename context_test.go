@@ -3,6 +3,7 @@ package keylock_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -116,6 +117,94 @@ func TestOwnContextTypeIsNotWatchedAfterTheEnd(t *testing.T) {
 		require.NoError(t, m.Close()) // the bubble ends only when nobody is left
 	})
 }
+
+// The owner used to look at a context derived from Start's, which ends a moment later: after
+// the others that were derived before.
+func TestNothingIsGrantedOnceTheEndOfStartsContextCanBeSeen(t *testing.T) {
+	t.Run("a type of the user's", func(t *testing.T) {
+		for range 200 {
+			ctx := &ownContext{done: make(chan struct{})}
+			m := keylock.Start[string](ctx)
+			hold(t, m, "k")
+			close(ctx.done) // and Err says nothing yet
+			_, ok := m.TryAcquire("free")
+			require.False(t, ok)
+			<-m.Done()
+		}
+	})
+	t.Run("with many children", func(t *testing.T) {
+		for range 20 {
+			ctx, cancel := context.WithCancel(context.Background())
+			for range 10_000 {
+				_, stop := context.WithCancel(ctx)
+				defer stop()
+			}
+			m := keylock.Start[string](ctx)
+			late := make(chan bool)
+			go func() {
+				<-ctx.Done()
+				_, ok := m.TryAcquire("free")
+				late <- ok
+			}()
+			cancel()
+			require.False(t, <-late)
+			<-m.Done()
+		}
+	})
+}
+
+// The goroutine of the manager ran methods of Start's context at its end, to stop watching
+// it, and Close waited for them.
+func TestNoMethodOfStartsContextIsCalledAfterStart(t *testing.T) {
+	for name, parent := range map[string]func() (context.Context, context.CancelFunc){
+		"that never ends": func() (context.Context, context.CancelFunc) { return context.Background(), func() {} },
+		"of the standard library": func() (context.Context, context.CancelFunc) {
+			return context.WithCancel(context.Background())
+		},
+		"of a type of the user's": func() (context.Context, context.CancelFunc) {
+			own := &ownContext{done: make(chan struct{})}
+			return own, func() { own.end(errOwn) }
+		},
+	} {
+		for _, ends := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, ends %t", name, ends), func(t *testing.T) {
+				standard, cancel := parent()
+				ctx := &hostileContext{Context: standard}
+				m := keylock.Start[string](ctx)
+				ctx.hostile.Store(true) // from now on it panics
+				l := hold(t, m, "k")
+				waiter := m.Reserve("k")
+				if ends {
+					cancel()
+				}
+				watch(t, time.Minute, func() { assert.NoError(t, m.Close()) })
+				_, err := waiter.Wait(t.Context())
+				assert.ErrorIs(t, err, keylock.ErrClosed)
+				l.Release()
+				ctx.hostile.Store(false)
+				if !ends {
+					cancel()
+				}
+			})
+		}
+	}
+}
+
+// A hostileContext panics in every method, once it is hostile.
+type hostileContext struct {
+	context.Context
+	hostile atomic.Bool
+}
+
+func (c *hostileContext) check() {
+	if c.hostile.Load() {
+		panic("a method of the user's context was called")
+	}
+}
+
+func (c *hostileContext) Done() <-chan struct{} { c.check(); return c.Context.Done() }
+func (c *hostileContext) Err() error            { c.check(); return c.Context.Err() }
+func (c *hostileContext) Value(key any) any     { c.check(); return c.Context.Value(key) }
 
 func TestStartWithADoneContextGrantsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -54,7 +54,7 @@ type pool struct{ spare []*acquire[int] }
 func newWorld(s scenario) *world {
 	w := &world{scenario: s, ctx: &lifetime{}}
 	w.m = &Manager[int]{mailbox: make(chan message[int], s.mailbox), done: make(chan struct{})}
-	w.o = &owner[int]{m: w.m, ctx: w.ctx, table: table.New[int](s.config)}
+	w.o = &owner[int]{m: w.m, table: table.New[int](s.config)}
 	w.others = append(w.others, w.start("owner", func(a *actor) { w.run(a) }))
 	add := func(name string, c *caller, run func()) {
 		c.w = w
@@ -129,7 +129,7 @@ func (w *world) run(a *actor) {
 		a.choose(move{label: "serves", ready: func() bool { return len(w.m.mailbox) > 0 }, own: w.servesUnseen})
 		msg := <-w.m.mailbox
 		a.did = "serves " + kind(msg)
-		if o.ctx.Err() != nil {
+		if w.ctx.err != nil {
 			o.end(ErrClosed)
 			msg.refuse()
 			break

@@ -15,7 +15,7 @@ import (
 func TestHandoffPassesOverAWaiterWhoHasLeft(t *testing.T) {
 	m := &Manager[string]{mailbox: make(chan message[string], 1)}
 	m.pool.New = func() any { return &acquire[string]{replied: make(chan bool, 2)} }
-	o := &owner[string]{m: m, ctx: t.Context(), table: table.New[string](table.Config{})}
+	o := &owner[string]{m: m, table: table.New[string](table.Config{})}
 	ask := func() *acquire[string] {
 		r := m.newAcquire(table.Request[string]{Key: "k"})
 		r.serve(o)

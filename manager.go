@@ -43,29 +43,24 @@ func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 	}
 	m.pool.New = func() any { return &acquire[K]{replied: make(chan bool, 2), predicted: true} }
 
-	o := &owner[K]{m: m, table: table.New[K](options.table), meter: newMeter()}
-	o.observe(options)
-	// The owner asks its context at every request, so it gets one whose methods are not
-	// user code, whatever the caller passed.
-	var cancel context.CancelFunc
-	o.ctx, cancel = context.WithCancel(ctx)
-	// It does not select on the context, because one receive costs half of a select:
-	// somebody wakes it up instead. When the mailbox is full it is awake.
+	o := &owner[K]{m: m, lifetime: ctx.Done(), table: table.New[K](options.table), meter: newMeter()}
+	// The owner does not select on its lifetime, because one receive costs half of a select:
+	// it is woken up instead. When the mailbox is full it is awake.
 	woken := make(chan struct{})
-	stop := context.AfterFunc(o.ctx, func() {
+	stop := context.AfterFunc(&captured{done: o.lifetime, from: ctx}, func() {
 		defer close(woken)
 		select {
 		case m.mailbox <- message[K]{request: wake[K]{}}:
 		default:
 		}
 	})
+	o.observe(options)
 	go func() {
 		o.run()
 		o.stopObserving()
 		if !stop() {
 			<-woken
 		}
-		cancel()
 		close(m.done)
 	}()
 	return m
@@ -78,7 +73,7 @@ const mailboxSize = 128
 // its fields.
 type owner[K comparable] struct {
 	m        *Manager[K]
-	ctx      context.Context
+	lifetime <-chan struct{} // the Done of Start's context
 	table    *table.Table[K]
 	meter    meter
 	tracking *tracking[K] // nil unless an option needs it
@@ -92,7 +87,7 @@ func (o *owner[K]) run() {
 	for !o.ended {
 		msg := <-o.m.mailbox
 		o.meter.next(len(o.m.mailbox))
-		if o.ctx.Err() != nil {
+		if isClosed(o.lifetime) {
 			o.end(ErrClosed)
 			msg.refuse()
 			break
