@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/seed-46f81e6d/keylock/internal/show"
 )
 
 // Errors are told apart with [errors.Is].
@@ -29,24 +31,11 @@ type KeyError[K comparable] struct {
 	Dropped int   // how much later work of the key was dropped because of it
 }
 
-// Error says what failed and how much work was dropped. It shows the key when that is a string
-// or a number, cut to 128 bytes, and does not look into keys of other types.
+// Error says which key failed, why, and how much work was dropped. A key is shown on one line and
+// cut when it is long, and nothing behind a pointer in it is read.
 func (e *KeyError[K]) Error() string {
-	key := ""
-	switch k := any(e.Key).(type) {
-	case string:
-		if len(k) > maxKeyText {
-			key = fmt.Sprintf(" %q…", k[:maxKeyText])
-		} else {
-			key = fmt.Sprintf(" %q", k)
-		}
-	case int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64:
-		key = fmt.Sprintf(" %d", k)
-	}
-	return fmt.Sprintf("inorder: key%s failed, %d dropped: %v", key, e.Dropped, e.Err)
+	return fmt.Sprintf("inorder: key %s failed, %d dropped: %v", show.Quoted(&e.Key), e.Dropped, e.Err)
 }
-
-const maxKeyText = 128 // bytes
 
 func (e *KeyError[K]) Unwrap() error { return e.Err }
 

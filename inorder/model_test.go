@@ -283,11 +283,12 @@ func (m *model) waited(p *part) {
 	err := p.g.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if p.fate == lives && len(p.failed) == 0 {
-		require.NoError(m.t, err)
-	} else {
+	switch {
+	case len(p.failed) > 0 || p.fate == ended:
 		require.Error(m.t, err)
-	}
+	case p.fate == lives:
+		require.NoError(m.t, err)
+	} // else its group failed at the same moment
 }
 
 func TestGroupIsLikeItsModel(t *testing.T) {
