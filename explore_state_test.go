@@ -39,16 +39,16 @@ type object struct {
 var irrelevant = map[string]map[string]bool{
 	"Table": {
 		"counts": true, "seq": true, // count
-		"ranking":  true,                // only Top looks at it
-		"searches": true,                // numbers the searches, so that old marks mean nothing
-		"granted":  true, "spare": true, // blank, as Check says
+		"arrivals": true,                                // numbers the tickets as they come, and so do the queues
+		"ranking":  true,                                // only Top looks at it
+		"granted":  true, "spare": true, "search": true, // blank, as Check says
 	},
-	"queue":   {"hash": true, "chain": true, "rank": true, "above": true, "below": true}, // where it is in the index and in the ranking
-	"Session": {"mark": true, "via": true, "from": true, "stuck": true},                  // of a search that is over
+	"queue":   {"hash": true, "chain": true, "rank": true, "above": true, "below": true, "scan": true, "cut": true}, // where it is in the index, in the ranking and in a search
+	"Session": {"node": true},                                                                                       // of a search that is over
 	// Grants and turns are numbered for ever. Which ticket is granted is told by its line,
 	// whose next is the first that is not, as Check says; who has which grant and whose
 	// turn it is, is written where a token or a turn is met.
-	"Ticket": {"seq": true}, "Token": {"seq": true},
+	"Ticket": {"number": true}, "Token": {"seq": true},
 	"acquire": {"generation": true, "since": true, "many": true}, "Reservation": {"generation": true}, "cancelReservation": {"generation": true},
 	"owner":   {"meter": true}, // counts and times
 	"Manager": {"pool": true},  // the world knows what is in it
@@ -269,10 +269,12 @@ func special(name string) func(*fingerprint, reflect.Value) bool {
 // index covers the lines, in the order of their keys. In which bucket they are is chance.
 func (f *fingerprint) index(v reflect.Value) {
 	var lines []reflect.Value
-	buckets := v.FieldByName("buckets")
-	for i := range buckets.Len() {
-		for l := buckets.Index(i).FieldByName("head"); !l.IsNil(); l = l.Elem().FieldByName("chain") {
-			lines = append(lines, l)
+	segments := v.FieldByName("segments")
+	for i := range segments.Len() {
+		for j := range segments.Index(i).Len() {
+			for l := segments.Index(i).Index(j).FieldByName("head"); !l.IsNil(); l = l.Elem().FieldByName("chain") {
+				lines = append(lines, l)
+			}
 		}
 	}
 	key := func(l reflect.Value) int64 { return l.Elem().FieldByName("key").Int() }

@@ -66,6 +66,14 @@ type tableRun struct {
 	sessions [owners]*table.Session[int] // the first is nil, for no session
 	closed   [owners]bool
 	nextID   int
+	cuts     []*cutRun
+}
+
+// A cutRun is a cut that is under way: what it should show, and what it has shown.
+type cutRun struct {
+	cut       *table.Cut[int]
+	want, got map[int][]table.Entry
+	err       error
 }
 
 // label is the label of an owner's session.
@@ -94,6 +102,11 @@ func runTable(p program) error {
 		}
 		if err != nil {
 			return p.error(i, err, func(s step) string { return verbNames[tableVerbs[s.verb]] })
+		}
+	}
+	for len(r.cuts) > 0 {
+		if err := r.goOn(); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -134,9 +147,45 @@ func (r *tableRun) step(s step) error {
 			r.model.counts.Rejected++
 		case 2:
 			return r.granted(r.table.Release(table.Token[int]{}), nil)
+		case 3, 4:
+			r.cut()
+		case 5, 6:
+			return r.goOn()
 		}
 	}
 	return nil
+}
+
+// cut begins a cut, if fewer than two are under way.
+func (r *tableRun) cut() {
+	if len(r.cuts) == 2 {
+		return
+	}
+	c := &cutRun{want: make(map[int][]table.Entry), got: make(map[int][]table.Entry)}
+	for v := range r.table.All() {
+		c.want[v.Key] = slices.Collect(v.Entries)
+	}
+	c.cut = r.table.Cut(func(v table.View[int]) {
+		if c.got[v.Key] != nil {
+			c.err = fmt.Errorf("the cut shows key %d twice", v.Key)
+		}
+		c.got[v.Key] = slices.Collect(v.Entries)
+	})
+	r.cuts = append(r.cuts, c)
+}
+
+// goOn shows a little more of the oldest cut, and judges it when it is over.
+func (r *tableRun) goOn() error {
+	if len(r.cuts) == 0 || r.cuts[0].cut.Next(3) {
+		return nil
+	}
+	c := r.cuts[0]
+	c.cut.End()
+	r.cuts = r.cuts[1:]
+	if c.err == nil && !maps.EqualFunc(c.got, c.want, slices.Equal) {
+		c.err = fmt.Errorf("the cut shows %v, when it began there was %v", c.got, c.want)
+	}
+	return c.err
 }
 
 func (r *tableRun) join(s step) error {

@@ -15,7 +15,7 @@ func (t *Table[K]) Check() error {
 	}
 	for k := range c.entries {
 		if err := c.ticket(k); err != nil {
-			return fmt.Errorf("ticket with grant %d: %w", k.seq, err)
+			return fmt.Errorf("ticket with grant %d: %w", k.seq(), err)
 		}
 	}
 	if err := c.totals(); err != nil {
@@ -27,7 +27,34 @@ func (t *Table[K]) Check() error {
 	if err := c.ranking(); err != nil {
 		return fmt.Errorf("ranking: %w", err)
 	}
+	if err := c.search(); err != nil {
+		return fmt.Errorf("search: %w", err)
+	}
 	return c.spare()
+}
+
+// search checks that the last cycle search has left nothing behind.
+func (c *checker[K]) search() error {
+	s := &c.table.search
+	for _, n := range s.nodes[:cap(s.nodes)] {
+		if n.session != nil || n.via.queue != nil {
+			return fmt.Errorf("it keeps session %q", n.session.label)
+		}
+	}
+	for _, scan := range s.scans[:cap(s.scans)] {
+		if scan.queue != nil || scan.next != nil || scan.looked != nil || scan.exclusive != nil {
+			return fmt.Errorf("it keeps a queue")
+		}
+	}
+	for _, q := range s.keys[:cap(s.keys)] {
+		if q != nil {
+			return fmt.Errorf("it keeps the queue of %v", q.key)
+		}
+	}
+	if s.request != nil || s.last.queue != nil || len(s.nodes)+len(s.scans)+len(s.order)+len(s.free)+len(s.keys) > 0 {
+		return fmt.Errorf("it is not over")
+	}
+	return nil
 }
 
 // A checker collects what the queues say of each ticket.
@@ -48,6 +75,7 @@ func (c *checker[K]) queue(q *queue[K]) error {
 		held, waiting int
 		exclusive     bool // somebody exclusive stands before p
 		lastSeq       uint64
+		lastArrival   uint64
 	)
 	limit := c.table.config.SharedLimit
 	for p := q.head; p != nil; prev, p = p, p.next {
@@ -63,20 +91,23 @@ func (c *checker[K]) queue(q *queue[K]) error {
 		before := held + waiting
 		blocked := before > 0 && (exclusive || k.mode == Exclusive || limit > 0 && before >= limit)
 		switch {
+		case !p.granted() && k.number <= lastArrival:
+			return fmt.Errorf("entry %d: arrival %d comes after arrival %d", before, k.number, lastArrival)
 		case !p.granted():
 			waiting++
+			lastArrival = k.number
 			if next == nil {
 				next = p
 			}
 		case waiting > 0:
-			return fmt.Errorf("entry %d: grant %d has passed a waiter", before, k.seq)
+			return fmt.Errorf("entry %d: grant %d has passed a waiter", before, k.seq())
 		case blocked:
-			return fmt.Errorf("entry %d: grant %d conflicts with a holder", before, k.seq)
-		case k.seq <= lastSeq:
-			return fmt.Errorf("entry %d: grant %d comes after grant %d", before, k.seq, lastSeq)
+			return fmt.Errorf("entry %d: grant %d conflicts with a holder", before, k.seq())
+		case k.granted && k.number <= lastSeq:
+			return fmt.Errorf("entry %d: grant %d comes after grant %d", before, k.seq(), lastSeq)
 		default:
 			held++
-			lastSeq = k.seq
+			lastSeq = k.number
 		}
 		c.entries[k]++
 		if blocked {
@@ -90,7 +121,7 @@ func (c *checker[K]) queue(q *queue[K]) error {
 		return fmt.Errorf("its tail is not its last entry")
 	case q.next != next:
 		return fmt.Errorf("its next entry is not the first that waits")
-	case q.held != held || q.waiting != waiting:
+	case int(q.held) != held || int(q.waiting) != waiting:
 		return fmt.Errorf("it counts %d held and %d waiting, but has %d and %d", q.held, q.waiting, held, waiting)
 	case maxWaiters != 0 && waiting > max(maxWaiters, 0):
 		return fmt.Errorf("%d wait, %d may", waiting, maxWaiters)
@@ -108,18 +139,28 @@ func (c *checker[K]) index() error {
 			return fmt.Errorf("the queue of %v is not found by its key", q.key)
 		}
 	}
-	for i := range x.buckets {
-		made := x.buckets[i]
-		if made.retag(); made.tags != x.buckets[i].tags {
-			return fmt.Errorf("bucket %d has the tags %x, its queues %x", i, x.buckets[i].tags, made.tags)
+	count := uint64(0)
+	for i, buckets := range x.segments {
+		if last := i == len(x.segments)-1; !last && len(buckets) != segment && !(i == len(x.segments)-2 && len(x.segments[i+1]) == 0) {
+			return fmt.Errorf("segment %d has %d buckets, others follow", i, len(buckets))
+		}
+		count += uint64(len(buckets))
+		for _, b := range buckets {
+			made := b
+			if made.retag(); made.tags != b.tags {
+				return fmt.Errorf("a bucket has the tags %x, its queues %x", b.tags, made.tags)
+			}
+		}
+		for _, b := range buckets[len(buckets):cap(buckets)] {
+			if b.head != nil {
+				return fmt.Errorf("a bucket that was taken away keeps the queue of %v", b.head.key)
+			}
 		}
 	}
-	for _, b := range x.buckets[len(x.buckets):cap(x.buckets)] {
-		if b.head != nil {
-			return fmt.Errorf("a bucket that was taken away keeps the queue of %v", b.head.key)
-		}
+	if count != x.buckets {
+		return fmt.Errorf("it counts %d buckets, there are %d", x.buckets, count)
 	}
-	switch n := len(x.buckets); {
+	switch n := int(x.buckets); {
 	case size != x.size:
 		return fmt.Errorf("it counts %d queues, there are %d", x.size, size)
 	case n < size || n < fewestBuckets || n > max(fewestBuckets, 2*size+1):
@@ -136,26 +177,34 @@ func (x *index[K]) has(q *queue[K]) bool {
 	return found == q
 }
 
-// ranking checks that it has each queue in which somebody waits, once and in its entry, and
-// no other.
+// ranking checks that it has each queue in which somebody waits, once, in the rank of
+// its number of waiters, and no other.
 func (c *checker[K]) ranking() error {
-	top := c.table.ranking.top
-	if n := len(top); n > 0 && top[n-1] == nil {
-		return fmt.Errorf("no queue has the most waiters, %d", n-1)
-	}
-	ranked := 0
-	for n, q := range top {
-		for above := (*queue[K])(nil); q != nil; above, q = q, q.below {
+	r := &c.table.ranking
+	ranked, lower := 0, (*rank[K])(nil)
+	for k := r.lowest; k != nil; lower, k = k, k.higher {
+		switch {
+		case k.lower != lower:
+			return fmt.Errorf("the link down of rank %d is broken", k.waiting)
+		case lower != nil && lower.waiting >= k.waiting:
+			return fmt.Errorf("rank %d comes after rank %d", k.waiting, lower.waiting)
+		case k.queues == nil:
+			return fmt.Errorf("rank %d is empty", k.waiting)
+		}
+		for above, q := (*queue[K])(nil), k.queues; q != nil; above, q = q, q.below {
 			switch {
 			case !c.table.queues.has(q):
 				return fmt.Errorf("it has a queue of %v that is not the table's", q.key)
-			case q.waiting != n || q.rank != n:
-				return fmt.Errorf("the queue of %v has %d waiters, and is among those that have %d", q.key, q.waiting, n)
+			case q.waiting != k.waiting || q.rank != k:
+				return fmt.Errorf("the queue of %v has %d waiters, and is among those that have %d", q.key, q.waiting, k.waiting)
 			case q.above != above:
 				return fmt.Errorf("the link back of the queue of %v is broken", q.key)
 			}
 			ranked++
 		}
+	}
+	if r.highest != lower {
+		return fmt.Errorf("its highest rank is not the last")
 	}
 	for q := range c.table.queues.all {
 		if q.waiting > 0 {
@@ -187,9 +236,9 @@ func (c *checker[K]) ticket(k *Ticket[K]) error {
 		return fmt.Errorf("it has %d entries, %d stand in a queue", len(k.entries()), c.entries[k])
 	case k.many != nil && k.many.blocked != c.blocked[k]:
 		return fmt.Errorf("it counts %d queues in which it is blocked, there are %d", k.many.blocked, c.blocked[k])
-	case k.seq == 0 && c.blocked[k] == 0:
+	case !k.granted && c.blocked[k] == 0:
 		return fmt.Errorf("it waits for nobody")
-	case k.seq > c.table.seq:
+	case k.seq() > c.table.seq:
 		return fmt.Errorf("the last grant was %d", c.table.seq)
 	}
 	if k.session == nil {
@@ -198,17 +247,22 @@ func (c *checker[K]) ticket(k *Ticket[K]) error {
 		}
 		return nil
 	}
+	if list := *k.session.list(k); int(k.index) >= len(list) || list[k.index] != k {
+		return fmt.Errorf("its session does not have it")
+	}
 	return k.session.check()
 }
 
 // check checks that a session and its tickets know each other.
 func (s *Session[K]) check() error {
-	if s.closed {
-		return fmt.Errorf("session %q is closed, but owns %d tickets", s.label, len(s.tickets))
+	if n := len(s.waiting) + len(s.held); s.closed && n > 0 {
+		return fmt.Errorf("session %q is closed, but owns %d tickets", s.label, n)
 	}
-	for i, k := range s.tickets {
-		if k.session != s || int(k.index) != i {
-			return fmt.Errorf("ticket %d of session %q is in another one, or elsewhere in it", i, s.label)
+	for granted, tickets := range map[bool][]*Ticket[K]{false: s.waiting, true: s.held} {
+		for i, k := range tickets {
+			if k.session != s || k.granted != granted || int(k.index) != i {
+				return fmt.Errorf("ticket %d of session %q is in another one, or elsewhere in it", i, s.label)
+			}
 		}
 	}
 	return nil
@@ -220,7 +274,7 @@ func (c *checker[K]) totals() error {
 	var held, shared, waiting int
 	seqs := make(map[uint64]bool)
 	for k := range c.entries {
-		if k.seq == 0 {
+		if !k.granted {
 			waiting++
 			continue
 		}
@@ -228,10 +282,10 @@ func (c *checker[K]) totals() error {
 		if k.mode == Shared {
 			shared++
 		}
-		if seqs[k.seq] {
-			return fmt.Errorf("grant %d was given twice", k.seq)
+		if seqs[k.number] {
+			return fmt.Errorf("grant %d was given twice", k.number)
 		}
-		seqs[k.seq] = true
+		seqs[k.number] = true
 	}
 	switch {
 	case counts.Waiting != waiting:
@@ -272,7 +326,7 @@ func (c *checker[K]) spare() error {
 		queues[q] = true
 	}
 	for _, m := range s.many {
-		if len(m.entries) > 0 || cap(m.entries) > spareMany || m.blocked != 0 || len(m.solo.tickets) > 0 {
+		if len(m.entries) > 0 || cap(m.entries) > spareMany || m.blocked != 0 || len(m.solo.waiting)+len(m.solo.held) > 0 {
 			return fmt.Errorf("spare: entries for many keys are not blank, or too many")
 		}
 		for _, p := range m.entries[:cap(m.entries)] {

@@ -1,11 +1,16 @@
 package table
 
-import "hash/maphash"
+import (
+	"hash/maphash"
+	"math/bits"
+)
 
 // An index finds queues by their keys. It is a linear hash table (Litwin, "Linear hashing:
 // a new tool for file and table addressing", 1980): with each queue it grows by a bucket
-// and, when queues have left, it shrinks by two. So the memory of a burst goes back while
-// the burst ebbs away, and no request waits until everything has moved.
+// and, when queues have left, it shrinks by two. The buckets stand in segments, which are
+// added and taken away one at a time. So the memory of a burst goes back while the burst ebbs
+// away, and no request waits until everything has moved: with a queue at most two buckets
+// change, and at most one segment is made.
 //
 // It is here and not a map because the owner does little else than to find, add and
 // remove queues: here each key is hashed once for all three. Beside the same table with
@@ -13,11 +18,18 @@ import "hash/maphash"
 // locks beside a million held ones 0.74, and with the tags of the buckets 0.78 of that; a
 // held key takes 23 bytes less.
 type index[K comparable] struct {
-	seed    maphash.Seed
-	buckets []bucket[K]
-	span    uint64 // the least power of two that is not below the number of buckets
-	size    int    // how many queues there are
+	seed     maphash.Seed
+	segments [][]bucket[K] // all are full but the last, and that may be empty
+	buckets  uint64        // how many there are
+	span     uint64        // the least power of two that is not below buckets
+	size     int           // how many queues there are
 }
+
+// segment is how many buckets are in one, a power of two.
+const (
+	segmentBits = 10
+	segment     = 1 << segmentBits
+)
 
 // A bucket is a chain of queues. Its tags are a byte of each queue's hash, the first queue's
 // in the lowest, as far as there is room; the others are 0. They tell of most keys that
@@ -72,23 +84,36 @@ func (b *bucket[K]) retag() {
 const fewestBuckets = 8
 
 func newIndex[K comparable]() index[K] {
-	return index[K]{seed: maphash.MakeSeed(), buckets: make([]bucket[K], fewestBuckets), span: fewestBuckets}
+	first := make([]bucket[K], fewestBuckets)
+	return index[K]{seed: maphash.MakeSeed(), segments: [][]bucket[K]{first}, buckets: fewestBuckets, span: fewestBuckets}
 }
 
 // bucket is where queues with a hash are. Those of a bucket that is not there yet are in
 // the one that will be split into it.
 func (x *index[K]) bucket(hash uint64) uint64 {
 	b := hash & (x.span - 1)
-	if b >= uint64(len(x.buckets)) {
+	if b >= x.buckets {
 		b -= x.span / 2
 	}
 	return b
 }
 
+// at returns a bucket.
+func (x *index[K]) at(b uint64) *bucket[K] { return &x.segments[b>>segmentBits][b&(segment-1)] }
+
+// depth is how many bits the hashes of a bucket have in common.
+func (x *index[K]) depth(b uint64) int {
+	bits := bits.Len64(x.span) - 1
+	if b < x.span/2 && b+x.span/2 >= x.buckets {
+		bits-- // it was not split yet
+	}
+	return bits
+}
+
 // find returns the queue of a key, nil when there is none, and the hash of the key.
 func (x *index[K]) find(key K) (q *queue[K], hash uint64) {
 	hash = maphash.Comparable(x.seed, key)
-	b := &x.buckets[x.bucket(hash)]
+	b := x.at(x.bucket(hash))
 	if !b.mayHave(hash) {
 		return nil, hash
 	}
@@ -101,18 +126,18 @@ func (x *index[K]) find(key K) (q *queue[K], hash uint64) {
 
 // add adds the queue of a key that has none.
 func (x *index[K]) add(q *queue[K]) {
-	if x.size == len(x.buckets) {
+	if x.size == int(x.buckets) {
 		x.split()
 	}
-	x.buckets[x.bucket(q.hash)].push(q)
+	x.at(x.bucket(q.hash)).push(q)
 	x.size++
 }
 
 func (x *index[K]) remove(q *queue[K]) {
-	x.buckets[x.bucket(q.hash)].remove(q)
+	x.at(x.bucket(q.hash)).remove(q)
 	x.size--
 	for range 2 { // by one at a time it would never shrink to less than half
-		if len(x.buckets) > fewestBuckets && x.size < len(x.buckets)/2 {
+		if x.buckets > fewestBuckets && x.size < int(x.buckets)/2 {
 			x.merge()
 		}
 	}
@@ -120,12 +145,12 @@ func (x *index[K]) remove(q *queue[K]) {
 
 // split adds a bucket, with the queues that it should have of the one where they were.
 func (x *index[K]) split() {
-	added := uint64(len(x.buckets))
+	added := x.buckets
 	if added == x.span {
 		x.span *= 2
 	}
-	x.buckets = append(x.buckets, bucket[K]{})
-	from, to := &x.buckets[added-x.span/2], &x.buckets[added]
+	x.grow()
+	from, to := x.at(added-x.span/2), x.at(added)
 	stay, move := &from.head, &to.head
 	for q := from.head; q != nil; q = q.chain {
 		if x.bucket(q.hash) == added {
@@ -141,8 +166,8 @@ func (x *index[K]) split() {
 
 // merge takes away the last bucket, and puts its queues where they were before the split.
 func (x *index[K]) merge() {
-	last := len(x.buckets) - 1
-	to, from := &x.buckets[uint64(last)-x.span/2], &x.buckets[last]
+	last := x.buckets - 1
+	to, from := x.at(last-x.span/2), x.at(last)
 	at := &to.head
 	for *at != nil {
 		at = &(*at).chain
@@ -150,19 +175,44 @@ func (x *index[K]) merge() {
 	*at = from.head
 	to.retag()
 	*from = bucket[K]{}
-	x.buckets = x.buckets[:last]
-	if uint64(last) == x.span/2 {
+	x.shrink()
+	if last == x.span/2 {
 		x.span /= 2
-	}
-	if cap(x.buckets) > shrinkFrom && last <= cap(x.buckets)/4 {
-		x.buckets = append(make([]bucket[K], 0, 2*last), x.buckets...)
 	}
 }
 
-// all yields every queue. Lines must not be added or removed meanwhile.
+// grow adds an empty bucket. Of segments only the first is ever copied, while it is small.
+func (x *index[K]) grow() {
+	last := &x.segments[len(x.segments)-1]
+	if len(*last) == segment {
+		x.segments = append(x.segments, make([]bucket[K], 0, segment))
+		last = &x.segments[len(x.segments)-1]
+	}
+	*last = append(*last, bucket[K]{})
+	x.buckets++
+}
+
+// shrink takes away the last bucket, which is empty. One empty segment is kept, so that a
+// number of queues that goes up and down a little makes none.
+func (x *index[K]) shrink() {
+	n := len(x.segments) - 1
+	if len(x.segments[n]) == 0 {
+		x.segments[n] = nil
+		x.segments = x.segments[:n]
+		n--
+	}
+	last := &x.segments[n]
+	*last = (*last)[:len(*last)-1]
+	x.buckets--
+	if cap(x.segments) > shrinkFrom && n < cap(x.segments)/4 {
+		x.segments = append(make([][]bucket[K], 0, 2*n), x.segments...)
+	}
+}
+
+// all yields every queue. None must be added or removed meanwhile.
 func (x *index[K]) all(yield func(*queue[K]) bool) {
-	for _, b := range x.buckets {
-		for q := b.head; q != nil; q = q.chain {
+	for b := range x.buckets {
+		for q := x.at(b).head; q != nil; q = q.chain {
 			if !yield(q) {
 				return
 			}

@@ -17,14 +17,14 @@ type Entry struct {
 
 // Entry returns what is the same of all entries of a ticket: everything but Behind.
 func (k *Ticket[K]) Entry() Entry {
-	d := Entry{Seq: k.seq, Mode: k.mode, Tag: k.tag, Keys: 1}
+	d := Entry{Seq: k.seq(), Mode: k.mode, Tag: k.tag, Keys: 1}
 	if k.session != nil {
 		d.Label = k.session.label
 	}
 	if k.many != nil {
 		d.Keys = len(k.many.entries)
 	}
-	if k.seq == 0 {
+	if !k.granted {
 		d.Blocked = 1
 		if k.many != nil {
 			d.Blocked = k.many.blocked
@@ -33,32 +33,67 @@ func (k *Ticket[K]) Entry() Entry {
 	return d
 }
 
-// A View describes a queue: its holders and then its waiters, each in their order.
+// A View describes a queue, until the table changes.
 type View[K comparable] struct {
 	Key           K
 	Held, Waiting int
-	Entries       iter.Seq[Entry]
+
+	queue       *queue[K] // nil when it is empty
+	sharedLimit int
+	cut         *Cut[K] // whose instant is described; nil for now
 }
 
 func (t *Table[K]) view(q *queue[K]) View[K] {
-	return View[K]{Key: q.key, Held: q.held, Waiting: q.waiting, Entries: func(yield func(Entry) bool) {
-		position, exclusive := 0, 0 // the waiter's own, and the last exclusive waiter's before it
-		for p := q.head; p != nil; p = p.next {
-			d := p.ticket.Entry()
-			if !p.granted() {
-				d.Behind = position
-				position++
-				if d.Mode == Exclusive {
-					exclusive = position
-				} else if t.config.SharedLimit == 0 {
-					d.Behind = exclusive
-				}
+	return View[K]{Key: q.key, Held: int(q.held), Waiting: int(q.waiting), queue: q, sharedLimit: t.config.SharedLimit}
+}
+
+// Shown is how many holders and how many waiters of a key are shown.
+const Shown = 1000
+
+// Entries yields at most the first Shown holders and then at most the first Shown waiters,
+// each in their order.
+func (v View[K]) Entries(yield func(Entry) bool) { v.First(Shown)(yield) }
+
+// First is Entries with another bound.
+func (v View[K]) First(most int) iter.Seq[Entry] {
+	return func(yield func(Entry) bool) {
+		if v.queue == nil {
+			return
+		}
+		p := v.queue.head
+		for range min(v.Held, most) {
+			if !yield(p.ticket.Entry()) {
+				return
+			}
+			p = p.next
+		}
+		p = v.queue.next
+		exclusive := 0 // the position of the last exclusive waiter
+		for position := range min(v.Waiting, most) {
+			d := v.waiter(p.ticket)
+			d.Behind = position
+			if d.Mode == Exclusive {
+				exclusive = position + 1
+			} else if v.sharedLimit == 0 {
+				d.Behind = exclusive
 			}
 			if !yield(d) {
 				return
 			}
+			p = p.next
 		}
-	}}
+	}
+}
+
+// waiter describes a waiter, at the instant of the cut if there is one.
+func (v View[K]) waiter(k *Ticket[K]) Entry {
+	d := k.Entry()
+	if v.cut != nil && k.many != nil {
+		if blocked, kept := v.cut.blocked[k]; kept {
+			d.Blocked = blocked
+		}
+	}
+	return d
 }
 
 // All yields every key that is held or waited for, in no particular order.
@@ -91,7 +126,7 @@ func (t *Table[K]) Look(key K) View[K] {
 	if q, _ := t.queues.find(key); q != nil {
 		return t.view(q)
 	}
-	return View[K]{Key: key, Entries: func(func(Entry) bool) {}}
+	return View[K]{Key: key}
 }
 
 // Of yields the keys for which a ticket waits or which it holds, in the order in which

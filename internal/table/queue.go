@@ -9,11 +9,14 @@ type queue[K comparable] struct {
 
 	head, tail *entry[K]
 	next       *entry[K] // the first that is not granted; nil when nobody waits
-	held       int       // entries that are granted
-	waiting    int       // entries that are not
+	held       int32     // entries that are granted
+	waiting    int32     // entries that are not
 
-	rank         int // waiting, as far as the ranking knows
-	above, below *queue[K]
+	scan int32  // where the running cycle search has it, see search.scanOf
+	cut  uint32 // the last cut that has seen it, or began before it was there
+
+	rank         *rank[K]  // of the queues with as many waiters; nil when nobody waits
+	above, below *queue[K] // in its rank
 }
 
 // An entry is where a ticket stands in one queue.
@@ -23,14 +26,25 @@ type entry[K comparable] struct {
 	prev, next *entry[K]
 }
 
-func (p *entry[K]) granted() bool { return p.ticket.seq != 0 }
+func (p *entry[K]) granted() bool { return p.ticket.granted }
+
+// before reports whether an entry stands before another of its queue; nil is the end.
+func (p *entry[K]) before(at *entry[K]) bool {
+	switch {
+	case at == nil:
+		return true
+	case p.granted() != at.granted():
+		return p.granted()
+	}
+	return p.ticket.number < at.ticket.number
+}
 
 // fits reports whether the queue's next entry may be granted beside its holders.
 func (q *queue[K]) fits(mode Mode, sharedLimit int) bool {
 	if q.held == 0 {
 		return true
 	}
-	return mode == Shared && q.head.ticket.mode == Shared && (sharedLimit == 0 || q.held < sharedLimit)
+	return mode == Shared && q.head.ticket.mode == Shared && (sharedLimit == 0 || int(q.held) < sharedLimit)
 }
 
 // admits reports whether somebody who comes now would be granted.
@@ -79,12 +93,21 @@ func (q *queue[K]) remove(p *entry[K]) {
 // Tickets are used again, so outside this package a grant is known by its Token.
 type Ticket[K comparable] struct {
 	tag     any         // the caller's own: of the request, and then of the grant
-	seq     uint64      // the grant number; 0 while it waits
+	number  uint64      // of its arrival while it waits, and then of its grant
 	one     [1]entry[K] // of a request for one key
 	many    *many[K]    // of a request for many; else nil
-	session *Session[K] // whose it is; nil when it is nobody's
+	session *Session[K] // whose it is; nil when it has none
 	index   int32       // where it is in its session
 	mode    Mode
+	granted bool
+}
+
+// seq is the grant number; 0 while it waits.
+func (k *Ticket[K]) seq() uint64 {
+	if !k.granted {
+		return 0
+	}
+	return k.number
 }
 
 // many is what a ticket for many keys has instead of one entry.
@@ -116,7 +139,7 @@ func (k Token[K]) Seq() uint64 { return k.seq }
 
 // Live reports whether the grant has not ended. Like every look into the table it
 // is for the table's one caller.
-func (k Token[K]) Live() bool { return k.seq != 0 && k.ticket.seq == k.seq }
+func (k Token[K]) Live() bool { return k.seq != 0 && k.ticket.seq() == k.seq }
 
 // spare keeps tickets and queues for their next use, so that the steady state
 // allocates nothing, and not more than spareMax of each, so that a burst's memory
@@ -144,7 +167,7 @@ func (s *spare[K]) takeTicket() *Ticket[K] {
 func (s *spare[K]) putTicket(k *Ticket[K]) {
 	if m := k.many; m != nil && cap(m.entries) <= spareMany && len(s.many) < spareMany {
 		clear(m.entries)
-		*m = many[K]{entries: m.entries[:0], solo: Session[K]{tickets: m.solo.tickets}}
+		*m = many[K]{entries: m.entries[:0], solo: Session[K]{waiting: m.solo.waiting, held: m.solo.held}}
 		s.many = append(s.many, m)
 	}
 	*k = Ticket[K]{}

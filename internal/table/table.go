@@ -42,8 +42,10 @@ type Table[K comparable] struct {
 	seq    uint64 // the last grant number given out
 	counts Counts
 
-	searches uint64 // cycle searches made
+	arrivals uint64 // requests that were let into a queue
 	ranking  ranking[K]
+	search   search[K]
+	cuts     cuts[K]
 
 	granted []Grant[K] // what the running transition grants; its array is reused
 	spare   spare[K]
@@ -135,6 +137,7 @@ func (t *Table[K]) Join(r *Request[K]) Answer[K] {
 	}
 	k := t.ticket(r)
 	k.one[0] = entry[K]{queue: q, ticket: k}
+	t.cuts.touch(q)
 	q.push(&k.one[0])
 	return t.settle(k, free)
 }
@@ -160,7 +163,7 @@ func (t *Table[K]) joinAll(r *Request[K]) Answer[K] {
 	k := t.ticket(r)
 	k.many = t.spare.takeMany(len(r.Keys))
 	if k.session == nil {
-		k.many.solo.add(k)
+		k.session = &k.many.solo
 	}
 	for _, key := range r.Keys {
 		q, hash := t.queues.find(key)
@@ -173,6 +176,7 @@ func (t *Table[K]) joinAll(r *Request[K]) Answer[K] {
 			k.many.blocked++
 		}
 		k.many.entries = append(k.many.entries, entry[K]{queue: q, ticket: k})
+		t.cuts.touch(q)
 		q.push(&k.many.entries[len(k.many.entries)-1])
 	}
 	return t.settle(k, k.many.blocked == 0)
@@ -183,7 +187,7 @@ func (t *Table[K]) mayWait(q *queue[K], r *Request[K]) (Outcome, *Refusal[K]) {
 	switch {
 	case r.Try:
 		return Busy, nil
-	case t.config.MaxWaiters != 0 && q.waiting >= t.config.MaxWaiters:
+	case t.config.MaxWaiters != 0 && int(q.waiting) >= t.config.MaxWaiters:
 		return Full, &Refusal[K]{Key: q.key}
 	}
 	return Waiting, nil
@@ -192,10 +196,10 @@ func (t *Table[K]) mayWait(q *queue[K], r *Request[K]) (Outcome, *Refusal[K]) {
 // ticket returns a ticket for a request, without its entries.
 func (t *Table[K]) ticket(r *Request[K]) *Ticket[K] {
 	k := t.spare.takeTicket()
+	t.arrivals++
+	k.number = t.arrivals
 	k.tag, k.mode = r.Tag, r.mode()
-	if r.Session != nil {
-		r.Session.add(k)
-	}
+	k.session, k.index = r.Session, -1 // it joins its session when it is known how
 	return k
 }
 
@@ -208,6 +212,9 @@ func (t *Table[K]) reject(outcome Outcome, refusal *Refusal[K]) Answer[K] {
 func (t *Table[K]) settle(k *Ticket[K], free bool) Answer[K] {
 	t.counts.Waiting++
 	if !free {
+		if k.session != nil {
+			k.session.add(k)
+		}
 		t.rank(k)
 		return Answer[K]{Outcome: Waiting, Ticket: k}
 	}
@@ -332,6 +339,7 @@ func (t *Table[K]) advance(q *queue[K]) {
 	for p := q.next; p != nil && q.fits(p.ticket.mode, t.config.SharedLimit); p = q.next {
 		k := p.ticket
 		if k.many != nil {
+			t.cuts.keepBlocked(k)
 			if k.many.blocked--; k.many.blocked > 0 {
 				return // it keeps its entry here until its other queues are free too
 			}
@@ -345,10 +353,21 @@ func (t *Table[K]) advance(q *queue[K]) {
 
 // grant makes a ticket that nobody blocks a holder of all its keys.
 func (t *Table[K]) grant(k *Ticket[K]) Token[K] {
-	t.seq++
-	k.seq = t.seq
-	k.tag = nil
 	entries := k.entries()
+	if len(t.cuts.running) > 0 {
+		for i := range entries { // before it is any different
+			t.cuts.touch(entries[i].queue)
+		}
+	}
+	if k.session != nil && k.index >= 0 {
+		k.session.remove(k)
+	}
+	t.seq++
+	k.number, k.granted = t.seq, true
+	k.tag = nil
+	if k.session != nil {
+		k.session.add(k)
+	}
 	for i := range entries {
 		p := &entries[i]
 		q := p.queue
@@ -362,13 +381,13 @@ func (t *Table[K]) grant(k *Ticket[K]) Token[K] {
 	if k.mode == Shared {
 		t.counts.Shared++
 	}
-	return Token[K]{ticket: k, seq: k.seq}
+	return Token[K]{ticket: k, seq: t.seq}
 }
 
 // open returns a new queue for a key with this hash.
 func (t *Table[K]) open(key K, hash uint64) *queue[K] {
 	q := t.spare.takeQueue()
-	q.key, q.hash = key, hash
+	q.key, q.hash, q.cut = key, hash, t.cuts.begun
 	t.queues.add(q)
 	return q
 }
@@ -377,6 +396,7 @@ func (t *Table[K]) open(key K, hash uint64) *queue[K] {
 // the last.
 func (t *Table[K]) remove(p *entry[K]) {
 	q := p.queue
+	t.cuts.touch(q)
 	q.remove(p)
 	t.ranking.update(q)
 	if q.head != nil {

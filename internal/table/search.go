@@ -1,0 +1,415 @@
+package table
+
+// A WaitEdge is one of the wait-for graph: a session waits for a key that another one
+// holds, or claims by an earlier entry in its queue.
+type WaitEdge[K comparable] struct {
+	Waiter  string // label
+	Key     K
+	Blocker string // label
+	Held    bool   // or else claimed
+}
+
+// cycle returns the cycle that a session's request would close by waiting, from the
+// session to itself; nil when there is none, or no session. No other request can close
+// one: nothing stands behind a request that has just come, and one without a session
+// holds nothing.
+func (t *Table[K]) cycle(r *Request[K]) []WaitEdge[K] {
+	if r.Session == nil || !t.mayClose(r) {
+		return nil
+	}
+	s := &t.search
+	s.limit, s.request = t.config.SharedLimit, r
+	s.keys = t.blocking(r, s.keys)
+	defer s.reset()
+	s.nodes = append(s.nodes, node[K]{session: r.Session})
+	r.Session.node = 0
+	if !s.reach() {
+		return nil
+	}
+	if s.limit > 0 {
+		// A request that waits for room among shared holders waits for any of them and not
+		// for all, so a way back to the start does not prove anything yet.
+		if !s.reduce() {
+			return nil
+		}
+		s.stuckOnly = true
+		s.reach()
+	}
+	return s.edges()
+}
+
+// skimmed is how many entries mayClose looks at.
+const skimmed = 64
+
+// mayClose is false if a session that is about to wait closes no cycle for a plain reason:
+// nothing waits behind any of its entries, and it has none where it is going to wait.
+// Sessions that hold nothing, which are most of those that queue for a hot key, are found
+// here, so that a queue of n of them does not cost n searches of n entries.
+func (t *Table[K]) mayClose(r *Request[K]) bool {
+	s := r.Session
+	if len(s.waiting)+len(s.held) == 0 {
+		return false
+	}
+	if r.Keys != nil {
+		return true
+	}
+	q, _ := t.queues.find(r.Key)
+	looked := 0
+	for _, tickets := range [...][]*Ticket[K]{s.waiting, s.held} {
+		for _, k := range tickets {
+			entries := k.entries()
+			for i := range entries {
+				p := &entries[i]
+				behind := p.next != nil
+				if k.granted {
+					behind = p.queue.next != nil
+				}
+				if looked++; behind || p.queue == q || looked == skimmed {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// blocking returns the queues in which a request would have to wait.
+func (t *Table[K]) blocking(r *Request[K], queues []*queue[K]) []*queue[K] {
+	add := func(key K) {
+		if q, _ := t.queues.find(key); q != nil && !q.admits(r.mode(), t.config.SharedLimit) {
+			queues = append(queues, q)
+		}
+	}
+	if r.Keys == nil {
+		add(r.Key)
+	}
+	for _, key := range r.Keys {
+		add(key)
+	}
+	return queues
+}
+
+// A search looks, breadth first, for a short way from a session that is about to wait back
+// to itself.
+//
+// It goes through each queue once, from its head on, however many of its waiters are
+// reached. Each of them waits for entries before it, so a queue needs a cursor and no more:
+// what it has passed is reached. Sessions and queues know by an index where the search has
+// them; it holds when that place has them, too. Thus nothing in them refers to a search, or
+// to what a search has met.
+type search[K comparable] struct {
+	limit   int
+	request *Request[K] // the one that is about to wait
+	keys    []*queue[K] // in which it would
+
+	nodes []node[K] // the first is the start
+	scans []scan[K]
+
+	order     []int32 // of the nodes, as they were reached
+	stuckOnly bool    // keep to nodes that reduce left stuck
+	found     bool
+	last      via[K] // how the start was reached
+
+	free []int32 // nodes that can go on, and have not been dealt with
+}
+
+// A node is a session that was reached.
+type node[K comparable] struct {
+	session *Session[K]
+	via     via[K]
+	reached bool
+	stuck   bool
+	blocked int // its entries that wait for one that is stuck
+}
+
+// A via is how a session was reached: over an entry in a queue, in which another waits.
+type via[K comparable] struct {
+	from  int32
+	queue *queue[K]
+	held  bool
+}
+
+// A scan is how far the search has come in a queue.
+type scan[K comparable] struct {
+	queue *queue[K]
+	next  *entry[K] // all before it are reached
+
+	// A shared waiter, without a limit, waits for no shared entry beside it, only for
+	// the last exclusive one before it, which waits for all before it in its turn.
+	looked    *entry[K] // all before it were looked at
+	exclusive *entry[K] // the last of them that is exclusive
+
+	// Of reduce. An exclusive entry is stuck when anything before it is; a shared one when
+	// an exclusive one before it is, or as many shared ones as the limit allows. What is
+	// stuck becomes ever less, so both only move on.
+	request    bool      // the request would wait at the end of this queue
+	first      *entry[K] // nothing before it is stuck
+	atFirst    bool      // that was noted of it
+	room       *entry[K] // it has room, as far as what is before it goes
+	atRoom     bool      // that was noted of it
+	stuckShare int       // shared entries before room that are stuck
+}
+
+// maxKept is how much room a search keeps for the next one.
+const maxKept = 1024
+
+// reset forgets everything that the search has met.
+func (s *search[K]) reset() {
+	if cap(s.nodes)+cap(s.scans)+cap(s.order)+cap(s.free)+cap(s.keys) > maxKept {
+		*s = search[K]{}
+		return
+	}
+	clear(s.nodes)
+	clear(s.scans)
+	clear(s.keys)
+	*s = search[K]{nodes: s.nodes[:0], scans: s.scans[:0], order: s.order[:0], free: s.free[:0], keys: s.keys[:0]}
+}
+
+// nodeOf returns the node of a session; nil when it was not reached.
+func (s *search[K]) nodeOf(o *Session[K]) *node[K] {
+	if o == nil || int(o.node) >= len(s.nodes) || s.nodes[o.node].session != o {
+		return nil
+	}
+	return &s.nodes[o.node]
+}
+
+// known returns the scan of a queue; nil when there is none.
+func (s *search[K]) known(q *queue[K]) *scan[K] {
+	if int(q.scan) >= len(s.scans) || s.scans[q.scan].queue != q {
+		return nil
+	}
+	return &s.scans[q.scan]
+}
+
+func (s *search[K]) scanOf(q *queue[K]) *scan[K] {
+	if c := s.known(q); c != nil {
+		return c
+	}
+	q.scan = int32(len(s.scans))
+	s.scans = append(s.scans, scan[K]{queue: q, next: q.head, looked: q.head})
+	return &s.scans[q.scan]
+}
+
+// reach reaches the sessions for which the start would wait, directly or not, and reports
+// whether it is one of them. Without a limit it ends as soon as it is.
+func (s *search[K]) reach() bool {
+	s.order, s.found = append(s.order[:0], 0), false
+	for i := range s.nodes {
+		s.nodes[i].reached = i == 0
+	}
+	for i := range s.scans {
+		c := &s.scans[i]
+		c.next, c.looked, c.exclusive = c.queue.head, c.queue.head, nil
+	}
+	for _, q := range s.keys {
+		s.waits(0, q, nil, s.request.mode())
+	}
+	for i := 1; i < len(s.order) && !s.over(); i++ {
+		from := s.order[i]
+		for _, k := range s.nodes[from].session.waiting {
+			entries := k.entries()
+			for j := range entries {
+				s.waits(from, entries[j].queue, &entries[j], k.mode)
+			}
+		}
+	}
+	return s.found
+}
+
+// over reports whether there is nothing more to look for.
+func (s *search[K]) over() bool { return s.found && (s.limit == 0 || s.stuckOnly) }
+
+// waits reaches what a waiter waits for in one queue; nil stands for the end of it.
+func (s *search[K]) waits(from int32, q *queue[K], at *entry[K], mode Mode) {
+	c := s.scanOf(q)
+	if mode == Exclusive || s.limit > 0 {
+		for p := c.next; p != nil && p.before(at) && !s.over(); p = p.next {
+			s.visit(from, p)
+			c.next = p.next
+		}
+		return
+	}
+	for p := c.looked; p != nil && p.before(at); p = p.next {
+		if p.ticket.mode == Exclusive {
+			c.exclusive = p
+			if from == 0 && p.ticket.session == s.request.Session {
+				s.visit(from, p) // a cycle of one edge; those that are nearer may close longer ones
+			}
+		}
+		c.looked = p.next
+	}
+	// When more was looked at already than this waiter asks for, it was reached then.
+	last := c.exclusive
+	switch {
+	case last == nil || !last.before(at) || s.over():
+	case last.ticket.session != nil:
+		s.visit(from, last) // its own session goes on from here
+	default:
+		for p := c.next; p != nil && p.before(last.next) && !s.over(); p = p.next {
+			s.visit(from, p)
+			c.next = p.next
+		}
+	}
+}
+
+// visit notes that one session waits for the one of an entry, if it has one.
+func (s *search[K]) visit(from int32, p *entry[K]) {
+	o := p.ticket.session
+	if o == nil {
+		return
+	}
+	n := s.nodeOf(o)
+	via := via[K]{from, p.queue, p.granted()}
+	switch {
+	case n == nil && s.stuckOnly:
+		return
+	case n == nil:
+		o.node = int32(len(s.nodes))
+		s.nodes = append(s.nodes, node[K]{session: o})
+		n = &s.nodes[o.node]
+	case o.node == 0:
+		if !s.found {
+			s.found, s.last = true, via
+		}
+		return
+	case n.reached || s.stuckOnly && !n.stuck:
+		return
+	}
+	n.via, n.reached = via, true
+	s.order = append(s.order, o.node)
+}
+
+// edges returns the way on which the start was reached, from the start on.
+func (s *search[K]) edges() []WaitEdge[K] {
+	length := 1
+	for at := s.last.from; at != 0; at = s.nodes[at].via.from {
+		length++
+	}
+	edges := make([]WaitEdge[K], length)
+	for v, blocker := s.last, int32(0); length > 0; v, blocker = s.nodes[v.from].via, v.from {
+		length--
+		edges[length] = WaitEdge[K]{
+			Waiter: s.nodes[v.from].session.label, Key: v.queue.key,
+			Blocker: s.nodes[blocker].session.label, Held: v.held,
+		}
+	}
+	return edges
+}
+
+// reduce assumes that every session that can go on does, and releases all that it holds,
+// until nothing changes, and reports whether the start is still stuck then. It looks at
+// each entry of a queue, and at each of a session, a fixed number of times.
+func (s *search[K]) reduce() bool {
+	for i := range s.nodes {
+		for _, k := range s.nodes[i].session.waiting {
+			entries := k.entries()
+			for j := range entries {
+				s.scanOf(entries[j].queue)
+				s.nodes[i].blocked++
+			}
+		}
+	}
+	for _, q := range s.keys {
+		if c := s.scanOf(q); !c.request { // a key that is named twice counts once
+			c.request = true
+			s.nodes[0].blocked++
+		}
+	}
+	for i := range s.nodes {
+		s.nodes[i].stuck = s.nodes[i].blocked > 0
+	}
+	for i := range s.scans {
+		s.scans[i].first, s.scans[i].room = s.scans[i].queue.head, s.scans[i].queue.head
+	}
+	for i := range s.scans {
+		s.settle(&s.scans[i])
+	}
+	for len(s.free) > 0 && s.nodes[0].stuck {
+		n := &s.nodes[s.free[len(s.free)-1]]
+		s.free = s.free[:len(s.free)-1]
+		n.stuck = false
+		// First all are taken back that were counted, or what is passed only now would be.
+		for p := range n.session.entries {
+			if c := s.known(p.queue); c != nil && p.ticket.mode == Shared && p.before(c.room) {
+				c.stuckShare--
+			}
+		}
+		for p := range n.session.entries {
+			if c := s.known(p.queue); c != nil {
+				s.settle(c)
+			}
+		}
+	}
+	return s.nodes[0].stuck
+}
+
+// entries yields all entries of a session.
+func (s *Session[K]) entries(yield func(*entry[K]) bool) {
+	for _, tickets := range [...][]*Ticket[K]{s.waiting, s.held} {
+		for _, k := range tickets {
+			entries := k.entries()
+			for i := range entries {
+				if !yield(&entries[i]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// settle moves on in a queue as far as nothing is stuck there any more.
+func (s *search[K]) settle(c *scan[K]) {
+	for {
+		if !c.atFirst {
+			c.atFirst = true
+			s.goesOn(c, c.first, Exclusive)
+		}
+		if c.first == nil || s.stuck(c.first) {
+			break
+		}
+		c.first, c.atFirst = c.first.next, false
+	}
+	for c.stuckShare < s.limit {
+		if !c.atRoom {
+			c.atRoom = true
+			s.goesOn(c, c.room, Shared)
+		}
+		p := c.room
+		if p == nil {
+			break
+		}
+		k := p.ticket
+		switch stuck := s.stuck(p); {
+		case k.mode == Exclusive && (stuck || k.session == nil && !k.granted && c.first != nil && c.first.before(p)):
+			return
+		case k.mode == Shared && stuck:
+			c.stuckShare++
+		}
+		c.room, c.atRoom = p.next, false
+	}
+}
+
+// stuck reports whether the session of an entry is.
+func (s *search[K]) stuck(p *entry[K]) bool {
+	n := s.nodeOf(p.ticket.session)
+	return n != nil && n.stuck
+}
+
+// goesOn notes that an entry of a mode, or the request at the end, waits for nothing that
+// is stuck.
+func (s *search[K]) goesOn(c *scan[K], p *entry[K], mode Mode) {
+	at := int32(0)
+	switch {
+	case p == nil:
+		if !c.request || s.request.mode() != mode {
+			return
+		}
+	case p.granted() || p.ticket.mode != mode || s.nodeOf(p.ticket.session) == nil:
+		return
+	default:
+		at = p.ticket.session.node
+	}
+	if s.nodes[at].blocked--; s.nodes[at].blocked == 0 {
+		s.free = append(s.free, at)
+	}
+}
