@@ -64,15 +64,27 @@ func receive[T any](t testing.TB, c <-chan T, what string) (v T) {
 	return v
 }
 
-// revoke makes the server drop the engine's session behind its back, as the end of its TTL would.
+// revoke makes the server drop the engine's session behind its back, with its entries.
 func revoke(t testing.TB, s *redistest.Server, e cohort.Engine) {
 	g := acquire(t, e, "which session is it")
-	id := g.Entry().Session.ID
 	s.Must(t, "EVAL", `
 		for _, name in ipairs(redis.call('KEYS', '{kl*}:sessions')) do
-			redis.call('ZADD', name, 'XX', 1, ARGV[1])
+			redis.call('ZREM', name, ARGV[1])
 		end
-		return 'OK'`, "0", id)
+		for _, name in ipairs(redis.call('KEYS', '{kl*}:locks')) do
+			local all = redis.call('HGETALL', name)
+			for i = 1, #all, 2 do
+				if string.sub(all[i], 1, 2) == 'q:' then
+					local kept = string.gsub(all[i + 1], ARGV[1] .. ':%d+ ?', '')
+					if kept == '' then
+						redis.call('HDEL', name, all[i], 'g:' .. string.sub(all[i], 3))
+					elseif kept ~= all[i + 1] then
+						redis.call('HSET', name, all[i], kept)
+					end
+				end
+			end
+		end
+		return 'OK'`, "0", g.Entry().Session.ID)
 }
 
 func TestConformance(t *testing.T) {

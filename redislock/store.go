@@ -26,6 +26,12 @@ func bucketOf(key string) int {
 }
 
 var (
+	//go:embed scripts/head.lua
+	headSource string
+	//go:embed scripts/enter_free.lua
+	enterFreeSource string
+	//go:embed scripts/leave_alone.lua
+	leaveAloneSource string
 	//go:embed scripts/bucket.lua
 	bucketSource string
 	//go:embed scripts/begin.lua
@@ -39,11 +45,11 @@ var (
 	//go:embed scripts/end.lua
 	endSource string
 
-	beginScript = newScript(bucketSource + beginSource)
-	renewScript = newScript(bucketSource + renewSource)
-	enterScript = newScript(bucketSource + enterSource)
-	leaveScript = newScript(bucketSource + leaveSource)
-	endScript   = newScript(bucketSource + endSource)
+	beginScript = newScript(headSource + bucketSource + beginSource)
+	renewScript = newScript(headSource + bucketSource + renewSource)
+	enterScript = newScript(headSource + enterFreeSource + bucketSource + enterSource)
+	leaveScript = newScript(headSource + leaveAloneSource + bucketSource + leaveSource)
+	endScript   = newScript(headSource + bucketSource + endSource)
 )
 
 // ErrEvicts means that the server removes keys when its memory is full, whichever they

@@ -24,6 +24,7 @@ type attempt struct {
 	entered bool            // the entry may be at the store
 	late    bool            // the outcome of an Enter is unknown: it may still arrive at the store
 
+	next       *attempt      // in the session's stack of attempts that joined
 	granted    atomic.Uint64 // the epoch; 0 before the grant
 	leaving    atomic.Bool   // a release has begun, so that an entry that is missing says nothing
 	wantedOnce atomic.Bool
@@ -48,13 +49,7 @@ func (s *session) newAttempt(key string) *attempt {
 
 // wait enters the queue and returns nil when the key is granted.
 func (a *attempt) wait(ctx context.Context, try bool) error {
-	select {
-	case a.session.joins <- a:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-a.ctx.Done():
-		return errSessionLost
-	}
+	a.session.join(a)
 	var retry backoff
 	again := time.NewTimer(a.session.TTL)
 	defer again.Stop()
@@ -174,8 +169,8 @@ func (a *attempt) holds(epoch uint64) bool {
 // leave removes the entry. It returns nil when it did and ErrLost when the grant had been
 // lost before. It tries until the store replies or the session ends, and the entry with it.
 func (a *attempt) leave() error {
+	defer a.lose()
 	a.leaving.Store(true)
-	defer a.forget()
 	if a.asking { // a look that the grant overtook
 		select {
 		case r := <-a.replies:
@@ -220,17 +215,7 @@ func (a *attempt) cleanUp() {
 		}
 		if a.entered {
 			_ = a.leave()
-		} else {
-			a.forget()
 		}
+		a.lose()
 	})
-}
-
-// forget ends the notices for the entry.
-func (a *attempt) forget() {
-	select {
-	case a.session.leaves <- a:
-	case <-a.session.ctx.Done():
-	}
-	a.lose()
 }

@@ -2,14 +2,25 @@ package lease
 
 import "sync/atomic"
 
-// crew counts the engine's goroutines, so that Close can wait for them. Unlike with a
-// WaitGroup, a goroutine may be started while another waits: it is refused then.
+// crew runs the engine's tasks, and counts its goroutines, so that Close can wait for
+// them. Unlike with a WaitGroup, a task may come while another goroutine waits: it is
+// refused then. A few goroutines wait for the next task, because a new one has to grow its stack first.
 type crew struct {
-	state atomic.Int64  // how many there are, plus dismissed
-	gone  chan struct{} // closed when it is dismissed and there are none
+	state  atomic.Int64 // how many goroutines there are, plus dismissed
+	parked atomic.Int64
+	tasks  chan func()
+	over   chan struct{} // closed when the crew is dismissed
+	gone   chan struct{} // closed when it is dismissed and there are no goroutines
 }
 
-const dismissed = 1 << 62
+const (
+	dismissed  = 1 << 62
+	mostParked = 8
+)
+
+func newCrew() *crew {
+	return &crew{tasks: make(chan func()), over: make(chan struct{}), gone: make(chan struct{})}
+}
 
 // start runs f in a goroutine, and reports false after dismiss.
 func (c *crew) start(f func()) bool {
@@ -18,24 +29,49 @@ func (c *crew) start(f func()) bool {
 		if n >= dismissed {
 			return false
 		}
+		select {
+		case c.tasks <- f:
+			return true
+		default:
+		}
 		if c.state.CompareAndSwap(n, n+1) {
 			break
 		}
 	}
-	go func() {
-		defer func() {
-			if c.state.Add(-1) == dismissed {
-				close(c.gone)
-			}
-		}()
-		f()
-	}()
+	go c.work(f)
 	return true
 }
 
-// dismiss lets no goroutine start any more. It is called once.
+func (c *crew) work(f func()) {
+	defer func() {
+		if c.state.Add(-1) == dismissed {
+			close(c.gone)
+		}
+	}()
+	for f != nil {
+		f()
+		f = c.park()
+	}
+}
+
+// park returns the next task, nil if the goroutine shall end.
+func (c *crew) park() (f func()) {
+	defer c.parked.Add(-1)
+	if c.parked.Add(1) > mostParked {
+		return nil
+	}
+	select {
+	case f = <-c.tasks:
+	case <-c.over:
+	}
+	return f
+}
+
+// dismiss lets no task start any more. It is called once.
 func (c *crew) dismiss() {
-	if c.state.Add(dismissed) == dismissed {
+	last := c.state.Add(dismissed) == dismissed
+	close(c.over)
+	if last {
 		close(c.gone)
 	}
 }

@@ -78,7 +78,7 @@ type Engine struct {
 
 	asks     chan chan<- sessionReply // for the session, served by keepSession
 	current  atomic.Pointer[session]  // the last one that was begun; it may be lost
-	crew     crew                     // the engine's goroutines
+	crew     *crew                    // the engine's goroutines
 	closing  atomic.Bool              // the first Close has begun
 	toEnd    atomic.Pointer[Session]  // what Close has to end at the store; nil for nothing
 	attempts atomic.Uint64            // numbers the entries
@@ -94,7 +94,7 @@ func New(store Store, c Config) (*Engine, error) {
 		store:  store,
 		Config: c,
 		asks:   make(chan chan<- sessionReply),
-		crew:   crew{gone: make(chan struct{})},
+		crew:   newCrew(),
 	}
 	e.ctx, e.end = context.WithCancel(context.Background())
 	e.requests, e.abort = context.WithCancel(context.Background())
@@ -149,7 +149,8 @@ func (e *Engine) explain(ctx context.Context, err error) error {
 
 // Close implements cohort.Engine: it ends the session, which frees every key. If
 // ctx ends before the store has confirmed that, Close returns an error, and the
-// session ends by itself within its TTL; a later Close tries again. No goroutine of the engine is left.
+// session ends by itself within its TTL; a later Close tries again. No goroutine of the engine is left,
+// but for requests that the store's client does not abandon at once: those end when it does.
 func (e *Engine) Close(ctx context.Context) error {
 	if e.closing.CompareAndSwap(false, true) {
 		e.end()
@@ -157,7 +158,10 @@ func (e *Engine) Close(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, e.abort)
 	defer stop()
-	<-e.crew.gone // every goroutine heeds e.ctx, or ends a session under e.requests
+	select {
+	case <-e.crew.gone: // soon: every task heeds e.ctx, or ends a session under e.requests
+	case <-ctx.Done():
+	}
 	for retry := (backoff{}); ; {
 		s := e.toEnd.Load()
 		if s == nil {

@@ -2,7 +2,6 @@ package lease
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -38,23 +37,29 @@ func (g *Grant) Wanted() <-chan struct{} { return g.attempt.wanted }
 // released in the background until the session has ended.
 func (g *Grant) Release(ctx context.Context) error {
 	if g.releasing.CompareAndSwap(false, true) {
-		leave := func() {
-			g.outcome = g.attempt.leave()
-			close(g.released)
-		}
+		leave := func() { g.finish(g.attempt.leave()) }
 		if !g.attempt.session.engine.crew.start(leave) {
-			leave() // at once: the engine is closed, and the session has ended with it
+			g.finish(cohort.ErrLost) // the engine is closed, and the session has ended with it
 		}
 	}
 	select {
 	case <-g.released:
 	case <-ctx.Done():
-		return g.explain(ctx.Err())
+		select {
+		case <-g.released: // both at once: the outcome says more
+		default:
+			return g.explain(ctx.Err())
+		}
 	}
-	if errors.Is(g.outcome, cohort.ErrLost) {
-		return g.explain(cohort.ErrLost)
+	if g.outcome != nil {
+		return g.explain(g.outcome)
 	}
 	return nil
+}
+
+func (g *Grant) finish(outcome error) {
+	g.outcome = outcome
+	close(g.released)
 }
 
 func (g *Grant) explain(err error) error {

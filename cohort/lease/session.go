@@ -19,10 +19,12 @@ type session struct {
 	until atomic.Int64 // until when it can be trusted, in nanoseconds since epoch
 	epoch time.Time    // when Begin was sent; carries the monotonic clock
 
-	joins   chan *attempt // entries that want to hear notices
-	leaves  chan *attempt // entries that no longer do
+	joined  atomic.Pointer[attempt] // a stack of attempts that run has not seen yet; linked by next
+	joins   atomic.Uint64           // how many there were
 	notices chan Notice
+	live    int           // attempts when run last dropped those that have ended; owned by run
 	doubt   chan struct{} // receives when something hints that the session is gone
+	crowd   chan struct{} // receives when run should look after the attempts that have ended
 }
 
 type sessionReply struct {
@@ -103,10 +105,9 @@ func (e *Engine) begin(id Session) (*session, error) {
 		engine:  e,
 		Session: id,
 		epoch:   time.Now(),
-		joins:   make(chan *attempt),
-		leaves:  make(chan *attempt),
 		notices: make(chan Notice),
 		doubt:   make(chan struct{}, 1),
+		crowd:   make(chan struct{}, 1),
 	}
 	if err := e.store.Begin(ctx, id); err != nil {
 		return nil, err
@@ -169,16 +170,16 @@ func (s *session) run() {
 	attempts := make(map[uint64]*attempt)
 	audit := auditor{}
 	renew := func() {
+		s.admit(attempts)
 		held := audit.next(attempts)
 		s.engine.crew.start(func() { s.renew(held, renewed) })
 	}
 	for {
 		select {
-		case a := <-s.joins:
-			attempts[a.entry.Attempt] = a
-		case a := <-s.leaves:
-			delete(attempts, a.entry.Attempt)
+		case <-s.crowd:
+			s.admit(attempts)
 		case n := <-s.notices:
+			s.admit(attempts)
 			if n.Kind == Look {
 				for _, a := range attempts {
 					a.notify(n)
@@ -216,6 +217,45 @@ func (s *session) run() {
 			return
 		}
 	}
+}
+
+// join has run know the attempt before it handles the next notice. It does not wake run, which
+// would cost an uncontended lock more than all else here.
+func (s *session) join(a *attempt) {
+	for {
+		a.next = s.joined.Load()
+		if s.joined.CompareAndSwap(a.next, a) {
+			break
+		}
+	}
+	if s.joins.Add(1)%1024 == 0 {
+		select {
+		case s.crowd <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// admit adds the attempts that have joined. It drops those that have ended
+// whenever the number of attempts has doubled since the last time.
+func (s *session) admit(attempts map[uint64]*attempt) {
+	for a := s.joined.Swap(nil); a != nil; {
+		next := a.next
+		a.next = nil
+		if a.ctx.Err() == nil {
+			attempts[a.entry.Attempt] = a
+		}
+		a = next
+	}
+	if len(attempts) < 2*s.live+64 {
+		return
+	}
+	for n, a := range attempts {
+		if a.ctx.Err() != nil {
+			delete(attempts, n)
+		}
+	}
+	s.live = len(attempts)
 }
 
 func (s *session) renew(held []Held, renewed chan<- renewal) {

@@ -52,9 +52,12 @@ func (a adapter) Subscribe(ctx context.Context, channel string, subscribed func(
 			subscribed()
 		}
 	})
-	subscribe := a.client.B().Subscribe().Channel(channel).Build()
-	if a.client.Mode() == rueidis.ClientModeCluster {
-		subscribe = a.client.B().Ssubscribe().Channel(channel).Build()
+	receive := func(m rueidis.PubSubMessage) { message(m.Message) }
+	if a.client.Mode() == rueidis.ClientModeCluster { // a connection of its own for each of many channels would be too much
+		return a.client.Receive(ctx, a.client.B().Ssubscribe().Channel(channel).Build(), receive)
 	}
-	return a.client.Receive(ctx, subscribe, func(m rueidis.PubSubMessage) { message(m.Message) })
+	// On a connection of its own: what is subscribed on the shared one makes every request there pass two more goroutines.
+	return a.client.Dedicated(func(own rueidis.DedicatedClient) error {
+		return own.Receive(ctx, own.B().Subscribe().Channel(channel).Build(), receive)
+	})
 }

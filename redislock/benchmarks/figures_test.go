@@ -1,0 +1,328 @@
+// Package benchmarks measures redislock beside other libraries for locks in Redis, in
+// turns in one run. It is a module of its own, so that users of redislock do not download them.
+package benchmarks
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math"
+	"net"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	bsm "github.com/bsm/redislock"
+	"github.com/go-redsync/redsync/v4"
+	syncpool "github.com/go-redsync/redsync/v4/redis/goredis/v9"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/rueidis"
+	"github.com/redis/rueidis/rueidislock"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/redislock"
+	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
+	"github.com/seed-46f81e6d/keylock/redislock/rueidisadapter"
+)
+
+// goals makes the figures be judged by the goals that they are published with. A machine that
+// does other things meanwhile may miss those, so without it a test fails only when a figure is
+// worse than its goal by a factor that no noise explains.
+var goals = flag.Bool("goals", false, "judge the figures by their goals, on a quiet machine")
+
+// rounds is how often each contender is measured.
+var rounds = flag.Int("rounds", 1, "how often each library is measured, in turns")
+
+func tolerance() float64 {
+	if *goals {
+		return 1
+	}
+	return 3
+}
+
+// lockFunc locks, and returns how to unlock.
+type lockFunc func(ctx context.Context) (unlock func() error, err error)
+
+// library makes the lock of one process on a key: each call stands for a process of its own, with
+// connections of its own, whose goroutines share what it returns.
+type library struct {
+	name    string
+	process func(t testing.TB, s *redistest.Server, key string) lockFunc
+}
+
+const ttl = 10 * time.Second
+
+var redsyncLib = library{"redsync", func(t testing.TB, s *redistest.Server, key string) lockFunc {
+	client := redis.NewClient(&redis.Options{Addr: s.Addr(), PoolSize: 128})
+	t.Cleanup(func() { _ = client.Close() })
+	locks := redsync.New(syncpool.NewPool(client))
+	return func(ctx context.Context) (func() error, error) {
+		m := locks.NewMutex("redsync:"+key, redsync.WithExpiry(ttl), redsync.WithTries(math.MaxInt32)) // its default pause of 50 to 250 ms
+		if err := m.LockContext(ctx); err != nil {
+			return nil, err
+		}
+		return func() error { _, err := m.UnlockContext(context.WithoutCancel(ctx)); return err }, nil
+	}
+}}
+
+var bsmLib = library{"bsm/redislock", func(t testing.TB, s *redistest.Server, key string) lockFunc {
+	client := redis.NewClient(&redis.Options{Addr: s.Addr(), PoolSize: 128})
+	t.Cleanup(func() { _ = client.Close() })
+	locks := bsm.New(client)
+	return func(ctx context.Context) (func() error, error) {
+		l, err := locks.Obtain(ctx, "bsm:"+key, ttl, &bsm.Options{RetryStrategy: bsm.ExponentialBackoff(8*time.Millisecond, 64*time.Millisecond)})
+		if err != nil {
+			return nil, err
+		}
+		return func() error { return l.Release(context.WithoutCancel(ctx)) }, nil
+	}
+}}
+
+var rueidisLib = library{"rueidislock", func(t testing.TB, s *redistest.Server, key string) lockFunc {
+	locker, err := rueidislock.NewLocker(rueidislock.LockerOption{
+		ClientOption:   rueidis.ClientOption{InitAddress: []string{s.Addr()}, ForceSingleClient: true},
+		KeyMajority:    1,
+		NoLoopTracking: true,
+		KeyValidity:    ttl,
+	})
+	require.NoError(t, err)
+	t.Cleanup(locker.Close)
+	return func(ctx context.Context) (func() error, error) {
+		_, unlock, err := locker.WithContext(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		return func() error { unlock(); return nil }, nil
+	}
+}}
+
+func engine(t testing.TB, s *redistest.Server) *redislock.Engine {
+	client, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress: []string{s.Addr()}, ForceSingleClient: true, DisableCache: true,
+		Dialer: net.Dialer{Timeout: time.Second},
+	})
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	e, err := redislock.New(rueidisadapter.New(client), redislock.WithTTL(ttl), redislock.WithQuarantine(time.Millisecond)) // checked, but over at once
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = e.Close(ctx)
+	})
+	return e
+}
+
+var engineLib = library{"this engine alone", func(t testing.TB, s *redistest.Server, key string) lockFunc {
+	e := engine(t, s)
+	return func(ctx context.Context) (func() error, error) {
+		g, err := e.Acquire(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		return func() error { return g.Release(context.WithoutCancel(ctx)) }, nil
+	}
+}}
+
+func cohortLib(opts ...cohort.Option) library {
+	return library{"redislock", func(t testing.TB, s *redistest.Server, key string) lockFunc {
+		m := cohort.Start(context.Background(), engine(t, s), opts...)
+		t.Cleanup(func() { _ = m.Close() })
+		return func(ctx context.Context) (func() error, error) {
+			l, err := m.Acquire(ctx, key)
+			return l.Release, err
+		}
+	}}
+}
+
+func server(t testing.TB) *redistest.Server {
+	return redistest.Start(t, "--appendonly", "yes", "--appendfsync", "everysec")
+}
+
+// figure is what one second of contention gave.
+type figure struct {
+	rate    float64 // locks per second
+	longest float64 // wait, in ms
+}
+
+// contend lets goroutines lock and unlock for d, the same number with each of the processes.
+func contend(t testing.TB, d time.Duration, goroutines int, processes ...lockFunc) figure {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	var locks, longest atomic.Int64
+	var all sync.WaitGroup
+	began := time.Now()
+	for i := range goroutines {
+		lock := processes[i%len(processes)]
+		all.Go(func() {
+			for {
+				asked := time.Now()
+				unlock, err := lock(ctx)
+				waited := int64(time.Since(asked))
+				for {
+					old := longest.Load()
+					if waited <= old || longest.CompareAndSwap(old, waited) {
+						break
+					}
+				}
+				if err != nil {
+					assert.Error(t, ctx.Err(), "%v", err)
+					return
+				}
+				locks.Add(1)
+				assert.NoError(t, unlock())
+			}
+		})
+	}
+	<-ctx.Done()
+	rate := float64(locks.Load()) / time.Since(began).Seconds()
+	all.Wait()
+	return figure{rate, float64(longest.Load()) / 1e6}
+}
+
+// compare measures the libraries in turns and prints the medians, each as a ratio to the first too.
+func compare(t *testing.T, goroutines, processes int, libraries ...library) (medians []figure) {
+	s := server(t)
+	locks := make([][]lockFunc, len(libraries))
+	for i, l := range libraries {
+		for range processes {
+			locks[i] = append(locks[i], l.process(t, s, "key"))
+		}
+		contend(t, 100*time.Millisecond, goroutines, locks[i]...) // connects
+	}
+	rates, longest := make([][]float64, len(libraries)), make([][]float64, len(libraries))
+	for range *rounds {
+		for i := range libraries {
+			f := contend(t, time.Second, goroutines, locks[i]...)
+			rates[i] = append(rates[i], f.rate)
+			longest[i] = append(longest[i], f.longest)
+		}
+	}
+	for i, l := range libraries {
+		medians = append(medians, figure{median(rates[i]), median(longest[i])})
+		t.Logf("%-18s %9.0f locks/s, %6.2f of %s; longest wait %5.0f ms", l.name, medians[i].rate, medians[i].rate/medians[0].rate, libraries[0].name, medians[i].longest)
+	}
+	return medians
+}
+
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+func TestFigureHotKey(t *testing.T) {
+	got := compare(t, 64, 1, redsyncLib, bsmLib, rueidisLib, cohortLib())
+	ours, theirs := got[len(got)-1], got[0]
+	assert.GreaterOrEqual(t, ours.rate/theirs.rate, 20/tolerance())
+	assert.LessOrEqual(t, ours.longest/theirs.longest, 0.1*tolerance())
+}
+
+func TestFigureTwoProcessesAlternate(t *testing.T) {
+	got := compare(t, 2, 2, redsyncLib, bsmLib, rueidisLib, cohortLib(cohort.WithMaxHandoffs(0)))
+	assert.GreaterOrEqual(t, got[len(got)-1].rate/got[0].rate, 1/tolerance())
+}
+
+func TestFigureTwoProcessesOfManyGoroutines(t *testing.T) {
+	got := compare(t, 64, 2, redsyncLib, bsmLib, rueidisLib, cohortLib())
+	assert.GreaterOrEqual(t, got[len(got)-1].rate/got[0].rate, 20/tolerance())
+}
+
+// One goroutine alone. The libraries are measured lock by lock in turns, so that the machine's moods befall all.
+func TestFigureUncontended(t *testing.T) {
+	s := server(t)
+	libraries := []library{redsyncLib, bsmLib, rueidisLib, engineLib, cohortLib()}
+	var locks []lockFunc
+	for i, l := range libraries {
+		locks = append(locks, l.process(t, s, "alone"+strconv.Itoa(i)))
+	}
+	costs := make([][]float64, len(libraries))
+	for n := range 1000 * *rounds {
+		for i := range libraries {
+			i = (i + n) % len(libraries) // who is first may matter
+			began := time.Now()
+			unlock, err := locks[i](t.Context())
+			require.NoError(t, err)
+			require.NoError(t, unlock())
+			if n > 50 {
+				costs[i] = append(costs[i], float64(time.Since(began)))
+			}
+		}
+	}
+	base := median(costs[0])
+	for i, l := range libraries {
+		t.Logf("%-18s %8v to lock and unlock, %.2f of redsync", l.name, time.Duration(median(costs[i])).Round(time.Microsecond), median(costs[i])/base)
+	}
+	assert.LessOrEqual(t, median(costs[len(costs)-1])/base, 1.1*tolerance())
+}
+
+// One process has 1,000 keys in use and 10,000 goroutines that wait for them.
+func TestFigureManyKeysAndWaiters(t *testing.T) {
+	const keys, waiters = 1000, 10_000
+	s := server(t)
+	m := cohort.Start(t.Context(), engine(t, s))
+	other := cohort.Start(t.Context(), engine(t, s))
+	t.Cleanup(func() { _ = m.Close(); _ = other.Close() })
+	before := heap()
+	var held []cohort.Lock
+	for i := range keys {
+		l, err := other.Acquire(t.Context(), strconv.Itoa(i))
+		require.NoError(t, err)
+		held = append(held, l)
+	}
+	var all sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	for i := range waiters {
+		all.Go(func() {
+			l, err := m.Acquire(ctx, strconv.Itoa(i%keys))
+			if assert.NoError(t, err) {
+				assert.NoError(t, l.Release())
+			}
+		})
+	}
+	require.Eventually(t, func() bool {
+		stats, err := m.Stats(ctx)
+		return err == nil && stats.Local.Held == keys && stats.Local.Waiting == waiters-keys
+	}, redistest.Patience, 10*time.Millisecond)
+	waiting := heap()
+	commands, cpu, clients := load(t, s)
+	time.Sleep(ttl / 2)
+	commands2, cpu2, _ := load(t, s)
+	perSecond := (commands2 - commands) / (ttl / 2).Seconds()
+	t.Logf("%d keys, %d waiters: %.0f connections of two processes, %.1f MiB for both in this process, %.0f commands/s and %.1f%% of a core at the server while all wait",
+		keys, waiters, clients, (waiting-before)/(1<<20), perSecond, 100*(cpu2-cpu)/(ttl/2).Seconds())
+	assert.LessOrEqual(t, clients, 8.0)
+	began := time.Now()
+	for _, l := range held {
+		require.NoError(t, l.Release())
+	}
+	all.Wait()
+	cancel()
+	t.Logf("all %d waiters had their turn %v after the first release", waiters, time.Since(began).Round(time.Millisecond))
+}
+
+func heap() float64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc + m.StackInuse)
+}
+
+// load returns how many commands the server has served, how many seconds of a core it has used, and how many clients it has.
+func load(t testing.TB, s *redistest.Server) (commands, cpu, clients float64) {
+	info := s.Must(t, "INFO", "all")
+	field := func(name string) (v float64) {
+		_, rest, found := strings.Cut(info, "\n"+name+":")
+		require.True(t, found, name)
+		_, err := fmt.Sscan(rest, &v)
+		require.NoError(t, err)
+		return v
+	}
+	return field("total_commands_processed"), field("used_cpu_user") + field("used_cpu_sys"), field("connected_clients") - 1
+}
