@@ -88,6 +88,7 @@ func revoke(t testing.TB, s *redistest.Server, e cohort.Engine) {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t)
 	networks := make(map[cohort.Engine]*redistest.Network)
 	cohorttest.Run(t, cohorttest.Harness{

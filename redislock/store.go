@@ -72,14 +72,16 @@ type session struct {
 
 	mu      sync.Mutex
 	cluster bool             // written by Begin, before anything else asks
-	buckets [buckets]*bucket // those that the session has begun, or begins
-	fresh   chan struct{}    // closed and replaced when one was added
+	buckets [buckets]*bucket // those that the session begins or has begun
+	tried   [buckets]bool    // those that it may have begun
+	fresh   chan struct{}    // closed and replaced when one was begun
 }
 
 // bucket is a session in one bucket.
 type bucket struct {
-	begun chan struct{} // closed when err is known
-	err   error
+	replied chan struct{} // closed when err is known
+	err     error
+	begun   bool // guarded by the session's mu
 }
 
 func (s *store) tag(b int) string { return "{" + s.prefix + strconv.Itoa(b) + "}" }
@@ -215,14 +217,14 @@ func (s *store) use(ctx context.Context, b int, id lease.Session) (cluster bool,
 	in := own.buckets[b]
 	begins := in == nil
 	if begins {
-		in = &bucket{begun: make(chan struct{})}
-		own.buckets[b] = in
+		in = &bucket{replied: make(chan struct{})}
+		own.buckets[b], own.tried[b] = in, true
 	}
 	cluster = own.cluster
 	own.mu.Unlock()
 	if !begins {
 		select {
-		case <-in.begun:
+		case <-in.replied:
 			return cluster, in.err
 		case <-ctx.Done():
 			return cluster, ctx.Err()
@@ -237,23 +239,22 @@ func (s *store) use(ctx context.Context, b int, id lease.Session) (cluster bool,
 	if in.err != nil {
 		own.buckets[b] = nil // the next Enter tries again
 	} else {
+		in.begun = true
 		close(own.fresh)
 		own.fresh = make(chan struct{})
 	}
 	own.mu.Unlock()
-	close(in.begun)
+	close(in.replied)
 	return cluster, in.err
 }
 
-// used returns the buckets that the session has begun, and a channel that is closed when there are more.
-func (s *store) used(id lease.Session) (own *session, in []int, more <-chan struct{}) {
+// used returns the buckets in which the session has begun, and a channel that is closed when there are more.
+func (s *store) used(id lease.Session) (own *session, in [buckets]bool, more <-chan struct{}) {
 	own = s.session(id.ID)
 	own.mu.Lock()
 	defer own.mu.Unlock()
 	for b, u := range own.buckets {
-		if u != nil {
-			in = append(in, b)
-		}
+		in[b] = u != nil && u.begun
 	}
 	return own, in, own.fresh
 }
@@ -267,12 +268,8 @@ func (s *store) Renew(ctx context.Context, id lease.Session, held []lease.Held) 
 		byBucket[b] = append(byBucket[b], h)
 	}
 	var mu sync.Mutex
-	use := [buckets]bool{}
-	for _, b := range in {
-		use[b] = true
-	}
 	err = s.each(func(b int) error {
-		if !use[b] {
+		if !in[b] {
 			return nil
 		}
 		args := []string{id.ID, milliseconds(id.TTL)}
@@ -336,17 +333,19 @@ func (s *store) Enter(ctx context.Context, e lease.Entry, try bool) (lease.Stand
 }
 
 func (s *store) Leave(ctx context.Context, e lease.Entry, late bool) (found bool, err error) {
-	own := s.session(e.Session.ID)
+	own, in, _ := s.used(e.Session)
+	if !in[bucketOf(e.Key)] {
+		return false, nil // nothing was ever sent that could have entered it
+	}
 	reply, err := s.run(ctx, leaveScript, bucketOf(e.Key), own.cluster, 0, e.Session.ID, e.ID(), e.Key, flag(late))
 	return err == nil && len(reply) == 2 && reply[1] == "1", err
 }
 
 func (s *store) End(ctx context.Context, id lease.Session) error {
-	own, in, _ := s.used(id)
-	use := [buckets]bool{}
-	for _, b := range in {
-		use[b] = true
-	}
+	own := s.session(id.ID)
+	own.mu.Lock()
+	use := own.tried
+	own.mu.Unlock()
 	err := s.each(func(b int) error {
 		for use[b] {
 			reply, err := s.run(ctx, endScript, b, own.cluster, 0, id.ID)
@@ -378,8 +377,8 @@ func (s *store) Listen(ctx context.Context, id lease.Session, notices chan<- lea
 	ended := make(chan error, buckets)
 	var hears [buckets]bool
 	for {
-		for _, b := range in {
-			if !hears[b] {
+		for b := range in {
+			if in[b] && !hears[b] {
 				hears[b] = true
 				all.Go(func() { ended <- s.subscribe(ctx, s.channels(b, true)+id.ID, notices) })
 			}

@@ -51,6 +51,7 @@ func (s *session) newAttempt(key string) *attempt {
 func (a *attempt) wait(ctx context.Context, try bool) error {
 	a.session.join(a)
 	var retry backoff
+	var problem error // of the last Enter, if it failed
 	again := time.NewTimer(a.session.TTL)
 	defer again.Stop()
 	a.ask(try)
@@ -67,6 +68,7 @@ func (a *attempt) wait(ctx context.Context, try bool) error {
 				return r.err
 			case r.err != nil:
 				a.late = true
+				problem = r.err
 				if !passes(r.err) {
 					return r.err
 				}
@@ -77,7 +79,7 @@ func (a *attempt) wait(ctx context.Context, try bool) error {
 			case r.Epoch != 0:
 				return a.grant(ctx, r.Epoch, r.Wanted)
 			default:
-				retry = backoff{}
+				retry, problem = backoff{}, nil
 				pause := a.session.TTL / 4
 				if r.Again > 0 {
 					pause = min(pause, r.Again)
@@ -94,6 +96,9 @@ func (a *attempt) wait(ctx context.Context, try bool) error {
 		case <-again.C:
 			a.ask(try)
 		case <-ctx.Done():
+			if problem != nil {
+				return problem
+			}
 			return ctx.Err()
 		case <-a.ctx.Done():
 			return errSessionLost

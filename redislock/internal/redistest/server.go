@@ -42,15 +42,12 @@ func Installed(t testing.TB) {
 
 // Start starts a server with the given settings, such as "--appendonly", "yes". It ends with the test.
 func Start(t testing.TB, settings ...string) *Server {
-	return start(t, "redis-server", "--save", "", settings)
+	return start(t, "redis-server", append([]string{"--save", "", "--repl-diskless-sync-delay", "0"}, settings...))
 }
 
-func start(t testing.TB, name, first, second string, settings []string) *Server {
+func start(t testing.TB, name string, settings []string) *Server {
 	Installed(t)
 	s := &Server{Dir: t.TempDir(), name: name, args: settings}
-	if first != "" {
-		s.args = append([]string{first, second}, settings...)
-	}
 	t.Cleanup(func() { s.Kill() })
 	for range 50 {
 		s.Port = 20000 + rand.IntN(12000) // below what the system gives away, and room for the bus of a cluster above
@@ -201,14 +198,24 @@ func (s *Server) Must(t testing.TB, words ...string) string {
 	return reply
 }
 
-// Replica starts a server that follows s, and waits until it has caught up.
+// Replica starts a server that follows s, and waits until it has caught up. It logs in as a user of its own, see CutReplicas.
 func (s *Server) Replica(t testing.TB, settings ...string) *Server {
-	r := Start(t, append(settings, "--replicaof", "127.0.0.1 "+strconv.Itoa(s.Port), "--repl-diskless-sync-delay", "0")...)
+	s.Must(t, "ACL", "SETUSER", "repl", "on", ">secret", "~*", "&*", "+@all")
+	r := Start(t, append(settings, "--replicaof", "127.0.0.1 "+strconv.Itoa(s.Port), "--masteruser", "repl", "--masterauth", "secret")...)
 	Eventually(t, "the replica follows", func() bool {
 		info, _ := r.Do("INFO", "replication")
 		return strings.Contains(info, "master_link_status:up")
 	})
 	return r
+}
+
+// CutReplicas makes the replicas of s lag behind from now on, while its clients stay.
+func (s *Server) CutReplicas(t testing.TB) {
+	s.Must(t, "ACL", "SETUSER", "repl", "off")
+	Eventually(t, "the replicas are cut off", func() bool {
+		_, _ = s.Do("CLIENT", "KILL", "TYPE", "replica")
+		return strings.Contains(s.Must(t, "INFO", "replication"), "connected_slaves:0")
+	})
 }
 
 // Eventually waits until the condition holds.
@@ -232,7 +239,10 @@ func (s *Server) Left(t testing.TB) (sessions, entries int) {
 			else
 				local all = redis.call('HGETALL', name)
 				for i = 1, #all, 2 do
-					if string.match(all[i], '^[qx]:') then
+					if string.match(all[i], '^q:') then
+						local _, n = string.gsub(all[i + 1], '%S+', '')
+						entries = entries + n
+					elseif string.match(all[i], '^x:') then
 						entries = entries + 1
 					end
 				end

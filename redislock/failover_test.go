@@ -1,0 +1,182 @@
+package redislock_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock/redislock"
+	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
+)
+
+// disaster makes the server forget its newest data. What it returns is where clients find the server afterwards.
+type disaster struct {
+	name    string
+	prepare func(t *testing.T, s *redistest.Server) (strike func() *redistest.Server)
+}
+
+var disasters = []disaster{
+	{
+		name: "failover to a replica that lags behind",
+		prepare: func(t *testing.T, s *redistest.Server) func() *redistest.Server {
+			replica := s.Replica(t)
+			s.CutReplicas(t)
+			return func() *redistest.Server {
+				s.Kill()
+				replica.Must(t, "REPLICAOF", "NO", "ONE")
+				return replica
+			}
+		},
+	},
+	{
+		name: "restart without the newest data",
+		prepare: func(t *testing.T, s *redistest.Server) func() *redistest.Server {
+			s.Must(t, "SAVE")
+			return func() *redistest.Server {
+				s.Kill()
+				s.Restart(t)
+				return s
+			}
+		},
+	},
+	{
+		name: "FLUSHALL",
+		prepare: func(t *testing.T, s *redistest.Server) func() *redistest.Server {
+			return func() *redistest.Server {
+				s.Must(t, "FLUSHALL")
+				return s
+			}
+		},
+	},
+}
+
+// strike lets one process hold a key whose grant the server then forgets, and has another ask
+// for it. It returns how long after the disaster the second grant came, and whether the first holder still believed then.
+func strike(t *testing.T, d disaster, opts ...redislock.Option) (after time.Duration, doubled bool) {
+	const ttl = 2 * time.Second
+	s := redistest.Start(t)
+	n := redistest.NewNetwork(t, s.Addr())
+	opts = append([]redislock.Option{redislock.WithTTL(ttl)}, opts...)
+	first := newEngine(t, dial(t, n.Addr), opts...)
+	second := newEngine(t, dial(t, n.Addr), opts...)
+	require.NoError(t, acquire(t, first, "another").Release(t.Context())) // so that the sessions are older than what is forgotten
+	require.NoError(t, acquire(t, second, "another").Release(t.Context()))
+	blow := d.prepare(t, s)
+	held := acquire(t, first, "key")
+
+	now := blow()
+	struck := time.Now()
+	n.Target(now.Addr())
+	g := acquire(t, second, "key")
+	after = time.Since(struck)
+	select {
+	case <-held.Lost():
+	default:
+		doubled = true
+	}
+	assert.Greater(t, g.Epoch(), held.Epoch(), "tokens grow through the disaster")
+	t.Logf("%s: the second grant came %v after, doubled: %v", d.name, after.Round(time.Millisecond), doubled)
+	return after, doubled
+}
+
+// With the quarantine the first holder knows of its loss before the second is granted.
+func TestNoTwoHoldersBelieveAfterTheServerForgot(t *testing.T) {
+	t.Parallel()
+	for _, d := range disasters {
+		t.Run(d.name, func(t *testing.T) {
+			t.Parallel()
+			_, doubled := strike(t, d, redislock.WithQuarantine(2*time.Second))
+			assert.False(t, doubled)
+		})
+	}
+}
+
+// This is what the quarantine is for: without it, two processes hold the key at once.
+func TestWithoutQuarantineTwoHoldersBelieve(t *testing.T) {
+	t.Parallel()
+	for _, d := range disasters {
+		t.Run(d.name, func(t *testing.T) {
+			t.Parallel()
+			_, doubled := strike(t, d)
+			assert.True(t, doubled, "this is the pitfall: if it is gone, rewrite what we say about it")
+		})
+	}
+}
+
+// Pitfall 11: the old master goes on answering its clients after a replica was promoted. Renewals
+// that no replica acknowledges do not count, so its holder stops to believe; without WithReplicas it goes on.
+func TestP11TheOldMasterGoesOn(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name     string
+		replicas int
+	}{{"no acknowledgement wanted", 0}, {"acknowledgement wanted", 1}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			const ttl = 2 * time.Second
+			master := redistest.Start(t)
+			replica := master.Replica(t)
+			opts := []redislock.Option{redislock.WithTTL(ttl), redislock.WithQuarantine(ttl), redislock.WithReplicas(c.replicas)}
+			first := newEngine(t, dial(t, master.Addr()), opts...)
+			held := acquire(t, first, "key")
+
+			master.CutReplicas(t)
+			replica.Must(t, "REPLICAOF", "NO", "ONE")
+			second := newEngine(t, dial(t, replica.Addr()), append(opts, redislock.WithReplicas(0))...)
+			g := acquire(t, second, "key")
+			assert.Greater(t, g.Epoch(), held.Epoch())
+			select {
+			case <-held.Lost():
+				assert.Equal(t, 1, c.replicas, "this is the pitfall: if it is gone, rewrite what we say about it")
+			default:
+				assert.Equal(t, 0, c.replicas, "two believe that they hold the key")
+			}
+		})
+	}
+}
+
+// A grant that too few replicas acknowledge is given back; one that enough acknowledge is kept by the promoted replica.
+func TestP12ReplicasAcknowledgeGrants(t *testing.T) {
+	t.Parallel()
+	master := redistest.Start(t)
+	replica := master.Replica(t)
+	e := newEngine(t, dial(t, master.Addr()), redislock.WithTTL(4*time.Second), redislock.WithReplicas(1))
+	held := acquire(t, e, "key")
+	hash, field, epoch := held.Guard()
+	assert.Equal(t, epoch, replica.Must(t, "HGET", hash, field), "the replica has what it acknowledged")
+	other := newEngine(t, dial(t, master.Addr()), redislock.WithTTL(4*time.Second), redislock.WithReplicas(1))
+	granted := make(chan *redislock.Grant, 1)
+	go func() {
+		g, err := other.Acquire(t.Context(), "key")
+		if assert.NoError(t, err) {
+			granted <- g.(*redislock.Grant)
+		}
+	}()
+	awaitEntries(t, master, 2)
+	require.NoError(t, held.Release(t.Context()))
+	handed := receive(t, granted, "the grant that a notice told")
+	hash, field, epoch = handed.Guard()
+	assert.Equal(t, epoch, replica.Must(t, "HGET", hash, field), "and what a notice told")
+	require.NoError(t, handed.Release(t.Context()))
+
+	master.CutReplicas(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	defer cancel()
+	_, err := e.Acquire(ctx, "key")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	assert.ErrorContains(t, err, "too few replicas acknowledged")
+	awaitEntries(t, master, 0)
+}
+
+// awaitEntries waits until the server has n entries.
+func awaitEntries(t testing.TB, s *redistest.Server, n int) {
+	t.Helper()
+	var last int
+	redistest.Eventually(t, "entries", func() bool {
+		_, last = s.Left(t)
+		return last == n
+	})
+}

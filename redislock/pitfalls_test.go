@@ -1,0 +1,531 @@
+package redislock_test
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/lease"
+	"github.com/seed-46f81e6d/keylock/redislock"
+	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
+	"github.com/seed-46f81e6d/keylock/redislock/rueidisadapter"
+)
+
+// The numbers are those of the pitfalls in the README.
+
+// waitFor starts an Acquire and returns when the server has n entries in all.
+func waitFor(t testing.TB, s *redistest.Server, e cohort.Engine, key string, n int) <-chan *redislock.Grant {
+	t.Helper()
+	granted := make(chan *redislock.Grant, 1)
+	go func() {
+		g, err := e.Acquire(t.Context(), key)
+		if err == nil {
+			granted <- g.(*redislock.Grant)
+		} else if t.Context().Err() == nil {
+			assert.NoError(t, err)
+		}
+	}()
+	awaitEntries(t, s, n)
+	return granted
+}
+
+// The script that enters the queue is carried out, its reply is late or never comes, and its caller has given
+// up: the entry must not stay in a session that lives on.
+func TestP1ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
+	t.Parallel()
+	for how, weather := range map[string]redistest.Weather{
+		"late":  {Late: 300 * time.Millisecond},
+		"never": {NoReplies: true},
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			s := redistest.Start(t)
+			n := redistest.NewNetwork(t, s.Addr())
+			e := newEngine(t, dial(t, n.Addr), redislock.WithTTL(20*time.Second))
+			kept := acquire(t, e, "kept")
+			require.NoError(t, acquire(t, e, "key").Release(t.Context())) // its bucket is in use
+			n.Set(weather)
+			ctx, cancel := context.WithCancel(t.Context())
+			returned := make(chan error, 1)
+			go func() {
+				_, err := e.Acquire(ctx, "key")
+				returned <- err
+			}()
+			awaitEntries(t, s, 2) // it was carried out
+			cancel()
+			require.ErrorIs(t, receive(t, returned, "Acquire"), context.Canceled)
+			n.Set(redistest.Weather{})
+			redistest.Eventually(t, "the orphan is removed", func() bool {
+				return !strings.Contains(s.Must(t, "HGETALL", hashOf(e, "key")), "q:key")
+			})
+			other := newEngine(t, dial(t, s.Addr()))
+			require.NoError(t, acquire(t, other, "key").Release(t.Context()))
+			require.NoError(t, acquire(t, e, "key").Release(t.Context()))
+			require.NoError(t, kept.Release(t.Context()), "the session was kept")
+		})
+	}
+}
+
+func hashOf(e *redislock.Engine, key string) string {
+	hash, _ := e.BucketNames(key)
+	return hash
+}
+
+// The server is stopped while callers give up, and carries out afterwards what they had sent.
+func TestP1ServerStopsWhileCallersGiveUp(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(20*time.Second))
+	for i := range 20 {
+		require.NoError(t, acquire(t, e, strconv.Itoa(i)).Release(t.Context()))
+	}
+	s.Signal(syscall.SIGSTOP)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	failed := make(chan error, 20)
+	for i := range 20 {
+		go func() {
+			_, err := e.Acquire(ctx, strconv.Itoa(i))
+			failed <- err
+		}()
+	}
+	for range 20 {
+		require.ErrorIs(t, receive(t, failed, "a call to a server that is stopped"), context.DeadlineExceeded)
+	}
+	time.Sleep(1500 * time.Millisecond) // until the client has given its connection up, so that clean-ups use another
+	s.Signal(syscall.SIGCONT)
+	redistest.Eventually(t, "no entry is left", func() bool {
+		for i := range 20 {
+			if strings.Contains(s.Must(t, "HGETALL", hashOf(e, strconv.Itoa(i))), "q:"+strconv.Itoa(i)+"\n") {
+				return false
+			}
+		}
+		return true
+	})
+	other := newEngine(t, dial(t, s.Addr()))
+	for i := range 20 {
+		require.NoError(t, acquire(t, other, strconv.Itoa(i)).Release(t.Context()))
+	}
+}
+
+// The single calls keep what lease.Store says, in whatever order they arrive.
+func TestP1CallsArriveAgainAndLate(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	e := newEngine(t, dial(t, s.Addr()))
+	store, ctx := e.Store(), t.Context()
+	a := lease.Session{ID: "A", TTL: time.Minute}
+	b := lease.Session{ID: "B", TTL: time.Minute}
+	require.NoError(t, store.Begin(ctx, a))
+	require.NoError(t, store.Begin(ctx, b))
+	first, second := lease.Entry{Session: a, Key: "k", Attempt: 1}, lease.Entry{Session: b, Key: "k", Attempt: 1}
+
+	st, err := store.Enter(ctx, first, false)
+	require.NoError(t, err)
+	require.NotZero(t, st.Epoch)
+	again, err := store.Enter(ctx, first, false)
+	require.NoError(t, err)
+	assert.Equal(t, st, again, "to enter again changes nothing")
+	waits, err := store.Enter(ctx, second, false)
+	require.NoError(t, err)
+	assert.Zero(t, waits.Epoch)
+	assert.InDelta(t, time.Minute, waits.Again, float64(10*time.Second), "it asks again when the holder's session can have ended")
+	again, err = store.Enter(ctx, first, false)
+	require.NoError(t, err)
+	assert.Equal(t, lease.Standing{Epoch: st.Epoch, Wanted: true}, again)
+	_, err = store.Enter(ctx, lease.Entry{Session: b, Key: "k", Attempt: 2}, true)
+	require.ErrorIs(t, err, cohort.ErrHeld)
+
+	found, err := store.Leave(ctx, first, true)
+	require.NoError(t, err)
+	assert.True(t, found)
+	found, err = store.Leave(ctx, first, true)
+	require.NoError(t, err)
+	assert.False(t, found)
+	next, err := store.Enter(ctx, second, false)
+	require.NoError(t, err)
+	assert.Greater(t, next.Epoch, st.Epoch)
+	_, err = store.Enter(ctx, first, false)
+	require.Error(t, err, "an Enter that comes late does nothing")
+	found, err = store.Leave(ctx, second, false)
+	require.NoError(t, err)
+	assert.True(t, found)
+	_, entries := s.Left(t)
+	assert.Equal(t, 1, entries, "the note that keeps the late Enter out")
+
+	require.NoError(t, store.End(ctx, a))
+	require.NoError(t, store.End(ctx, a))
+	require.NoError(t, store.End(ctx, b))
+	sessions, entries := s.Left(t)
+	assert.Zero(t, sessions)
+	assert.Zero(t, entries)
+}
+
+// A renewal must neither start a session nor revive one.
+func TestP2RenewalCreatesNothing(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	e := newEngine(t, dial(t, s.Addr()))
+	store, ctx := e.Store(), t.Context()
+	a := lease.Session{ID: "A", TTL: 300 * time.Millisecond}
+	require.NoError(t, store.Begin(ctx, a))
+	first := lease.Entry{Session: a, Key: "k", Attempt: 1}
+	_, err := store.Enter(ctx, first, false)
+	require.NoError(t, err)
+	time.Sleep(a.TTL + 50*time.Millisecond)
+	_, err = store.Renew(ctx, a, nil)
+	require.ErrorIs(t, err, lease.ErrSessionGone)
+	_, err = store.Enter(ctx, first, false)
+	require.ErrorIs(t, err, lease.ErrSessionGone)
+
+	_, sessions := e.BucketNames("k")
+	s.Must(t, "DEL", sessions)
+	_, err = store.Renew(ctx, a, nil)
+	require.ErrorIs(t, err, lease.ErrSessionGone)
+	assert.Equal(t, "0", s.Must(t, "EXISTS", sessions))
+}
+
+// An unlock is carried out and its reply is lost: it was a success, and the repetition says so.
+func TestP3UnlockWithoutAReply(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	n := redistest.NewNetwork(t, s.Addr())
+	e := newEngine(t, dial(t, n.Addr), redislock.WithTTL(20*time.Second))
+	require.NoError(t, acquire(t, e, "key").Release(t.Context())) // so that the server knows the scripts
+	held := acquire(t, e, "key")
+	n.Set(redistest.Weather{NoReplies: true})
+	released := make(chan error, 1)
+	go func() { released <- held.Release(t.Context()) }()
+	awaitEntries(t, s, 0)
+	other := newEngine(t, dial(t, s.Addr()))
+	theirs := acquire(t, other, "key") // the repetition must not take it away
+	n.Set(redistest.Weather{})
+	require.NoError(t, receive(t, released, "the release"))
+	hash, field, epoch := theirs.Guard()
+	assert.Equal(t, epoch, s.Must(t, "HGET", hash, field))
+	require.NoError(t, theirs.Release(t.Context()))
+}
+
+// A renewal is carried out and its reply is lost: the session may live on at the server, but is not trusted.
+func TestP3RenewalWithoutAReply(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	n := redistest.NewNetwork(t, s.Addr())
+	e := newEngine(t, dial(t, n.Addr), redislock.WithTTL(time.Second))
+	held := acquire(t, e, "key")
+	n.Set(redistest.Weather{NoReplies: true})
+	began := time.Now()
+	receive(t, held.Lost(), "the loss")
+	assert.Less(t, time.Since(began), time.Second, "it is counted from a request that was sent before")
+	require.ErrorIs(t, held.Release(t.Context()), cohort.ErrLost)
+}
+
+// With noeviction and volatile policies nothing of ours is removed; with the others the engine refuses to work.
+func TestP5EvictionIsRefused(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t, "--maxmemory", "100mb")
+	for policy, want := range map[string]error{"allkeys-lru": redislock.ErrEvicts, "allkeys-random": redislock.ErrEvicts, "volatile-lru": nil, "noeviction": nil} {
+		s.Must(t, "CONFIG", "SET", "maxmemory-policy", policy)
+		g, err := newEngine(t, dial(t, s.Addr())).Acquire(t.Context(), "key")
+		require.ErrorIs(t, err, want, policy)
+		if err == nil {
+			require.NoError(t, g.Release(t.Context()))
+		}
+	}
+	s.Must(t, "CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "allkeys-lru")
+	require.NoError(t, acquire(t, newEngine(t, dial(t, s.Addr())), "key").Release(t.Context()), "without a bound nothing is removed")
+}
+
+// Epochs are exact beyond what %g prints, and go on by one when the server's clock is behind the last (pitfall 22).
+func TestP6AndP22EpochsAheadOfTheClock(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	e := newEngine(t, dial(t, s.Addr()))
+	require.NoError(t, acquire(t, e, "key").Release(t.Context()))
+	s.Must(t, "HSET", hashOf(e, "key"), "fence", "9007199254740000") // the year 2255, in microseconds
+	for i := range uint64(5) {
+		g := acquire(t, e, "key")
+		assert.Equal(t, 9007199254740001+i, g.Epoch())
+		require.NoError(t, g.Release(t.Context()))
+	}
+}
+
+// The server forgets scripts, becomes a replica for a while, or is loading: all of that passes.
+func TestP7ErrorsThatPass(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(20*time.Second))
+	held := acquire(t, e, "key")
+	s.Must(t, "SCRIPT", "FLUSH")
+	require.NoError(t, held.Release(t.Context()))
+	held = acquire(t, e, "key")
+
+	master := redistest.Start(t)
+	s.Must(t, "CONFIG", "SET", "replica-serve-stale-data", "yes")
+	s.Must(t, "CONFIG", "SET", "masterauth", "so that it never syncs", "masteruser", "unknown")
+	s.Must(t, "REPLICAOF", "127.0.0.1", strconv.Itoa(master.Port))
+	released := make(chan error, 1)
+	go func() { released <- held.Release(t.Context()) }()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err := e.Acquire(ctx, "other")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	assert.ErrorContains(t, err, "READONLY")
+	s.Must(t, "REPLICAOF", "NO", "ONE")
+	require.NoError(t, receive(t, released, "the release"))
+	awaitEntries(t, s, 0)
+}
+
+// What waiting does not mend comes back as the server said it, for an Acquire; a release goes on.
+func TestP7RefusalsEndAnAcquireAndNoRelease(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(20*time.Second))
+	held := acquire(t, e, "key")
+	s.Must(t, "ACL", "SETUSER", "default", "-evalsha", "-eval")
+	_, err := e.Acquire(t.Context(), "other")
+	require.ErrorContains(t, err, "NOPERM")
+	_, err = e.TryAcquire(t.Context(), "other")
+	require.ErrorContains(t, err, "NOPERM")
+	require.NotErrorIs(t, err, cohort.ErrHeld)
+	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, held.Release(short), context.DeadlineExceeded)
+	s.Must(t, "ACL", "SETUSER", "default", "+@all")
+	awaitEntries(t, s, 0)
+	require.NoError(t, held.Release(t.Context()))
+}
+
+// A holder that is cut off tells nobody; the waiter has the key when the holder's session has ended.
+func TestP8DeadHeads(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	const ttl = 2 * time.Second
+	n := redistest.NewNetwork(t, s.Addr())
+	dead := newEngine(t, dial(t, n.Addr), redislock.WithTTL(ttl))
+	dead2 := newEngine(t, dial(t, n.Addr), redislock.WithTTL(ttl))
+	acquire(t, dead, "key")
+	waitFor(t, s, dead2, "key", 2)
+	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(10*time.Minute)) // whose renewals come too late to sweep
+	granted := waitFor(t, s, e, "key", 3)
+	n.Set(redistest.Weather{Silent: true})
+	began := time.Now()
+	g := receive(t, granted, "the key of the dead")
+	assert.Less(t, time.Since(began), 3*ttl)
+	require.NoError(t, g.Release(t.Context()))
+}
+
+// What dead processes left behind is removed by the renewals of those that live.
+func TestP8LeftoversAreSwept(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	n := redistest.NewNetwork(t, s.Addr())
+	dead := newEngine(t, dial(t, n.Addr), redislock.WithTTL(time.Second))
+	living := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(time.Second))
+	var kept []*redislock.Grant
+	for i := range 300 {
+		acquire(t, dead, "dead/"+strconv.Itoa(i))
+		kept = append(kept, acquire(t, living, "living/"+strconv.Itoa(i)))
+	}
+	awaitEntries(t, s, 600)
+	n.Set(redistest.Weather{Silent: true})
+	awaitEntries(t, s, 300)
+	for _, g := range kept {
+		require.NoError(t, g.Release(t.Context()))
+	}
+}
+
+// The connection that hears notices is lost just when the key is released.
+func TestP9NoticeIsLostWhileSubscribingAgain(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	const ttl = 2 * time.Minute // nobody looks before half a minute has passed
+	holder := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(ttl))
+	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(ttl))
+	for range 5 {
+		held := acquire(t, holder, "key")
+		granted := waitFor(t, s, e, "key", 2)
+		s.Must(t, "CLIENT", "KILL", "TYPE", "pubsub")
+		require.NoError(t, held.Release(t.Context()))
+		began := time.Now()
+		g := receive(t, granted, "the grant whose notice was lost")
+		assert.Less(t, time.Since(began), ttl/8)
+		require.NoError(t, g.Release(t.Context()))
+	}
+}
+
+// A session that is gone in one bucket is lost as a whole.
+func TestP10RenewalReachesSomeBucketsOnly(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(time.Second))
+	a, b := acquire(t, e, "a"), acquire(t, e, "b")
+	require.NotEqual(t, hashOf(e, "a"), hashOf(e, "b"))
+	_, sessions := e.BucketNames("a")
+	s.Must(t, "DEL", sessions)
+	receive(t, a.Lost(), "the loss of a")
+	receive(t, b.Lost(), "the loss of b")
+	again := acquire(t, e, "b")
+	assert.Greater(t, again.Epoch(), b.Epoch())
+}
+
+// Close and Release survive connections that were just closed.
+func TestP13ConnectionsWereJustClosed(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	for range 5 {
+		e, err := redislock.New(rueidisadapter.New(dial(t, s.Addr())), redislock.WithQuarantine(0))
+		require.NoError(t, err)
+		held := acquire(t, e, "key")
+		acquire(t, e, "another")
+		s.Must(t, "CLIENT", "KILL", "TYPE", "normal")
+		require.NoError(t, held.Release(t.Context()))
+		s.Must(t, "CLIENT", "KILL", "TYPE", "normal")
+		ctx, cancel := context.WithTimeout(t.Context(), redistest.Patience)
+		require.NoError(t, e.Close(ctx))
+		cancel()
+		sessions, entries := s.Left(t)
+		assert.Zero(t, sessions)
+		assert.Zero(t, entries)
+	}
+}
+
+// Keys may be of any size and content: notices do not carry them, and errors cut them.
+func TestP17LongKeys(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	holder, e := newEngine(t, dial(t, s.Addr())), newEngine(t, dial(t, s.Addr()))
+	key := strings.Repeat("k \x00", 1<<20)
+	held := acquire(t, holder, key)
+	_, err := e.TryAcquire(t.Context(), key)
+	require.ErrorIs(t, err, cohort.ErrHeld)
+	assert.Less(t, len(err.Error()), 500)
+	granted := waitFor(t, s, e, key, 2)
+	require.NoError(t, held.Release(t.Context()))
+	g := receive(t, granted, "the key")
+	require.NoError(t, g.Release(t.Context()))
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = e.Acquire(ended, key)
+	require.ErrorIs(t, err, context.Canceled)
+	assert.Less(t, len(err.Error()), 500)
+}
+
+// An operator removes a lock: its holder learns of it at the next renewals, without asking.
+func TestRemovedLockIsNoticed(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(time.Second))
+	gone, kept := acquire(t, e, "gone"), acquire(t, e, "kept")
+	s.Must(t, "HDEL", hashOf(e, "gone"), "q:gone", "g:gone")
+	receive(t, gone.Lost(), "the loss")
+	other := newEngine(t, dial(t, s.Addr()))
+	theirs := acquire(t, other, "gone")
+	require.ErrorIs(t, gone.Release(t.Context()), cohort.ErrLost)
+	hash, field, epoch := theirs.Guard()
+	assert.Equal(t, epoch, s.Must(t, "HGET", hash, field), "the new holder keeps it")
+	select {
+	case <-kept.Lost():
+		assert.Fail(t, "another lock of the session is lost too")
+	default:
+	}
+	require.NoError(t, kept.Release(t.Context()))
+}
+
+// A holder is told that another process waits, once, however the waiter came.
+func TestWanted(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	e, other := newEngine(t, dial(t, s.Addr())), newEngine(t, dial(t, s.Addr()))
+	held := acquire(t, e, "key")
+	select {
+	case <-held.Wanted():
+		assert.Fail(t, "nobody waits")
+	case <-time.After(20 * time.Millisecond):
+	}
+	granted := waitFor(t, s, other, "key", 2)
+	receive(t, held.Wanted(), "the notice that another waits")
+	third := waitFor(t, s, newEngine(t, dial(t, s.Addr())), "key", 3)
+	require.NoError(t, held.Release(t.Context()))
+	next := receive(t, granted, "the key")
+	receive(t, next.Wanted(), "the notice for a grant that was wanted from the start")
+	require.NoError(t, next.Release(t.Context()))
+	last := receive(t, third, "the key")
+	require.NoError(t, last.Release(t.Context()))
+}
+
+// What a holder that lost its lock writes is kept out by the guard, whatever it believes.
+func TestGuardFencesExactly(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	e, other := newEngine(t, dial(t, s.Addr())), newEngine(t, dial(t, s.Addr()))
+	write := func(g *redislock.Grant, value string) error {
+		hash, field, epoch := g.Guard()
+		_, err := s.Do("EVAL", `
+			if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then
+				return redis.error_reply('FENCED')
+			end
+			return redis.call('SET', KEYS[2], ARGV[3])`, "2", hash, e.Tag("key")+":data", field, epoch, value)
+		return err
+	}
+	old := acquire(t, e, "key")
+	require.NoError(t, write(old, "1"))
+	revoke(t, s, e)
+	g := acquire(t, other, "key")
+	require.NoError(t, write(g, "2"))
+	require.ErrorContains(t, write(old, "3"), "FENCED")
+	assert.Equal(t, "2", s.Must(t, "GET", e.Tag("key")+":data"))
+	require.NoError(t, g.Release(t.Context()))
+	require.ErrorContains(t, write(g, "4"), "FENCED", "nor after a release")
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	for _, bad := range []redislock.Option{
+		redislock.WithTTL(0), redislock.WithTTL(99 * time.Millisecond), redislock.WithPrefix(""), redislock.WithPrefix("a{b"),
+		redislock.WithReplicas(-1), redislock.WithQuarantine(-1),
+	} {
+		_, err := redislock.New(nil, bad)
+		assert.Error(t, err)
+	}
+}
+
+func TestClosedBeforeUse(t *testing.T) {
+	e, err := redislock.New(nil)
+	require.NoError(t, err)
+	require.NoError(t, e.Close(t.Context()))
+	require.NoError(t, e.Close(t.Context()))
+	_, err = e.Acquire(t.Context(), "k")
+	require.ErrorIs(t, err, cohort.ErrClosed)
+	_, err = e.TryAcquire(t.Context(), "k")
+	require.ErrorIs(t, err, cohort.ErrClosed)
+}
+
+// On a new server the first grant comes when the quarantine is over, in the order of asking.
+func TestFirstGrantWaitsForTheQuarantine(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	const quarantine = time.Second
+	e := newEngine(t, dial(t, s.Addr()), redislock.WithQuarantine(quarantine))
+	began := time.Now()
+	_, err := e.TryAcquire(t.Context(), "key")
+	require.ErrorIs(t, err, cohort.ErrHeld)
+	first := waitFor(t, s, e, "key", 1)
+	second := waitFor(t, s, e, "key", 2)
+	g := receive(t, first, "the first grant")
+	assert.Greater(t, time.Since(began), quarantine-100*time.Millisecond)
+	require.NoError(t, g.Release(t.Context()))
+	require.NoError(t, receive(t, second, "the second grant").Release(t.Context()))
+	began = time.Now()
+	for i := range 200 { // every bucket was opened at the start
+		require.NoError(t, acquire(t, e, fmt.Sprint(i)).Release(t.Context()))
+	}
+	assert.Less(t, time.Since(began), quarantine)
+}
