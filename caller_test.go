@@ -7,11 +7,14 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 )
 
 // line names the line that calls it, as a Caller does.
@@ -81,6 +84,48 @@ func TestCallerTellsWhoCalledTheHelper(t *testing.T) {
 	assert.Contains(t, frames[0].Function, "TestCallerTellsWhoCalledTheHelper.func1")
 	assert.True(t, strings.HasSuffix(frames[1].Function, "TestCallerTellsWhoCalledTheHelper"))
 	assert.Contains(t, want, fmt.Sprintf(":%d ", frames[1].Line))
+}
+
+// A go statement has no line of its own on the stack of the goroutine that it starts.
+func TestCallerOfAGoStatementIsCalledThat(t *testing.T) {
+	m := keylock.Start[string](t.Context(), keylock.WithCallers())
+	defer m.Close()
+	lock, _ := m.TryAcquire("k")
+	go m.Acquire(t.Context(), "k")
+	var k keylock.KeyInfo[string]
+	require.Eventually(t, func() bool {
+		k, _ = m.Inspect(t.Context(), "k")
+		return k.Waiting == 1
+	}, time.Minute, time.Millisecond)
+	assert.Equal(t, "a go statement", k.Waiters[0].Caller.String())
+	assert.Empty(t, k.Waiters[0].Caller.Frames())
+	lock.Release()
+	for _, f := range k.Holders[0].Caller.Frames() {
+		assert.NotEqual(t, "runtime.goexit", f.Function)
+	}
+}
+
+func TestCallerOfACohortIsTheUsersLine(t *testing.T) {
+	ctx := t.Context()
+	store := cohorttest.NewStore()
+	defer store.Close()
+	m := cohort.Start(ctx, store.Engine(), cohort.WithLocal(keylock.WithCallers()))
+	defer m.Close()
+	var callers []string
+	look := func(context.Context) error {
+		keys, err := m.Snapshot(ctx)
+		require.NoError(t, err)
+		callers = append(callers, keys[0].Holders[0].Caller.String())
+		return nil
+	}
+	require.NoError(t, m.Do(ctx, "k", look))
+	want := line()
+	lock, err := m.Acquire(ctx, "k")
+	require.NoError(t, err)
+	require.NoError(t, look(ctx))
+	require.NoError(t, lock.Release())
+	assert.Contains(t, callers[1], "TestCallerOfACohortIsTheUsersLine")
+	assert.Contains(t, callers[0], strings.Split(want, ":")[0])
 }
 
 func TestCallerIsEmptyWhenOff(t *testing.T) {

@@ -3,111 +3,80 @@ package keylock
 import (
 	"errors"
 	"fmt"
-	"reflect"
-	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
+	"github.com/seed-46f81e6d/keylock/internal/show"
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
-// Errors are told apart with [errors.Is]. A wait that its context ended returns
-// ctx.Err() instead of any of them.
+// Use [errors.Is] to tell errors apart. A call whose context ends returns ctx.Err() and
+// none of these.
 var (
-	// ErrClosed is returned by every call after the manager has ended, and to everybody
-	// who waits when it ends: by Acquire, AcquireShared, AcquireAll, the Wait of a
-	// reservation, Do, Stats, Contains, Snapshot, WaitIdle, and by a Shutdown that Close
-	// cuts short. While the manager is shutting down it is returned to new requests for
-	// locks, and after Session.Close to those of the session.
+	// ErrClosed means that the manager or the session has ended, or takes no new requests.
+	// It is returned
+	//   - after the manager has ended, and to calls that are waiting when it ends: by
+	//     Acquire, AcquireShared, AcquireAll, the Wait of a reservation, Do, Stats,
+	//     Contains, Snapshot, Top, Inspect and WaitIdle;
+	//   - after Shutdown was called: by new requests for locks;
+	//   - after Session.Close: by the session's requests for locks, also those that wait;
+	//   - by a Shutdown that Close, or the end of Start's context, cuts short.
 	ErrClosed = errors.New("keylock: closed")
 
-	// ErrInvalidKey is returned by Contains and by every call that asks for a lock, for a
-	// key that is not equal to itself, as NaN is: no map could find it again.
+	// ErrInvalidKey means that a key is not equal to itself, as NaN is not: no map could
+	// find it again. It is returned by Acquire, AcquireShared, AcquireAll, Do and the Wait
+	// of a reservation, of a manager or a session, and by Contains and Inspect.
 	ErrInvalidKey = errors.New("keylock: key is not equal to itself")
 
-	// ErrQueueFull is returned by every call that may wait for a lock, when a key has as
-	// many waiters as WithMaxWaiters allows.
+	// ErrQueueFull means that as many requests wait for a key as WithMaxWaiters allows. It
+	// is returned by Acquire, AcquireShared, AcquireAll, Do and the Wait of a reservation,
+	// of a manager or a session.
 	ErrQueueFull = errors.New("keylock: queue is full")
 
-	// ErrReservationDone is returned by the Wait of a reservation that was waited for or
-	// cancelled before, or is cancelled meanwhile.
+	// ErrReservationDone means that a reservation was waited for or cancelled before, or
+	// that Cancel ended this Wait. It is returned by the Wait of a reservation.
 	ErrReservationDone = errors.New("keylock: reservation was used")
 
-	// ErrDeadlock is returned by the calls of a Session that may wait, as a
-	// *DeadlockError, when the session would have waited for itself.
+	// ErrDeadlock means that the session would have waited for itself. It is returned, as a
+	// *DeadlockError, by a session's Acquire, AcquireShared, AcquireAll and Do, and by the
+	// Wait of its reservations.
 	ErrDeadlock = errors.New("keylock: deadlock")
 )
 
-// Answers that never leave the package.
+// Replies that never leave the package.
 var (
 	errBusy      = errors.New("keylock: busy")      // to a try that failed
-	errAbandoned = errors.New("keylock: withdrawn") // to a request whose context has ended
+	errAbandoned = errors.New("keylock: abandoned") // to a request whose context has ended
 )
 
-// A keyError says to which key a sentinel happened. The text is made only when somebody
-// reads it.
-type keyError struct {
+// A keyError is a sentinel with the key that it is about. Its text is made only when it is
+// read.
+type keyError[K comparable] struct {
 	sentinel error
-	key      any
+	key      K
 }
 
-func (e *keyError) Error() string {
-	return fmt.Sprintf("%v: key %s", e.sentinel, keyText(e.key))
+func (e *keyError[K]) Error() string {
+	return fmt.Sprintf("%v: key %s", e.sentinel, show.Quoted(&e.key))
 }
 
-// keyText shows a key for people: on one line, and cut where it is huge, so that it does
-// not flood a log.
-func keyText(key any) string {
-	text, cut := cutText(fmt.Sprintf("%+v", key))
-	if reflect.ValueOf(key).Kind() == reflect.String || strings.ContainsFunc(text, unicode.IsControl) || !utf8.ValidString(text) {
-		text = strconv.Quote(text)
-	}
-	if cut {
-		text += "…"
-	}
-	return text
-}
+func (e *keyError[K]) Unwrap() error { return e.sentinel }
 
-// cutText returns at most the first maxKeyText bytes, and whether there are more.
-func cutText(text string) (string, bool) {
-	if len(text) > maxKeyText {
-		return text[:lastRuneStart(text, maxKeyText)], true
-	}
-	return text, false
-}
-
-const maxKeyText = 128 // bytes
-
-// lastRuneStart returns where text can be cut, at i or before, without cutting a letter.
-func lastRuneStart(text string, i int) int {
-	for n := i; n > i-utf8.UTFMax; n-- {
-		if utf8.RuneStart(text[n]) {
-			return n
-		}
-	}
-	return i // it is not UTF-8
-}
-
-func (e *keyError) Unwrap() error { return e.sentinel }
-
-// A DeadlockError tells in which cycle a session would have waited for itself. It is
-// an [ErrDeadlock]. The request that gets it holds nothing new, and nobody else is
-// disturbed: release something, and try again.
+// A DeadlockError is an [ErrDeadlock] with the cycle of waits that the request would have
+// closed. The request holds nothing new, and no other request is affected. Release
+// something, and try again.
 type DeadlockError[K comparable] struct {
-	// Cycle begins with the request that failed; each wait's Owner is the Waiter of the
-	// next, and the last one's is the first Waiter.
+	// Cycle begins with the request that failed. The Blocker of each wait is the Waiter of
+	// the next, and the Blocker of the last is the first Waiter.
 	Cycle []WaitEdge[K]
 }
 
-// A WaitEdge is an edge of the wait-for graph: somebody waits for a key that belongs to
-// somebody else. Both are named by the labels of their sessions; a request for many keys
-// that has no session has no label.
+// A WaitEdge is an edge of the wait-for graph: one session waits for a key that another
+// one holds, or has requested before it. The sessions are named by their labels.
 type WaitEdge[K comparable] struct {
-	Waiter  string
+	Waiter  string // the label of the session that waits
 	Key     K
-	Blocker string
-	Held    bool // by Owner; or else claimed, by an earlier place in the line
+	Blocker string // the label of the session that it waits for
+	Held    bool   // the blocker holds the key; else it is an earlier waiter
 }
 
 func newDeadlockError[K comparable](cycle []table.WaitEdge[K]) *DeadlockError[K] {
@@ -118,31 +87,45 @@ func newDeadlockError[K comparable](cycle []table.WaitEdge[K]) *DeadlockError[K]
 	return e
 }
 
-// Error tells the whole cycle, in one line.
+// Error describes the cycle on one line. Of a long one it leaves out the middle.
 func (e *DeadlockError[K]) Error() string {
 	var b strings.Builder
 	b.WriteString(ErrDeadlock.Error())
+	last := len(e.Cycle) - 1
 	for i, w := range e.Cycle {
-		relation := "claimed"
-		if w.Held {
-			relation = "held"
+		switch {
+		case i == 0:
+			b.WriteString(": " + w.String())
+		case i < shownWaits || last == shownWaits:
+			b.WriteString(", which " + w.waits())
+		case i == last:
+			fmt.Fprintf(&b, "; %d more waits; %v", last-shownWaits, w)
 		}
-		if i == 0 {
-			fmt.Fprintf(&b, ": %s", who(w.Waiter))
-		} else {
-			b.WriteString(", who")
-		}
-		fmt.Fprintf(&b, " waits for %s, %s by %s", keyText(w.Key), relation, who(w.Blocker))
 	}
 	return b.String()
 }
 
+// shownWaits is how many waits of a long cycle are shown, before the last one.
+const shownWaits = 8
+
 // Is makes errors.Is find ErrDeadlock.
 func (e *DeadlockError[K]) Is(target error) bool { return target == ErrDeadlock }
 
-func who(label string) string {
-	if label == "" {
-		return "a request of no session"
+// String describes the wait, as in: session "a" waits for key "k", held by session "b".
+func (w WaitEdge[K]) String() string { return sessionText(w.Waiter) + " " + w.waits() }
+
+// waits is String without the one that waits.
+func (w *WaitEdge[K]) waits() string {
+	relation := "requested earlier"
+	if w.Held {
+		relation = "held"
 	}
-	return fmt.Sprintf("%q", label)
+	return fmt.Sprintf("waits for key %s, %s by %s", show.Quoted(&w.Key), relation, sessionText(w.Blocker))
+}
+
+func sessionText(label string) string {
+	if label == "" {
+		return "an unlabelled session"
+	}
+	return "session " + show.Quoted(&label)
 }

@@ -136,7 +136,7 @@ func ExampleDeadlockError() {
 		}
 	}
 	// Output:
-	// keylock: deadlock: "shipping" waits for "order/42", held by "billing", who waits for "stock/7", held by "shipping"
+	// keylock: deadlock: session "shipping" waits for key "order/42", held by session "billing", which waits for key "stock/7", held by session "shipping"
 	// shipping waits for order/42
 	// billing waits for stock/7
 }

@@ -454,11 +454,11 @@ func mustContext(ctx context.Context) {
 // and not in the owner, for one that cannot be compared.
 func checkKeys[K comparable](want table.Request[K]) error {
 	if !findable(want.Key) {
-		return &keyError{sentinel: ErrInvalidKey, key: want.Key}
+		return &keyError[K]{sentinel: ErrInvalidKey, key: want.Key}
 	}
 	for _, key := range want.Keys {
 		if !findable(key) {
-			return &keyError{sentinel: ErrInvalidKey, key: key}
+			return &keyError[K]{sentinel: ErrInvalidKey, key: key}
 		}
 	}
 	return nil

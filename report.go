@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/seed-46f81e6d/keylock/internal/show"
 )
 
 // Stats are a manager's totals at one point of its history. Acquired - Released == Held
@@ -105,7 +107,7 @@ type Waiter struct {
 // String tells who holds the key and who is first in its line, in one line, for people.
 func (k KeyInfo[K]) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "key %s: held by %d", keyText(k.Key), k.Held)
+	fmt.Fprintf(&b, "key %s: held by %d", show.Quoted(&k.Key), k.Held)
 	for i, h := range k.Holders {
 		if i == shownPlaces {
 			b.WriteString("; …")
@@ -134,7 +136,7 @@ const shownPlaces = 4
 func whoText(mode Mode, session string, at, since time.Time, caller Caller) string {
 	text := mode.String()
 	if session != "" {
-		text += " " + keyText(session)
+		text += " " + show.Quoted(&session)
 	}
 	if !since.IsZero() {
 		text += " for " + brief(at.Sub(since)).String()

@@ -150,7 +150,7 @@ func (r *acquire[K]) serve(o *owner[K]) {
 	case table.Busy:
 		r.reply(table.Token[K]{}, errBusy)
 	case table.Full:
-		r.reply(table.Token[K]{}, &keyError{sentinel: ErrQueueFull, key: a.Refusal.Key})
+		r.reply(table.Token[K]{}, &keyError[K]{sentinel: ErrQueueFull, key: a.Refusal.Key})
 	case table.Deadlock:
 		r.reply(table.Token[K]{}, newDeadlockError(a.Refusal.Cycle))
 	case table.Closed:

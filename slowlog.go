@@ -2,42 +2,54 @@ package keylock
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"math"
-	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/seed-46f81e6d/keylock/internal/show"
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
-// A slowLog tells a logger of waits and holds that last long, while they do. The owner
-// notices them when its timer tells it to look, and passes lines to the one goroutine
-// that calls the logger, for whom nobody waits.
+// A slowLog logs waits and holds that last long, while they do. The owner notices them when
+// its timer makes it look, and passes records to a goroutine that calls the logger, for
+// which nothing waits.
 type slowLog[K comparable] struct {
-	after time.Duration
-	lines chan slowRecord[K]
-	lost  atomic.Uint64 // lines that were not logged
+	after  time.Duration
+	logger *slog.Logger
+	look   func() // makes the owner look
+	now    func() time.Duration
 
-	// The rest belongs to the owner.
-	look    func()               // makes the owner look
-	timer   *time.Timer          // nil while nobody waits or holds, and while the owner looks
+	// Shared by the owner and the goroutines that call the logger.
+	records chan slowRecord[K]
+	lost    atomic.Uint64 // records that were not logged
+	failed  atomic.Uint64 // those of them in which the logger failed, and of which no record says so yet
+	current atomic.Uint64 // the number of the goroutine that takes the records
+	calling atomic.Int64  // when its call of the logger began; notCalling while it is in none
+	callers atomic.Int64  // goroutines, with those that are stuck in an earlier call
+
+	// Owned by the owner.
+	timer   *time.Timer          // nil while no request waits or holds, and while the owner looks
 	looked  chan struct{}        // closed when the timer's function returns
-	waiting map[K]*slowRecord[K] // of each key the wait that is told of
+	due     time.Duration        // when the timer goes off
+	waiting map[K]*slowRecord[K] // of each key the wait that is logged
 	period  time.Duration        // when the budget was renewed last
-	spent   int                  // lines since then
-	missing uint64               // lines lost since the last that was not
+	spent   int                  // records since then
+	missing uint64               // records lost since the last that was sent
 }
 
 const (
-	slowRoom   = 64   // lines that wait for the logger
-	slowBudget = 32   // lines within after, but for those that say that something is over
-	slowBatch  = 1024 // stays to look at before others are served
+	slowRoom     = 64          // records that wait for the logger
+	slowBudget   = 32          // records within after, but for those that say that something has ended
+	slowBatch    = 1024        // requests to look at before others are served
+	slowPatience = time.Second // how long a call of the logger may take before another goroutine takes its place
+	slowCallers  = 4           // goroutines at most
+
+	notCalling = -1
 )
 
-// A slowRecord is what the logger is told. It has the key itself, because to make a text
-// of a key may run code of the user's.
+// A slowRecord is what is logged. It has the key itself: a text of it is made where the
+// logger is called, and only for a record that is logged.
 type slowRecord[K comparable] struct {
 	wait    bool // or else a hold
 	key     K
@@ -51,42 +63,50 @@ type slowRecord[K comparable] struct {
 	session string
 	caller  Caller
 
-	lost   uint64        // lines before it that are missing
-	holder *Holder       // of a wait: who has the key; nil when nobody has it yet
+	lost   uint64        // records before it that were not sent
+	holder *Holder       // of a wait: who has the key; nil when it is not held yet
 	held   time.Duration // and for how long
 }
 
 // startSlowLog starts the goroutine that calls the logger.
 func (o *owner[K]) startSlowLog(logger *slog.Logger, after time.Duration) *slowLog[K] {
+	started := time.Now()
 	l := &slowLog[K]{
 		after:   after,
-		lines:   make(chan slowRecord[K], slowRoom),
+		logger:  logger,
 		look:    func() { o.m.send(message[K]{request: tick[K]{}}) },
+		now:     func() time.Duration { return time.Since(started) },
+		records: make(chan slowRecord[K], slowRoom),
 		waiting: make(map[K]*slowRecord[K]),
 	}
-	go l.run(logger)
+	l.callAnew()
 	return l
 }
 
-// expect makes the owner look when d has passed, unless it will look anyway.
-func (l *slowLog[K]) expect(d time.Duration) {
-	if l.timer != nil {
+// expect makes the owner look when d has passed, unless it will look before that anyway.
+func (l *slowLog[K]) expect(now, d time.Duration) {
+	switch {
+	case l.timer == nil:
+		looked := make(chan struct{})
+		l.looked = looked
+		l.timer = time.AfterFunc(d, func() {
+			defer close(looked)
+			l.look()
+		})
+	case l.due-now <= d || !l.timer.Stop():
 		return
+	default: // it waits for something that began long ago, and will not be due for long
+		l.timer.Reset(d)
 	}
-	looked := make(chan struct{})
-	l.looked = looked
-	l.timer = time.AfterFunc(d, func() {
-		defer close(looked)
-		l.look()
-	})
+	l.due = now + min(d, never-now)
 }
 
-// end stops the timer and lets the logger's goroutine end.
+// end stops the timer, and ends the logger's goroutine after the records that are left.
 func (l *slowLog[K]) end() {
 	if l.timer != nil && !l.timer.Stop() {
 		<-l.looked
 	}
-	close(l.lines)
+	close(l.records)
 }
 
 // tick is the request of the slow log's timer.
@@ -94,8 +114,8 @@ type tick[K comparable] struct{}
 
 func (tick[K]) refuse() {}
 
-// serve tells of everything that has lasted long enough, the oldest first, and holds
-// before waits, because they are what is waited for.
+// serve logs everything that has lasted long enough, the oldest first, and holds before
+// waits, because they are what is waited for.
 func (tick[K]) serve(o *owner[K]) {
 	t := o.tracking
 	t.slow.timer = nil
@@ -107,15 +127,15 @@ func (tick[K]) serve(o *owner[K]) {
 		o.recordWait(s, now)
 	}
 	if next != never {
-		t.slow.expect(next)
+		t.slow.expect(now, next)
 	}
 }
 
 // never is later than anything.
 const never time.Duration = math.MaxInt64
 
-// due moves the stays up that have reached the age of their level, and yields them, while
-// any is left to look at. It lowers next to the time until there are more.
+// due moves up what has reached the age of its level, and yields it, while any is left to
+// look at. It lowers next to the time until there is more.
 func (a *ages[K]) due(now, after time.Duration, left *int, next *time.Duration) func(func(*tracked[K]) bool) {
 	return func(yield func(*tracked[K]) bool) {
 		for level := a.top; level >= 0; level-- {
@@ -142,7 +162,7 @@ func (a *ages[K]) due(now, after time.Duration, left *int, next *time.Duration) 
 	}
 }
 
-// threshold is the age at which a stay leaves a level.
+// threshold is the age at which a level is left.
 func threshold(after time.Duration, level int) time.Duration {
 	if d := after << level; d>>level == after {
 		return d
@@ -150,27 +170,27 @@ func threshold(after time.Duration, level int) time.Duration {
 	return never
 }
 
-// recordHold tells that somebody holds, and how many wait for it in the longest queue.
+// recordHold logs a hold, with the longest queue behind it.
 func (o *owner[K]) recordHold(s *tracked[K], now time.Duration) {
 	p := s.ticket.Entry()
-	line := &slowRecord[K]{
+	record := &slowRecord[K]{
 		keys: p.Keys, lasted: now - s.since, queue: -1,
 		seq: p.Seq, mode: Mode(p.Mode), session: p.Label, caller: s.caller,
 	}
 	for v := range o.table.Of(s.ticket) {
-		if v.Waiting > line.queue {
-			line.key, line.queue = v.Key, v.Waiting
+		if v.Waiting > record.queue {
+			record.key, record.queue = v.Key, v.Waiting
 		}
 	}
-	line.queue = max(line.queue, 0) // there may be no key
-	o.tracking.slow.tell(s, line, now)
+	record.queue = max(record.queue, 0) // there may be no key
+	o.tracking.slow.begin(s, record, now)
 }
 
-// recordWait tells that somebody waits, and for whom, unless it tells of another wait for
-// that key already.
+// recordWait logs a wait, and what it waits for, unless another wait for that key is
+// logged already.
 func (o *owner[K]) recordWait(s *tracked[K], now time.Duration) {
 	p := s.ticket.Entry()
-	line := &slowRecord[K]{
+	record := &slowRecord[K]{
 		wait: true, keys: p.Keys, lasted: now - s.since,
 		mode: Mode(p.Mode), session: p.Label, caller: s.caller,
 	}
@@ -179,20 +199,20 @@ func (o *owner[K]) recordWait(s *tracked[K], now time.Duration) {
 		if first.Tag == p.Tag {
 			continue // it has this key as good as granted
 		}
-		line.key, line.queue = v.Key, v.Waiting
+		record.key, record.queue = v.Key, v.Waiting
 		if first.Seq != 0 {
 			h := o.holder(first)
-			line.holder, line.held = &h, now-first.Tag.(*tracked[K]).since
+			record.holder, record.held = &h, now-first.Tag.(*tracked[K]).since
 		}
 		break
 	}
 	slow := o.tracking.slow
-	if told := slow.waiting[line.key]; told == nil || told == s.told {
-		slow.tell(s, line, now)
+	if logged := slow.waiting[record.key]; logged == nil || logged == s.told {
+		slow.begin(s, record, now)
 	}
 }
 
-// first returns who stands first in a line.
+// first returns the first entry of a queue.
 func (o *owner[K]) first(v table.View[K]) (first table.Entry) {
 	for first = range v.Entries {
 		break
@@ -200,8 +220,8 @@ func (o *owner[K]) first(v table.View[K]) (first table.Entry) {
 	return first
 }
 
-// tell passes a line on, if there is budget.
-func (l *slowLog[K]) tell(s *tracked[K], line *slowRecord[K], now time.Duration) {
+// begin sends a record of something that goes on, if there is budget.
+func (l *slowLog[K]) begin(s *tracked[K], record *slowRecord[K], now time.Duration) {
 	if now-l.period >= l.after {
 		l.period, l.spent = now, 0
 	}
@@ -209,26 +229,26 @@ func (l *slowLog[K]) tell(s *tracked[K], line *slowRecord[K], now time.Duration)
 		l.lose()
 		return
 	}
-	if !l.send(*line) {
+	if !l.send(*record) {
 		return
 	}
 	l.spent++
 	l.forget(s)
-	s.told = line
-	if line.wait {
-		l.waiting[line.key] = line
+	s.told = record
+	if record.wait {
+		l.waiting[record.key] = record
 	}
 }
 
-// over tells that what it told of has ended.
+// over sends a record that what was logged has ended.
 func (l *slowLog[K]) over(s *tracked[K], lasted time.Duration, outcome string) {
-	line := *s.told
-	line.lasted, line.outcome = lasted, outcome
-	l.send(line)
+	record := *s.told
+	record.lasted, record.outcome = lasted, outcome
+	l.send(record)
 	l.forget(s)
 }
 
-// forget forgets what was told of a stay.
+// forget forgets what was logged of a request.
 func (l *slowLog[K]) forget(s *tracked[K]) {
 	if s.told != nil && s.told.wait {
 		delete(l.waiting, s.told.key)
@@ -236,11 +256,15 @@ func (l *slowLog[K]) forget(s *tracked[K]) {
 	s.told = nil
 }
 
-// send passes a line to the logger's goroutine, if there is room.
-func (l *slowLog[K]) send(line slowRecord[K]) bool {
-	line.lost = l.missing
+// send passes a record to the goroutine that calls the logger, if there is room. Where
+// that goroutine has been in one call for too long, another takes its place.
+func (l *slowLog[K]) send(record slowRecord[K]) bool {
+	if began := l.calling.Load(); began != notCalling && l.now()-time.Duration(began) > slowPatience && l.callers.Load() < slowCallers {
+		l.callAnew()
+	}
+	record.lost = l.missing
 	select {
-	case l.lines <- line:
+	case l.records <- record:
 		l.missing = 0
 		return true
 	default:
@@ -249,96 +273,114 @@ func (l *slowLog[K]) send(line slowRecord[K]) bool {
 	}
 }
 
-// lose counts a line that is not sent.
+// lose counts a record that is not sent.
 func (l *slowLog[K]) lose() {
 	l.missing++
 	l.lost.Add(1)
 }
 
-// run calls the logger until the manager has ended.
-func (l *slowLog[K]) run(logger *slog.Logger) {
-	for line := range l.lines {
-		l.write(logger, line)
-	}
+// callAnew starts a goroutine that calls the logger, in place of the one before it.
+func (l *slowLog[K]) callAnew() {
+	l.calling.Store(notCalling)
+	l.callers.Add(1)
+	go l.call(l.current.Add(1))
 }
 
-// write logs a line. It is lost when the logger panics, which harms nobody else.
-func (l *slowLog[K]) write(logger *slog.Logger, line slowRecord[K]) {
+// call calls the logger until the manager has ended, or another goroutine has taken its
+// place.
+func (l *slowLog[K]) call(number uint64) {
+	returned := false
+	defer func() {
+		if returned {
+			l.callers.Add(-1)
+		} else {
+			go l.call(number) // the logger has ended this goroutine
+		}
+	}()
+	for record := range l.records {
+		l.write(record)
+		if l.current.Load() != number {
+			break
+		}
+	}
+	returned = true
+}
+
+// write logs a record. It is lost when the logger panics or ends the goroutine.
+func (l *slowLog[K]) write(record slowRecord[K]) {
+	record.lost += l.failed.Swap(0)
+	began := int64(l.now())
+	l.calling.Store(began)
 	written := false
 	defer func() {
+		l.calling.CompareAndSwap(began, notCalling) // unless another goroutine calls by now
 		if !written {
 			l.lost.Add(1)
+			l.failed.Add(record.lost + 1)
 			_ = recover()
 		}
 	}()
-	level, attrs := line.record()
-	logger.LogAttrs(context.Background(), level, line.message(), attrs...)
+	level, attrs := record.attrs()
+	l.logger.LogAttrs(context.Background(), level, record.message(), attrs...)
 	written = true
 }
 
-func (l *slowRecord[K]) message() string {
+func (r *slowRecord[K]) message() string {
 	message := "keylock: slow hold"
-	if l.wait {
+	if r.wait {
 		message = "keylock: slow wait"
 	}
-	if l.outcome != "" {
-		message += " is over"
+	if r.outcome != "" {
+		message += " ended"
 	}
 	return message
 }
 
-// record makes a log record of a line.
-func (l *slowRecord[K]) record() (slog.Level, []slog.Attr) {
+// attrs returns the level and the attributes of a record.
+func (r *slowRecord[K]) attrs() (slog.Level, []slog.Attr) {
 	level, lasted := slog.LevelWarn, "held"
-	if l.outcome != "" {
+	if r.outcome != "" {
 		level = slog.LevelInfo
 	}
-	if l.wait {
+	if r.wait {
 		lasted = "waited"
 	}
-	attrs := []slog.Attr{slog.String("key", logText(fmt.Sprintf("%+v", l.key)))}
-	if l.keys > 1 {
-		attrs = append(attrs, slog.Int("keys", l.keys))
+	var attrs []slog.Attr
+	if r.keys > 0 {
+		attrs = append(attrs, slog.String("key", show.Bare(&r.key)))
 	}
-	attrs = append(attrs, slog.Duration(lasted, l.lasted))
-	if l.outcome != "" {
-		attrs = append(attrs, slog.String("outcome", l.outcome))
+	if r.keys != 1 {
+		attrs = append(attrs, slog.Int("keys", r.keys))
+	}
+	attrs = append(attrs, slog.Duration(lasted, r.lasted))
+	if r.outcome != "" {
+		attrs = append(attrs, slog.String("outcome", r.outcome))
 	} else {
-		attrs = append(attrs, slog.Int("queue", l.queue))
+		attrs = append(attrs, slog.Int("queue", r.queue))
 	}
-	attrs = append(attrs, whoAttrs(l.seq, l.mode, l.session, l.caller)...)
-	if h := l.holder; h != nil && l.outcome == "" {
-		holder := append(whoAttrs(h.Seq, h.Mode, h.Session, h.Caller), slog.Duration("held", l.held))
+	attrs = append(attrs, entryAttrs(r.seq, r.mode, r.session, r.caller)...)
+	if h := r.holder; h != nil && r.outcome == "" {
+		holder := append(entryAttrs(h.Seq, h.Mode, h.Session, h.Caller), slog.Duration("held", r.held))
 		attrs = append(attrs, slog.GroupAttrs("holder", holder...))
 	}
-	if l.lost > 0 {
-		attrs = append(attrs, slog.Uint64("lost", l.lost))
+	if r.lost > 0 {
+		attrs = append(attrs, slog.Uint64("lost", r.lost))
 	}
 	return level, attrs
 }
 
-// whoAttrs tells who waits or holds, as far as it is known.
-func whoAttrs(seq uint64, mode Mode, session string, caller Caller) []slog.Attr {
+// entryAttrs returns what is known of a waiter or a holder.
+func entryAttrs(seq uint64, mode Mode, session string, caller Caller) []slog.Attr {
 	var attrs []slog.Attr
 	if seq != 0 {
 		attrs = append(attrs, slog.Uint64("grant", seq))
 	}
 	attrs = append(attrs, slog.String("mode", mode.String()))
 	if session != "" {
-		attrs = append(attrs, slog.String("session", logText(session)))
+		attrs = append(attrs, slog.String("session", show.Bare(&session)))
 	}
 	if at := caller.String(); at != "" {
 		attrs = append(attrs, slog.String("caller", at))
 	}
 	return attrs
-}
-
-// logText makes any text fit for one line of a log, where it is quoted.
-func logText(text string) string {
-	text, cut := cutText(text)
-	text = strings.ToValidUTF8(text, "\uFFFD")
-	if cut {
-		text += "…"
-	}
-	return text
 }

@@ -113,7 +113,7 @@ func (t *tracking[K]) begin(s *tracked[K], list *ages[K]) {
 	s.level = 0
 	list.push(s)
 	if t.slow != nil {
-		t.slow.expect(t.slow.after)
+		t.slow.expect(s.since, t.slow.after)
 	}
 }
 

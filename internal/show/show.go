@@ -42,9 +42,20 @@ func Bare[K any](key *K) string {
 	return text(v)
 }
 
+// Type returns the text of a type of keys.
+func Type[K any]() string {
+	var w writer
+	w.name(reflect.TypeFor[K]().String())
+	return w.string()
+}
+
 func text(v reflect.Value) string {
 	var w writer
 	w.value(v, false)
+	return w.string()
+}
+
+func (w *writer) string() string {
 	if w.full {
 		w.text = append(w.text, mark...)
 	}

@@ -26,6 +26,9 @@ func (s *Session[K]) list(k *Ticket[K]) *[]*Ticket[K] {
 	return &s.waiting
 }
 
+// Label returns what names the session to people.
+func (s *Session[K]) Label() string { return s.label }
+
 func (s *Session[K]) add(k *Ticket[K]) {
 	list := s.list(k)
 	k.index = int32(len(*list))
