@@ -15,6 +15,7 @@ import (
 	"golang.org/x/tools/go/packages"
 
 	"github.com/seed-46f81e6d/keylock/keylockcheck"
+	"github.com/seed-46f81e6d/keylock/keylockcheck/testdata/wrong"
 )
 
 func allRules() []*analysis.Analyzer {
@@ -96,7 +97,7 @@ func TestEveryWrongFunctionIsReported(t *testing.T) {
 		t.Log(f)
 		reported[f.fn] = append(reported[f.fn], f)
 	}
-	cases := wrongCases()
+	cases := joined(wrongCases(), wrong.Outside)
 	for name, c := range cases {
 		if !assert.NotEmpty(t, reported[name], "%s is not reported", name) {
 			continue

@@ -1,9 +1,13 @@
 package keylockcheck_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"maps"
+	"os/signal"
+	"runtime"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,8 +21,10 @@ import (
 )
 
 // correctCases and wrongCases are all functions by their names.
-func correctCases() map[string]correct.Func { return joined(correct.Before) }
-func wrongCases() map[string]wrong.Case     { return joined(wrong.Before) }
+func correctCases() map[string]correct.Func {
+	return joined(correct.Before, correct.Traps, correct.After)
+}
+func wrongCases() map[string]wrong.Case { return joined(wrong.Before, wrong.After) }
 
 func joined[V any](parts ...map[string]V) map[string]V {
 	all := make(map[string]V)
@@ -26,6 +32,12 @@ func joined[V any](parts ...map[string]V) map[string]V {
 		maps.Copy(all, part)
 	}
 	return all
+}
+
+// The first use of package os/signal starts a goroutine, which must not belong to a bubble.
+func init() {
+	_, stop := signal.NotifyContext(context.Background(), syscall.SIGUSR2)
+	stop()
 }
 
 // left is what a function left behind in its manager, and what it returned.
@@ -125,4 +137,27 @@ func TestWrongFunctionsShowWhatIsWrong(t *testing.T) {
 			assert.True(t, seen, "nothing is wrong with it")
 		})
 	}
+}
+
+func TestWrongFunctionsOutsideABubbleShowWhatIsWrong(t *testing.T) {
+	for name, c := range wrong.Outside {
+		t.Run(name, func(t *testing.T) {
+			m := keylock.Start[string](t.Context())
+			defer m.Close()
+			before := owners()
+			err := c.Func(t.Context(), m, false)
+			assert.ErrorIs(t, err, wrong.ErrProof)
+			if c.Rule == "neverended" {
+				runtime.GC()
+				assert.Greater(t, owners(), before, "managers that run")
+			}
+		})
+	}
+}
+
+// owners returns how many managers run.
+func owners() int {
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	return bytes.Count(stacks, []byte("created by github.com/seed-46f81e6d/keylock.Start["))
 }

@@ -20,7 +20,7 @@ var lostPath = rule("lostpath",
 
 func runDropped(p *pass) {
 	for _, s := range p.sources {
-		if s.kind != aLock || !s.unused || p.isHeldOnPurpose(s.call) {
+		if s.kind != aLock || !s.unused || s.kept {
 			continue
 		}
 		p.report(analysis.Diagnostic{
@@ -34,7 +34,7 @@ func runDropped(p *pass) {
 
 func runReservation(p *pass) {
 	for _, s := range p.sources {
-		if s.kind != aReservation || p.isHeldOnPurpose(s.call) {
+		if s.kind != aReservation || s.kept {
 			continue
 		}
 		what := fmt.Sprintf("the reservation of %s on line %d", p.short(s.call.Fun), p.line(s.call.Pos()))
@@ -55,7 +55,7 @@ func runReservation(p *pass) {
 
 func runLostPath(p *pass) {
 	for _, s := range p.sources {
-		if s.kind != aLock || s.unused || p.isHeldOnPurpose(s.call) {
+		if s.kind != aLock || s.unused || s.kept {
 			continue
 		}
 		lost := p.lose(s)

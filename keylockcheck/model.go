@@ -55,6 +55,7 @@ type source struct {
 	fn     *function // that makes the call
 	kind   kind
 	shared bool // a shared lock
+	kept   bool // something else takes care of it: its session, or the marker says so
 
 	stmt    ast.Node   // statement that takes the results: assignment, var spec, go, defer, expression; nil when they go elsewhere
 	unused  bool       // the lock or reservation is dropped
@@ -278,7 +279,8 @@ func isBool(t types.Type) bool {
 // findSources fills sources.
 func (m *model) findSources() {
 	for _, call := range m.calls {
-		if s := m.sourceOf(call); s != nil && !m.closedSession(s) {
+		if s := m.sourceOf(call); s != nil {
+			s.kept = m.closedSession(s) || m.isHeldOnPurpose(call)
 			m.sources = append(m.sources, s)
 		}
 	}

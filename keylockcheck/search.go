@@ -3,6 +3,7 @@ package keylockcheck
 import (
 	"fmt"
 	"go/ast"
+	"go/constant"
 	"go/token"
 	"go/types"
 	"slices"
@@ -37,6 +38,7 @@ type step struct {
 	has     bool // the lock was taken
 	assumed assumptions
 	live    bool   // the error or bool is still that of the source
+	round   bool   // block is the head of a loop, which comes here after a round
 	skipped uint64 // guards that were passed by
 	prev    *step
 	choice  *choice // which led here from prev
@@ -231,7 +233,7 @@ func (q *search) run() *loss {
 			return lost
 		}
 		for _, s := range next {
-			key := fmt.Sprintf("%d %t %t %d %s", s.block.Index, s.has, s.live, s.skipped, s.assumed)
+			key := fmt.Sprintf("%d %t %t %t %d %s", s.block.Index, s.has, s.live, s.round, s.skipped, s.assumed)
 			if !seen[key] {
 				seen[key] = true
 				queue = append(queue, s)
@@ -464,9 +466,13 @@ func (m *model) inEffect(n ast.Node) use {
 // follow returns the states after the way to successor i of a block.
 func (q *search) follow(from *step, i int, succ *cfg.Block, has, live bool, assumed assumptions) []*step {
 	base := step{block: succ, has: has, live: live, assumed: assumed, skipped: from.skipped, prev: from}
+	base.round = isRound(from.block, succ)
 	br, isBranch := q.fn.branchOf(from.block, i)
 	if !isBranch {
 		return []*step{&base}
+	}
+	if i == 1 && !from.round && q.runsOnce(br.stmt) {
+		return nil
 	}
 	alternatives := [][]atom{nil}
 	if br.cond != nil {
@@ -483,6 +489,7 @@ next:
 	for _, alternative := range alternatives {
 		s := base
 		undecided := len(alternative) == 0
+		var said []atom // what is not about the error of the source
 		for _, a := range alternative {
 			if s.has {
 				switch q.verdict(a, s.live) {
@@ -492,6 +499,7 @@ next:
 					continue
 				}
 			}
+			said = append(said, a)
 			key := q.key(a)
 			if truth, known := s.assumed[key]; known {
 				if truth != a.truth {
@@ -508,12 +516,75 @@ next:
 		if s.has && undecided && !q.allow(br, &s) {
 			continue
 		}
-		if s.has && br.stmt != nil {
-			s.choice = q.describe(br, alternative, i)
+		if s.has && br.stmt != nil && (len(said) > 0 || len(alternative) == 0) {
+			s.choice = q.describe(br, said, i)
 		}
 		all = append(all, &s)
 	}
 	return all
+}
+
+// isRound reports whether the way from one block to another leads back to the head of a
+// loop from its body.
+func isRound(from, to *cfg.Block) bool {
+	var body *ast.BlockStmt
+	switch loop := to.Stmt.(type) {
+	case *ast.RangeStmt:
+		body = loop.Body
+	case *ast.ForStmt:
+		body = loop.Body
+	default:
+		return false
+	}
+	if to.Kind != cfg.KindRangeLoop && to.Kind != cfg.KindForLoop || from.Stmt == nil {
+		return false
+	}
+	return from.Stmt == to.Stmt || from.Stmt.Pos() >= body.Pos() && from.Stmt.End() <= body.End()
+}
+
+// runsOnce reports whether a loop is certain to run at least once: it ranges over a
+// number, or over elements that are written down, or counts from one constant to another.
+func (q *search) runsOnce(stmt ast.Node) bool {
+	switch loop := stmt.(type) {
+	case *ast.RangeStmt:
+		x := ast.Unparen(loop.X)
+		if v := q.constant(x); v != nil {
+			switch v.Kind() {
+			case constant.Int:
+				return constant.Sign(v) > 0
+			case constant.String:
+				return constant.StringVal(v) != ""
+			}
+			return false
+		}
+		if array, ok := types.Unalias(q.TypesInfo.TypeOf(x)).Underlying().(*types.Array); ok {
+			return array.Len() > 0
+		}
+		lit, ok := x.(*ast.CompositeLit)
+		return ok && len(lit.Elts) > 0
+	case *ast.ForStmt:
+		init, ok := loop.Init.(*ast.AssignStmt)
+		if !ok || len(init.Lhs) != 1 || len(init.Rhs) != 1 {
+			return false
+		}
+		cond, ok := loop.Cond.(*ast.BinaryExpr)
+		if !ok {
+			return false
+		}
+		counter, ok := ast.Unparen(init.Lhs[0]).(*ast.Ident)
+		if !ok || !q.is(cond.X, q.variable(counter)) {
+			return false
+		}
+		from, to := q.constant(init.Rhs[0]), q.constant(cond.Y)
+		if from == nil || to == nil {
+			return false
+		}
+		switch cond.Op {
+		case token.LSS, token.LEQ, token.GTR, token.GEQ, token.NEQ:
+			return constant.Compare(from, cond.Op, to)
+		}
+	}
+	return false
 }
 
 func (q *search) isTrue(x ast.Expr) bool {
@@ -526,6 +597,8 @@ func (q *search) isTrue(x ast.Expr) bool {
 //   - the variable belongs to a block around that of the source, and the branch passes by
 //     a release, or leads to an assignment: whether the lock was taken and whether the
 //     branch is taken may depend on each other;
+//   - the branch leads to an assignment in a loop that begins after the source: it may
+//     be one for all rounds but the first;
 //   - the path passes by two releases whose conditions ask for the same.
 func (q *search) allow(br branch, s *step) bool {
 	if br.stmt == nil {
@@ -533,7 +606,10 @@ func (q *search) allow(br branch, s *step) bool {
 	}
 	skips := q.contains(br.stmt) && !q.contains(br.into)
 	if q.outer {
-		return !skips && !q.overwrites(br.into)
+		return !skips && (!q.overwrites(br.into) || isLoop(br.stmt) && contains(br.stmt, q.s.stmt))
+	}
+	if q.overwrites(br.into) && q.inLaterLoop(br.stmt) {
+		return false
 	}
 	if !skips {
 		return true
@@ -550,6 +626,25 @@ func (q *search) allow(br branch, s *step) bool {
 		}
 	}
 	return true
+}
+
+func isLoop(n ast.Node) bool {
+	switch n.(type) {
+	case *ast.ForStmt, *ast.RangeStmt:
+		return true
+	}
+	return false
+}
+
+// inLaterLoop reports whether a statement stands in a loop that does not contain the
+// source.
+func (q *search) inLaterLoop(n ast.Node) bool {
+	for n = q.parents[n]; n != nil && n != q.fn.node; n = q.parents[n] {
+		if isLoop(n) && !contains(n, q.s.stmt) {
+			return true
+		}
+	}
+	return false
 }
 
 // overwrites reports whether a node contains an assignment to the variable.

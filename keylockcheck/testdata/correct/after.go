@@ -1,0 +1,574 @@
+package correct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/seed-46f81e6d/keylock"
+)
+
+// After are the functions of this file by their names: written with the analyzers at hand,
+// against what they might take for a mistake.
+var After = map[string]Func{
+	"FlagSetLater": FlagSetLater, "SameConditionTwice": SameConditionTwice, "OppositeConditions": OppositeConditions,
+	"SwitchOverAll": SwitchOverAll, "ReleasedInLoop": ReleasedInLoop, "AcquiredInLoop": AcquiredInLoop, "HeldAcrossRounds": HeldAcrossRounds,
+	"NumberAsked": NumberAsked, "ZeroCompared": ZeroCompared, "ErrorKept": ErrorKept, "ErrorSent": ErrorSent, "AndThen": AndThen,
+	"EitherFails": EitherFails, "DeferredErrorWrap": DeferredErrorWrap, "SelectSend": SelectSend, "ReleasedByFlagField": ReleasedByFlagField,
+	"ReservationMoved": ReservationMoved, "ReservedInSlice": ReservedInSlice, "TwoKeysOneOwner": TwoKeysOneOwner, "AgainAfterRelease": AgainAfterRelease,
+	"SharedTwice": SharedTwice, "TryWhileHeld": TryWhileHeld, "SignalDetached": SignalDetached, "SignalWithoutDrain": SignalWithoutDrain,
+	"CancelledManager": CancelledManager, "DeferredInSession": DeferredInSession, "IgnoredThenAsked": IgnoredThenAsked,
+	"WaitAgainAnew": WaitAgainAnew, "OrderReserved": OrderReserved, "WorkersShareKeys": WorkersShareKeys, "DoTwoKeys": DoTwoKeys,
+	"TypeSwitchReleases": TypeSwitchReleases, "LabelledRetry": LabelledRetry, "ExtraBracesAndParens": ExtraBracesAndParens,
+}
+
+func FlagSetLater(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	released := false
+	if x {
+		lock.Release()
+		released = true
+	}
+	fmt.Fprintln(io.Discard, "in between")
+	if !released {
+		lock.Release()
+	}
+	return nil
+}
+
+func SameConditionTwice(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	n := lock.Seq()
+	if x {
+		lock.Release()
+	}
+	err = work(n)
+	if !x {
+		lock.Release()
+	}
+	return err
+}
+
+func OppositeConditions(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	keys := []string{"a", "b"}
+	if x {
+		keys = nil
+	}
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	if len(keys) > 0 {
+		lock.Release()
+	}
+	if len(keys) == 0 {
+		lock.Release()
+	}
+	return nil
+}
+
+type mode int
+
+const (
+	fast mode = iota
+	slow
+)
+
+func SwitchOverAll(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	how := fast
+	if x {
+		how = slow
+	}
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	switch how {
+	case fast:
+		lock.Release()
+	case slow:
+		time.Sleep(time.Millisecond)
+		lock.Release()
+	}
+	return nil
+}
+
+func ReleasedInLoop(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	for i := 0; ; i++ {
+		if i == 3 || x {
+			lock.Release()
+			return nil
+		}
+	}
+}
+
+func AcquiredInLoop(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var lock keylock.Lock[string]
+	var err error
+	for i := range 3 {
+		if i > 0 {
+			lock.Release()
+		}
+		lock, err = m.Acquire(ctx, "k")
+		if err != nil {
+			return err
+		}
+	}
+	lock.Release()
+	return nil
+}
+
+func HeldAcrossRounds(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var lock keylock.Lock[string]
+	held := false
+	for i := range 5 {
+		if !held {
+			var err error
+			if lock, err = m.Acquire(ctx, "k"); err != nil {
+				return err
+			}
+			held = true
+		}
+		if i%2 == 1 {
+			lock.Release()
+			held = false
+		}
+	}
+	if held {
+		lock.Release()
+	}
+	return nil
+}
+
+func NumberAsked(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if lock.Seq() == 0 {
+		return err
+	}
+	lock.Release()
+	other, _ := m.TryAcquire("a")
+	if other.Seq() > 0 {
+		other.Release()
+	}
+	return nil
+}
+
+func ZeroCompared(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if lock == (keylock.Lock[string]{}) {
+		return err
+	}
+	defer lock.Release()
+	return nil
+}
+
+type result struct{ err error }
+
+func ErrorKept(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var r result
+	lock, err := m.Acquire(ctx, "k")
+	r.err = err
+	if r.err != nil {
+		return r.err
+	}
+	lock.Release()
+	return nil
+}
+
+func ErrorSent(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	failures := make(chan error, 1)
+	lock, err := m.Acquire(ctx, "k")
+	failures <- err
+	if err := <-failures; err != nil {
+		return err
+	}
+	lock.Release()
+	return nil
+}
+
+func AndThen(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err == nil && x {
+		lock.Release()
+		return nil
+	}
+	if err == nil && !x {
+		lock.Release()
+	}
+	return err
+}
+
+func EitherFails(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	a, aErr := m.Acquire(ctx, "a")
+	b, bErr := m.Acquire(ctx, "b")
+	if aErr != nil || bErr != nil {
+		a.Release()
+		b.Release()
+		return errors.Join(aErr, bErr)
+	}
+	defer a.Release()
+	defer b.Release()
+	return nil
+}
+
+func DeferredErrorWrap(ctx context.Context, m *keylock.Manager[string], x bool) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("deferred: %w", err)
+		}
+	}()
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	if x {
+		lock.Release()
+		return errOdd
+	}
+	lock.Release()
+	return nil
+}
+
+func SelectSend(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	out := make(chan keylock.Lock[string])
+	go func() {
+		select {
+		case lock := <-out:
+			lock.Release()
+		case <-time.After(time.Second):
+		}
+	}()
+	if x {
+		time.Sleep(2 * time.Second)
+	}
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	select {
+	case out <- lock:
+		return nil
+	case <-time.After(time.Minute):
+		lock.Release()
+		return errOdd
+	}
+}
+
+type section struct{ open bool }
+
+func ReleasedByFlagField(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	s := &section{}
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	s.open = true
+	if x {
+		lock.Release()
+		s.open = false
+	}
+	if s.open {
+		lock.Release()
+	}
+	return nil
+}
+
+type task[K comparable] struct{ place keylock.Reservation[K] }
+
+func ReservationMoved(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	t := task[string]{place: m.Reserve("k")}
+	place := t.place
+	if x {
+		place.Cancel()
+		return nil
+	}
+	lock, err := place.Wait(ctx)
+	if err != nil {
+		return err
+	}
+	lock.Release()
+	return nil
+}
+
+func ReservedInSlice(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var places []keylock.Reservation[string]
+	for range 3 {
+		place := m.Reserve("k")
+		places = append(places, place)
+	}
+	var first error
+	for _, place := range places {
+		if first != nil {
+			place.Cancel()
+			continue
+		}
+		lock, err := place.Wait(ctx)
+		if err != nil {
+			first = err
+			continue
+		}
+		lock.Release()
+	}
+	return first
+}
+
+func TwoKeysOneOwner(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	order := m.Session("order")
+	for _, key := range []string{"a", "b"} {
+		first, err := order.Acquire(ctx, string(key))
+		if err != nil {
+			return err
+		}
+		second, err := order.Acquire(ctx, "k")
+		if err != nil {
+			first.Release()
+			return err
+		}
+		second.Release()
+		first.Release()
+	}
+	return nil
+}
+
+func AgainAfterRelease(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	lock.Release()
+	if lock, err = m.Acquire(ctx, "k"); err != nil {
+		return err
+	}
+	lock.Release()
+	return nil
+}
+
+func SharedTwice(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	reader := m.Session("reader")
+	defer reader.Close()
+	first, err := reader.AcquireShared(ctx, "k")
+	if err != nil {
+		return err
+	}
+	defer first.Release()
+	second, err := reader.AcquireShared(ctx, "k")
+	if err != nil {
+		return err
+	}
+	defer second.Release()
+	return nil
+}
+
+func TryWhileHeld(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	if again, ok := m.TryAcquire("k"); ok {
+		again.Release()
+		return errOdd
+	}
+	return nil
+}
+
+// SignalDetached is told of the signal, and the manager is not: it drains.
+func SignalDetached(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	if x {
+		return nil
+	}
+	stopping, stop := signal.NotifyContext(ctx, syscall.SIGUSR2)
+	own := keylock.Start[string](context.WithoutCancel(stopping))
+	stop()
+	return own.Shutdown(context.WithoutCancel(ctx))
+}
+
+// SignalWithoutDrain ends with the signal, and wants nothing else.
+func SignalWithoutDrain(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	stopping, stop := signal.NotifyContext(ctx, syscall.SIGUSR2)
+	defer stop()
+	own := keylock.Start[string](stopping)
+	defer own.Close()
+	lock, err := m.Acquire(ctx, "k")
+	lock.Release()
+	return err
+}
+
+func CancelledManager(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	inner, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	own := keylock.Start[string](inner)
+	lock, err := own.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	lock.Release()
+	lock, err = m.Acquire(ctx, "k")
+	lock.Release()
+	return err
+}
+
+// DeferredInSession holds what it has until it is through, as a transaction does.
+func DeferredInSession(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	transaction := m.Session("transaction")
+	for _, key := range []string{"b", "a"} {
+		lock, err := transaction.Acquire(ctx, string(key))
+		if err != nil {
+			return err
+		}
+		defer lock.Release()
+	}
+	return nil
+}
+
+func IgnoredThenAsked(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, _ := m.Acquire(ctx, "k")
+	locked := lock.Seq() != 0
+	lock.Release()
+	if !locked {
+		return errOdd
+	}
+	return nil
+}
+
+func WaitAgainAnew(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	place := m.Reserve("k")
+	for try := range 3 {
+		if try > 0 {
+			place = m.Reserve("k")
+		}
+		lock, err := place.Wait(ctx)
+		if err != nil {
+			continue
+		}
+		lock.Release()
+	}
+	return nil
+}
+
+func OrderReserved(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var group sync.WaitGroup
+	for _, key := range []string{"a", "b", "a"} {
+		place := m.Reserve(string(key))
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			defer place.Cancel()
+			if x {
+				return
+			}
+			lock, err := place.Wait(ctx)
+			if err != nil {
+				return
+			}
+			defer lock.Release()
+		}()
+	}
+	group.Wait()
+	return nil
+}
+
+func WorkersShareKeys(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	jobs := make(chan string, 4)
+	for _, key := range []string{"a", "b", "a", "k"} {
+		jobs <- string(key)
+	}
+	close(jobs)
+	var group sync.WaitGroup
+	for range 3 {
+		group.Go(func() {
+			for key := range jobs {
+				lock, err := m.Acquire(ctx, key)
+				if err != nil {
+					return
+				}
+				lock.Release()
+			}
+		})
+	}
+	group.Wait()
+	return nil
+}
+
+func DoTwoKeys(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	return m.Do(ctx, "a", func(ctx context.Context) error {
+		lock, err := m.Acquire(ctx, "b")
+		if err != nil {
+			return err
+		}
+		defer lock.Release()
+		return nil
+	})
+}
+
+func TypeSwitchReleases(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var what any = 1
+	if x {
+		what = "one"
+	}
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	switch what := what.(type) {
+	case int:
+		fmt.Fprintln(io.Discard, what+1)
+		lock.Release()
+	case string:
+		fmt.Fprintln(io.Discard, what+"!")
+		lock.Release()
+	}
+	return nil
+}
+
+func LabelledRetry(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	tries := 0
+again:
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		if tries++; tries < 3 {
+			goto again
+		}
+		return err
+	}
+	if x && tries < 2 {
+		tries++
+		lock.Release()
+		goto again
+	}
+	lock.Release()
+	return nil
+}
+
+func ExtraBracesAndParens(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	{
+		lock, err := (m).Acquire(ctx, ("k"))
+		if (err) != (nil) {
+			return (err)
+		}
+		{
+			defer (lock).Release()
+		}
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package afterrelease
+
+import (
+	"context"
+	"log"
+
+	kl "github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
+)
+
+func save(ctx context.Context, token cohort.Token) {}
+
+func function(ctx context.Context, m *kl.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	lock.Release()
+	if !lock.Handoff(1) { // want `lock.Handoff comes after lock.Release on line 18: it hands nothing off and returns false`
+		log.Print("no one waits")
+	}
+	place := m.Reserve("k")
+	place.Cancel()
+	_, err = place.Wait(ctx) /* the lock is dropped too */ // want `place.Wait comes after place.Cancel on line 23: it returns ErrReservationDone`
+	return err
+}
+
+func generic[K comparable](ctx context.Context, place kl.Reservation[K]) {
+	lock, err := place.Wait(ctx)
+	if err != nil {
+		lock, err = place.Wait(ctx) // want `place.Wait comes after place.Wait on line 29`
+	}
+	lock.Release()
+}
+
+type server struct{ locks *cohort.Manager }
+
+func (s *server) method(ctx context.Context) error {
+	lock, err := s.locks.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	err = lock.Release()
+	save(lock.Context(), // want `lock.Context comes after lock.Release on line 43: the context has ended`
+		lock.Token()) // want `lock.Token comes after lock.Release on line 43`
+	return err
+}
+
+var literal = func(lock kl.Lock[int]) {
+	lock.Release()
+	lock.Handoff(nil) // want `Handoff comes after`
+}
+
+// What follows is right.
+
+func looks(lock kl.Lock[string], theirs cohort.Lock) {
+	lock.Release()
+	lock.Release()
+	log.Print(lock.Key(), lock.Seq(), lock.Value())
+	if theirs.Release() != nil {
+		log.Print(theirs.Token(), context.Cause(theirs.Context()))
+	}
+}
+
+func sometimes(lock kl.Lock[string], place kl.Reservation[string], x bool) {
+	if x {
+		lock.Release()
+		place.Cancel()
+	}
+	lock.Handoff(1)
+	use(place.Wait(context.Background()))
+}
+
+func deferred(ctx context.Context, m *kl.Manager[string]) {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return
+	}
+	defer lock.Release()
+	if lock.Handoff(1) {
+		return
+	}
+	place := m.Reserve("k")
+	defer place.Cancel()
+	next, err := place.Wait(ctx)
+	if err != nil {
+		return
+	}
+	place.Cancel()
+	next.Release()
+	place = m.Reserve("k")
+	next, _ = place.Wait(ctx)
+	next.Release()
+}
+
+func use(kl.Lock[string], error) {}

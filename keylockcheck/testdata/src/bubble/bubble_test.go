@@ -1,0 +1,62 @@
+package bubble
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+
+	"github.com/seed-46f81e6d/keylock"
+)
+
+var started = keylock.Start[string](context.Background())
+
+var unknown *keylock.Manager[string]
+
+func TestMain(m *testing.M) {
+	unknown = start()
+	m.Run()
+}
+
+func start() *keylock.Manager[string] { return keylock.Start[string](context.Background()) }
+
+func TestOutside(t *testing.T) {
+	m := keylock.Start[string](t.Context())
+	defer m.Close()
+	s := m.Session("s")
+	synctest.Test(t, func(t *testing.T) {
+		lock, err := m.Acquire(t.Context(), "k") // want `the manager m is started on line 23, outside the bubble: its use in the bubble ends the test process`
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer lock.Release()
+		m.TryAcquire("k")
+		s.Acquire(t.Context(), "k") // want `the session s is started on line 25`
+		use(started)                // want `the manager started is started on line 11`
+	})
+	var late *keylock.Manager[string]
+	late = keylock.Start[string](t.Context())
+	body := func(t *testing.T) {
+		func() { late.Close() }() // want `the manager late`
+	}
+	synctest.Test(t, body)
+}
+
+func use(*keylock.Manager[string]) {}
+
+func TestInside(t *testing.T) {
+	var m *keylock.Manager[string]
+	synctest.Test(t, func(t *testing.T) {
+		m = keylock.Start[string](t.Context())
+		m.TryAcquire("k")
+		own := keylock.Start[string](t.Context())
+		defer own.Close()
+		own.Session("s").Acquire(t.Context(), "k")
+		if started == nil || unknown != nil {
+			unknown.Close()
+		}
+	})
+}
+
+func helper(t *testing.T, m *keylock.Manager[string]) {
+	synctest.Test(t, func(t *testing.T) { m.TryAcquire("k") })
+}

@@ -1,0 +1,99 @@
+package deferloop
+
+import (
+	"context"
+	"slices"
+
+	kl "github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
+)
+
+func function(ctx context.Context, m *kl.Manager[string], keys []string) error {
+	for _, key := range keys {
+		lock, err := m.Acquire(ctx, key)
+		if err != nil {
+			return err
+		}
+		defer lock.Release() // want `the lock of m.Acquire on line 13 is released only when the function returns`
+	}
+	return nil
+}
+
+type server[K comparable] struct{ locks *kl.Manager[K] }
+
+func (s *server[K]) method(key K) {
+	for {
+		lock, ok := s.locks.TryAcquire(key)
+		if ok {
+			defer lock.Release() // want `s.locks.TryAcquire on line 26`
+		}
+	}
+}
+
+var literal = func(ctx context.Context, m *cohort.Manager, keys []string) {
+	for i := 0; i < len(keys); i++ {
+		lock, err := m.Acquire(ctx, keys[i])
+		defer func() { // want `goes on to acquire the next`
+			lock.Release()
+		}()
+		if err != nil {
+			continue
+		}
+	}
+}
+
+// What follows is right.
+
+func leaves(ctx context.Context, m *kl.Manager[string], keys []string) error {
+	for _, key := range keys {
+		lock, ok := m.TryAcquire(key)
+		if !ok {
+			continue
+		}
+		defer lock.Release()
+		if key == "" {
+			break
+		}
+		return nil
+	}
+	return nil
+}
+
+func flagged(ctx context.Context, m *kl.Manager[string]) {
+	for done := false; !done; {
+		lock, ok := m.TryAcquire("k")
+		if ok {
+			defer lock.Release()
+			done = true
+		}
+	}
+}
+
+func eachInAFunction(ctx context.Context, m *kl.Manager[string], keys []string) {
+	for key := range slices.Values(keys) {
+		func() {
+			lock, err := m.Acquire(ctx, key)
+			if err != nil {
+				return
+			}
+			defer lock.Release()
+		}()
+	}
+}
+
+// A session, and shared locks, are often meant to be held together.
+func together(ctx context.Context, m *kl.Manager[string], s *kl.Session[string], keys []string) error {
+	for _, key := range keys {
+		lock, err := s.Acquire(ctx, key)
+		if err != nil {
+			return err
+		}
+		defer lock.Release()
+		shared, err := m.AcquireShared(ctx, key)
+		if err != nil {
+			return err
+		}
+		defer shared.Release()
+	}
+	return nil
+}

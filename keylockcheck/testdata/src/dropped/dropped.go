@@ -1,0 +1,85 @@
+package dropped
+
+import (
+	"context"
+
+	kl "github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
+)
+
+func function(ctx context.Context, m *kl.Manager[string]) error {
+	_, err := m.Acquire(ctx, "k") // want `the lock of m.Acquire on line 11 is dropped`
+	if err != nil {
+		return err
+	}
+	if _, ok := m.TryAcquire("k"); ok { // want `the lock of m.TryAcquire on line 15 is dropped`
+		return nil
+	}
+	m.AcquireShared(ctx, "k")         // want `dropped`
+	_, _ = m.AcquireAll(ctx)          // want `dropped`
+	_, err = m.Reserve("k").Wait(ctx) // want `the lock of m.Reserve\("k"\).Wait on line 20 is dropped`
+	return err
+}
+
+type server[K comparable] struct{ locks *kl.Manager[K] }
+
+func (s *server[K]) method(ctx context.Context, key K) error {
+	_, err := s.locks.Acquire(ctx, key) // want `the lock of s.locks.Acquire on line 27 is dropped`
+	return err
+}
+
+var literal = func(ctx context.Context, m *cohort.Manager) error {
+	_, err := m.TryAcquire(ctx, "k") // want `dropped`
+	return err
+}
+
+func generic[K ~string](ctx context.Context, m *kl.Manager[K]) {
+	go m.Acquire(ctx, "k") // want `dropped`
+}
+
+// The session is never closed.
+func session(ctx context.Context, m *kl.Manager[string]) error {
+	s := m.Session("s")
+	_, err := s.Acquire(ctx, "k") // want `dropped`
+	return err
+}
+
+func open(ctx context.Context, m *kl.Manager[string]) (kl.Lock[string], error) {
+	return m.Acquire(ctx, "k")
+}
+
+func factory(ctx context.Context, m *kl.Manager[string]) error {
+	_, err := open(ctx, m) // want `the lock of open on line 52 is dropped`
+	return err
+}
+
+// What follows is right, or said to be.
+
+func sessions(ctx context.Context, m *kl.Manager[string], theirs *kl.Session[string]) error {
+	ours := m.Session("ours")
+	defer ours.Close()
+	if _, err := ours.Acquire(ctx, "k"); err != nil {
+		return err
+	}
+	_, err := theirs.Acquire(ctx, "k")
+	return err
+}
+
+func onPurpose(ctx context.Context, m *kl.Manager[string]) {
+	m.Acquire(ctx, "k") //keylock:held the process ends here
+	//keylock:held until m is closed
+	m.Acquire(ctx, "k")
+}
+
+func elsewhere(ctx context.Context, m *kl.Manager[string], locks map[string]kl.Lock[string], errs []error) {
+	locks["k"], errs[0] = m.Acquire(ctx, "k")
+	func(kl.Lock[string], error) {}(m.Acquire(ctx, "k"))
+}
+
+type other struct{}
+
+func (other) Acquire(ctx context.Context, key string) (int, error) { return 0, nil }
+
+func stranger(ctx context.Context) {
+	other{}.Acquire(ctx, "k")
+}

@@ -1,0 +1,144 @@
+package lostpath
+
+import (
+	"context"
+	"errors"
+	"log"
+	"os"
+
+	kl "github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
+)
+
+func function(ctx context.Context, m *kl.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k") // want `the lock of m.Acquire on line 14 is not released when the function returns on line 19 \(line 18: x is true\)`
+	if err != nil {
+		return err
+	}
+	if x {
+		return errors.New("x")
+	}
+	lock.Release()
+	return nil
+}
+
+type server[K comparable] struct{ locks *kl.Manager[K] }
+
+func (s *server[K]) method(key K, n int) {
+	lock, ok := s.locks.TryAcquire(key) // want `not released when the function returns on line 38 \(line 32: n == 1 is false\)`
+	if !ok {
+		return
+	}
+	switch n {
+	case 1:
+		lock.Release()
+	}
+	log.Print("between")
+	// and the function ends
+}
+
+var literal = func(ctx context.Context, m *cohort.Manager) error {
+	lock, err := m.Acquire(ctx, "k") // want `not released when the function returns on line 46`
+	if err != nil {
+		return err
+	}
+	if lock.Token() == (cohort.Token{}) {
+		return errors.New("no token")
+	}
+	return lock.Release()
+}
+
+func generic[K ~string](ctx context.Context, m *kl.Manager[K], keys []K) error {
+	for _, key := range keys {
+		both, err := m.AcquireAll(ctx, key, "k") // want `on the next round of the loop \(line 57: key == "" is true; line 52: the loop is entered\)`
+		if err != nil {
+			return err
+		}
+		if key == "" {
+			continue
+		}
+		both.Release()
+	}
+	return nil
+}
+
+func overwritten(ctx context.Context, m *kl.Manager[string]) {
+	lock, err := m.Acquire(ctx, "a") // want `not released before it is overwritten on line 70`
+	if err != nil {
+		return
+	}
+	lock, err = m.Acquire(ctx, "b")
+	if err == nil {
+		lock.Release()
+	}
+}
+
+func look(lock kl.Lock[string]) { log.Print(lock.Key()) }
+
+func onlyLooked(ctx context.Context, m *kl.Manager[string]) {
+	lock, err := m.Acquire(ctx, "k") // want `the lock of m.Acquire on line 79 is not released`
+	if err == nil {
+		look(lock)
+	}
+}
+
+// What follows is right.
+
+func exits(ctx context.Context, m *kl.Manager[string], n int) {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		log.Fatal(err)
+	}
+	switch n {
+	case 0:
+		panic("0")
+	case 1:
+		os.Exit(1)
+	case 2:
+		log.Fatal("2")
+	case 3:
+		for {
+		}
+	}
+	lock.Release()
+}
+
+type holder struct {
+	lock kl.Lock[string]
+	all  map[string]kl.Lock[string]
+}
+
+func passesOn(ctx context.Context, m *kl.Manager[string], h *holder, out chan<- kl.Lock[string]) (lock kl.Lock[string], err error) {
+	a, err := m.Acquire(ctx, "a")
+	if err != nil {
+		return
+	}
+	h.lock = a
+	b, err := m.Acquire(ctx, "b")
+	if err != nil {
+		return
+	}
+	h.all[b.Key()] = b
+	c, err := m.Acquire(ctx, "c")
+	if err != nil {
+		return
+	}
+	out <- c
+	d, err := m.Acquire(ctx, "d")
+	if err != nil {
+		return
+	}
+	defer func() { d.Release() }()
+	lock, err = m.Acquire(ctx, "e")
+	return
+}
+
+func onPurpose(ctx context.Context, m *kl.Manager[string]) error {
+	//keylock:held for as long as the process lives
+	lock, err := m.Acquire(ctx, "leader")
+	if err != nil {
+		return err
+	}
+	log.Print("leads since ", lock.Seq())
+	return nil
+}

@@ -1,0 +1,134 @@
+package reacquire
+
+import (
+	"context"
+
+	kl "github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
+)
+
+func function(ctx context.Context, m *kl.Manager[string]) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	again, err := m.AcquireShared(ctx, "k") // want `m.AcquireShared asks for a key that is held here since line 11: it waits for itself until its context ends`
+	again.Release()
+	return err
+}
+
+type order struct{ id int }
+
+type server struct {
+	locks *kl.Manager[int]
+	now   order
+}
+
+func (s *server) method(ctx context.Context, o order) error {
+	if lock, ok := s.locks.TryAcquire(o.id); ok {
+		err := s.locks.Do(ctx, o.id, func(context.Context) error { return nil }) // want `held here since line 29`
+		lock.Release()
+		return err
+	}
+	return nil
+}
+
+func generic[K comparable](ctx context.Context, m *kl.Manager[K], key K) error {
+	s := m.Session("s")
+	defer s.Close()
+	if _, err := s.Acquire(ctx, key); err != nil {
+		return err
+	}
+	first, err := s.Acquire(ctx, key)
+	if err != nil {
+		return err
+	}
+	second, err := s.Acquire(ctx, key) // want `s.Acquire asks for a key that is held here since line 43: it fails with ErrDeadlock`
+	first.Release()
+	second.Release()
+	return err
+}
+
+var literal = func(ctx context.Context, m *cohort.Manager) error {
+	return m.Do(ctx, "k", func(ctx context.Context) error {
+		lock, err := m.Acquire(ctx, "k") // want `held here since line 54`
+		if err != nil {
+			return err
+		}
+		return lock.Release()
+	})
+}
+
+// What follows is right, or not certain.
+
+func others(ctx context.Context, m, n *kl.Manager[string], s *kl.Session[string], key, other string) error {
+	lock, err := m.Acquire(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	for _, f := range []func() (kl.Lock[string], error){} {
+		f()
+	}
+	if again, ok := m.TryAcquire(key); ok {
+		again.Release()
+	}
+	a, err := m.Acquire(ctx, other)
+	a.Release()
+	b, err := n.Acquire(ctx, key)
+	b.Release()
+	c, err := s.Acquire(ctx, key)
+	c.Release()
+	return err
+}
+
+func released(ctx context.Context, m *kl.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	if x {
+		lock.Release()
+	}
+	again, err := m.Acquire(ctx, "k")
+	again.Release()
+	return err
+}
+
+func changed(ctx context.Context, m *kl.Manager[int], o *order) {
+	lock, err := m.Acquire(ctx, o.id)
+	if err != nil {
+		return
+	}
+	defer lock.Release()
+	key := 1
+	first, err := m.Acquire(ctx, key)
+	if err != nil {
+		return
+	}
+	defer first.Release()
+	key++
+	second, err := m.Acquire(ctx, key)
+	second.Release()
+}
+
+func (s *server) next(ctx context.Context) {
+	lock, err := s.locks.Acquire(ctx, s.now.id)
+	if err != nil {
+		return
+	}
+	defer lock.Release()
+	s.now = order{2}
+	s.locks.Do(ctx, s.now.id, nil)
+}
+
+func readers(ctx context.Context, m *kl.Manager[string]) {
+	a, err := m.AcquireShared(ctx, "k")
+	if err != nil {
+		return
+	}
+	defer a.Release()
+	b, err := m.AcquireShared(ctx, "k")
+	b.Release()
+}
