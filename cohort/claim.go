@@ -3,22 +3,27 @@ package cohort
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed-46f81e6d/keylock"
 )
 
 // claim is the process's claim to a key at the engine, from when it asks until it has
-// given the key back. It belongs to the local holder of the key, the only one that touches it,
-// and travels with the local lock to the next.
+// given the key back. It belongs to the local holder of the key, the only one that changes it,
+// and travels with the local lock to the next. Those who only look go by replied.
 type claim struct {
-	replied  chan struct{} // closed when the engine has replied
-	err      error         // why it refused; the fields below are for when it granted
+	key      string
+	asked    time.Time
 	withdraw context.CancelFunc
 
-	grant Grant
-	until time.Time // after this it is not handed off any more
-	seq   uint64    // of the last local holder
+	replied chan struct{} // closed when the engine has replied
+	at      time.Time     // when it did; it and the fields below are written before
+	err     error         // why it refused; the fields below are for when it granted
+	grant   Grant
+	until   time.Time // after this it is not handed off any more
+
+	seq atomic.Uint64 // of the last local holder
 }
 
 // acquireFunc is Engine.Acquire or Engine.TryAcquire.
@@ -27,18 +32,19 @@ type acquireFunc func(ctx context.Context, key string) (Grant, error)
 // ask asks the engine for key. The question outlives its asker, who may leave it to the next.
 func (m *Manager) ask(key string, acquire acquireFunc) *claim {
 	ctx, cancel := context.WithCancel(m.ctx)
-	c := &claim{replied: make(chan struct{}), withdraw: cancel}
+	c := &claim{key: key, asked: time.Now(), replied: make(chan struct{}), withdraw: cancel}
 	go func() {
-		defer close(c.replied)
 		defer cancel()
+		m.claims.do(func(cs *claims) { cs.begin(c) })
 		c.grant, c.err = acquire(ctx, key)
-		switch {
-		case c.err == nil:
-			c.until = time.Now().Add(m.maxHold)
-			m.granted.Add(1)
-		case m.ctx.Err() != nil:
+		c.at = time.Now()
+		if c.err == nil {
+			c.until = c.at.Add(m.maxHold)
+		} else if m.ctx.Err() != nil {
 			c.err = ErrClosed
 		}
+		m.claims.do(func(cs *claims) { cs.replied(c) })
+		close(c.replied)
 	}()
 	return c
 }
@@ -57,10 +63,10 @@ func (c *claim) isLost() bool {
 func (m *Manager) giveBack(c *claim) error {
 	ctx, cancel := context.WithTimeout(context.Background(), m.engineTimeout)
 	defer cancel()
+	began := time.Now()
 	err := c.grant.Release(ctx)
-	if errors.Is(err, ErrLost) {
-		m.lost.Add(1)
-	}
+	took := time.Since(began)
+	m.claims.do(func(cs *claims) { cs.end(c, took, errors.Is(err, ErrLost)) })
 	return err
 }
 
@@ -84,8 +90,7 @@ func (m *Manager) contend(ctx context.Context, local keylock.Lock[string], c *cl
 			local.Release()
 			return Lock{}, c.err
 		case c.err == nil && !c.isLost():
-			c.seq++
-			return m.newLock(local, c), nil
+			return m.newLock(local, c, c.seq.Add(1)), nil
 		case c.err == nil:
 			_ = m.giveBack(c) // it is lost, and its engine may forget it
 		}
@@ -112,9 +117,9 @@ func (m *Manager) cleanUp(local keylock.Lock[string], c *claim) {
 	local.Release()
 }
 
-// mayHandoff reports whether the claim may be handed off once more.
-func (m *Manager) mayHandoff(c *claim) bool {
-	return c.seq <= uint64(m.maxHandoffs) && time.Now().Before(c.until) && !c.isLost()
+// mayHandOff reports whether the claim may be handed off once more.
+func (m *Manager) mayHandOff(c *claim) bool {
+	return c.seq.Load() <= uint64(m.maxHandoffs) && time.Now().Before(c.until) && !c.isLost()
 }
 
 // handOff hands the claim off to the next waiter, with the local lock, and reports false if there

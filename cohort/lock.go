@@ -27,8 +27,8 @@ type lockContext struct {
 	cancel context.CancelCauseFunc
 }
 
-func (m *Manager) newLock(local keylock.Lock[string], c *claim) Lock {
-	return Lock{&holder{m: m, local: local, claim: c, token: Token{c.grant.Epoch(), c.seq}}}
+func (m *Manager) newLock(local keylock.Lock[string], c *claim, seq uint64) Lock {
+	return Lock{&holder{m: m, local: local, claim: c, token: Token{c.grant.Epoch(), seq}}}
 }
 
 // Key returns the key; "" for the zero Lock.
@@ -108,7 +108,7 @@ func (l Lock) Release() error {
 	if c := h.context.Load(); c != nil {
 		c.cancel(nil)
 	}
-	if h.m.mayHandoff(h.claim) && h.m.handOff(h.local, h.claim) {
+	if h.m.mayHandOff(h.claim) && h.m.handOff(h.local, h.claim) {
 		h.m.handoffs.Add(1)
 		return nil
 	}

@@ -1,58 +1,12 @@
-// Package cohort puts a process's lock manager in front of an engine that knows all
-// processes: the calls of package keylock, for keys that several processes share.
-//
-//	client, err := clientv3.New(clientv3.Config{Endpoints: endpoints})
-//	engine, err := etcdlock.New(client)
-//	locks := cohort.Start(ctx, engine)
-//	defer locks.Close()
-//
-//	lock, err := locks.Acquire(ctx, "order/42")
-//	if err != nil {
-//		return err
-//	}
-//	err = save(lock.Context(), lock.Token(), order) // the store refuses a token that is smaller than one it has seen
-//	return errors.Join(err, lock.Release())
-//
-// The contenders for a key within the process wait in a keylock.Manager, first come,
-// first served. One of them at a time goes to the engine. The engine's lock is then
-// handed off from one to the next within the process, up to [WithMaxHandoffs] times or
-// for [WithMaxHold], and given back. So a busy key costs the engine one lock for many
-// holders. This is lock cohorting (Dice, Marathe and Shavit, "Lock Cohorting",
-// PPoPP 2012), where a process stands for a processor node.
-//
-// # What is promised
-//
-// Fencing, not exclusion. No lock that can be lost, and a lock that outlives the crash
-// of its holder must be able to be lost, excludes a holder that does not know of its loss: a
-// process may be paused for longer than its lease lasts, and then goes on to write
-// (Kleppmann, "How to do distributed locking", 2016; Jepsen, "etcd 3.4.3", 2020).
-// What keeps such a write out is the resource itself:
-//
-//  1. Token. [Lock.Token] is strictly greater than that of whoever held the key before, in
-//     any process. A resource that remembers the greatest token it has seen, on reads
-//     too, and refuses smaller ones, is never changed by a holder that is not the last.
-//  2. Notice. When the engine can no longer vouch for the lock, the context of the holder
-//     is cancelled with the cause [ErrLost], before another process can get the
-//     key, and Release returns ErrLost. A process that is paused gets the notice late:
-//     that is what 1 is for.
-//  3. Exclusion. Short of such pauses, and of clocks that run at different speeds, one
-//     holder at a time has the key. Within the process it is certain.
-//  4. Order. Within the process a key is granted in the order in which it was asked for.
-//     Among processes the engine's order holds, with many local holders for one turn.
-//  5. Cancellation. Every wait ends with its context, also while the engine cannot be
-//     reached; the entry in the engine's queue then passes to the next waiter of the process.
-//  6. Loss. When the engine's lock is lost, it is handed off to nobody: whoever waits
-//     acquires anew. With an engine that has one session per process, as etcdlock,
-//     losing it loses all keys.
-//  7. Release depends on no context of the caller, and waits for the engine for at most
-//     [WithEngineTimeout]; so do Close and Shutdown.
-//  8. The state that a key has here travels with its handoff, and there is no mutex.
 package cohort
 
 import (
 	"context"
 	"fmt"
+	"maps"
+	"reflect"
 	"sync/atomic"
+	"time"
 
 	"github.com/seed-46f81e6d/keylock"
 )
@@ -69,28 +23,60 @@ type Manager struct {
 
 	draining atomic.Bool // Shutdown or Close was called
 
-	granted, handoffs, lost atomic.Uint64
+	handoffs atomic.Uint64
+	claims   *registry
 
 	done chan struct{} // closed when the engine is closed
 	err  error         // of closing it; written before done is closed
 }
 
-// Stats are the totals of a Manager.
-type Stats struct {
-	// Local counts what happened in this process. A contender that waits for the
-	// engine holds the key locally: Held is the keys that this process holds or waits
-	// for at the engine, Waiting is those who wait behind.
-	Local keylock.Stats
+// managed holds the engines that have a manager.
+var managed atomic.Pointer[map[Engine]bool]
 
-	Granted  uint64 // locks that the engine granted
-	Handoffs uint64 // times that one was handed off within the process
-	Lost     uint64 // locks that the engine lost before they were given back
+// manage notes that an engine has a manager, and reports false if it had one.
+func manage(engine Engine) bool {
+	if !reflect.TypeOf(engine).Comparable() {
+		return true // it cannot be told from a copy
+	}
+	for {
+		old := managed.Load()
+		engines := make(map[Engine]bool)
+		if old != nil {
+			maps.Copy(engines, *old)
+		}
+		if engines[engine] {
+			return false
+		}
+		engines[engine] = true
+		if managed.CompareAndSwap(old, &engines) {
+			return true
+		}
+	}
+}
+
+// unmanage forgets an engine that is closed.
+func unmanage(engine Engine) {
+	if !reflect.TypeOf(engine).Comparable() {
+		return
+	}
+	for {
+		old := managed.Load()
+		engines := maps.Clone(*old)
+		delete(engines, engine)
+		if managed.CompareAndSwap(old, &engines) {
+			return
+		}
+	}
 }
 
 // Start starts a manager, which runs until [Manager.Close], [Manager.Shutdown] or the
 // end of ctx; the latter works like Close. The engine becomes the manager's, which
-// closes it.
+// closes it. An engine has one manager: Start panics if it has another, because two that share an
+// engine's session would lose each other's locks when the first closes it.
 func Start(ctx context.Context, engine Engine, opts ...Option) *Manager {
+	if engine == nil {
+		panic("cohort: Start with a nil engine")
+	}
 	m := &Manager{
 		options: defaults,
 		engine:  engine,
@@ -99,7 +85,11 @@ func Start(ctx context.Context, engine Engine, opts ...Option) *Manager {
 	for _, set := range opts {
 		set(&m.options)
 	}
+	if !manage(engine) {
+		panic("cohort: the engine has a manager already: give each manager an engine of its own, or share the manager")
+	}
 	m.local = keylock.Start[string](ctx, m.localOptions...)
+	m.claims = newRegistry(m.done, m.newSlowLog())
 	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
 	m.ctx = ctx
 	go func() {
@@ -110,11 +100,26 @@ func Start(ctx context.Context, engine Engine, opts ...Option) *Manager {
 	return m
 }
 
+// newSlowLog starts the goroutine that logs, nil if nothing is to be logged.
+func (m *Manager) newSlowLog() *slowLog {
+	if m.slowLogger == nil {
+		return nil
+	}
+	inspector, _ := m.engine.(Inspector)
+	l := &slowLog{
+		logger: m.slowLogger, after: m.slowAfter, engine: inspector,
+		records: make(chan slowRecord, 64), next: make(map[*claim]time.Duration),
+	}
+	go l.run()
+	return l
+}
+
 // closeEngine follows the end of the local manager.
 func (m *Manager) closeEngine() {
 	ctx, cancel := context.WithTimeout(context.Background(), m.engineTimeout)
 	defer cancel()
 	m.err = m.engine.Close(ctx)
+	unmanage(m.engine)
 	close(m.done)
 }
 
@@ -182,23 +187,6 @@ func (m *Manager) Do(ctx context.Context, key string, fn func(context.Context) e
 	defer cancel(nil)
 	defer context.AfterFunc(held, func() { cancel(context.Cause(held)) })()
 	return fn(ctx)
-}
-
-// Stats returns the manager's totals. Those of Local are of one moment; the others may
-// be a moment later. It returns [ErrClosed] after the end, and ctx.Err() when ctx ends first.
-func (m *Manager) Stats(ctx context.Context) (Stats, error) {
-	local, err := m.local.Stats(ctx)
-	if err != nil {
-		return Stats{}, err
-	}
-	return Stats{local, m.granted.Load(), m.handoffs.Load(), m.lost.Load()}, nil
-}
-
-// Snapshot returns, as of one moment, every key that this process holds or contends
-// for. A key that this process waits for at the engine counts as held. It
-// returns [ErrClosed] after the end, and ctx.Err() when ctx ends first.
-func (m *Manager) Snapshot(ctx context.Context) ([]keylock.KeyInfo[string], error) {
-	return m.local.Snapshot(ctx)
 }
 
 // WaitIdle waits until this process neither holds nor contends for any key. It returns

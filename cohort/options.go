@@ -2,6 +2,7 @@ package cohort
 
 import (
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/seed-46f81e6d/keylock"
@@ -15,6 +16,8 @@ type options struct {
 	maxHold       time.Duration
 	engineTimeout time.Duration
 	localOptions  []keylock.Option
+	slowLogger    *slog.Logger
+	slowAfter     time.Duration
 }
 
 // WithMaxHandoffs bounds how many times one grant of the engine is handed off within
@@ -47,6 +50,22 @@ func WithEngineTimeout(d time.Duration) Option {
 // keylock.WithSlowLog observe them. Locally, a process that waits at the engine holds the key.
 func WithLocal(opts ...keylock.Option) Option {
 	return func(o *options) { o.localOptions = append(o.localOptions, opts...) }
+}
+
+// WithSlowLog logs each wait at the engine that exceeds after, while it is still in progress: at level Warn when
+// it does, when it has lasted twice as long, four times and so on, and once more at level Info when it
+// is over. A record has the key, how long the wait has lasted, and, where the engine is an [Inspector], who
+// holds the key there and how many are ahead. The logger is called on a goroutine of
+// its own; of a logger that blocks, more than 64 records are lost, which Stats.SlowLogLost counts. Waits in the
+// queues of this process are logged by keylock.WithSlowLog, see [WithLocal]; to it, a wait at the engine is a hold.
+//
+// A nil logger panics, and so does an after that is not positive.
+func WithSlowLog(logger *slog.Logger, after time.Duration) Option {
+	if logger == nil {
+		panic("cohort: WithSlowLog with a nil logger")
+	}
+	mustBePositive("WithSlowLog", after)
+	return func(o *options) { o.slowLogger, o.slowAfter = logger, after }
 }
 
 func mustBePositive(option string, d time.Duration) {

@@ -350,6 +350,231 @@ var checks = []check{
 		},
 	},
 	{
+		name: "refused in passing", engines: 2,
+		needs:   func(h Harness) bool { return h.Refuse != nil },
+		promise: "an error that passes ends no call",
+		do: func(b *bench) error {
+			if err := b.Refuse(b.engines[0], Acquire, false); err != nil {
+				return err
+			}
+			g, err := b.acquire(b.engines[0], b.key)
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(b.Refuse(b.engines[0], Release, false), b.release(g), b.Refuse(b.engines[0], Acquire, false)); err != nil {
+				return err
+			}
+			if g, err = b.engines[0].TryAcquire(b.ctx, b.key); err != nil {
+				return fmt.Errorf("TryAcquire: %w", err)
+			}
+			return b.release(g)
+		},
+	},
+	{
+		name: "refused for good", engines: 2,
+		needs:   func(h Harness) bool { return h.Refuse != nil },
+		promise: "an error that waiting does not mend comes back at once, is no ErrHeld, and leaves nothing behind",
+		do: func(b *bench) error {
+			for call, f := range map[string]func(context.Context, string) (cohort.Grant, error){
+				"Acquire": b.engines[0].Acquire, "TryAcquire": b.engines[0].TryAcquire,
+			} {
+				if err := b.Refuse(b.engines[0], Acquire, true); err != nil {
+					return err
+				}
+				ctx, cancel := context.WithTimeout(b.ctx, b.Within)
+				g, err := f(ctx, b.key)
+				cancel()
+				if g != nil || err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, cohort.ErrHeld) || errors.Is(err, cohort.ErrClosed) {
+					return fmt.Errorf("%s that the store refused returned (%v, %v)", call, g, err)
+				}
+				if g, err = b.engines[0].TryAcquire(b.ctx, b.key); err != nil {
+					return fmt.Errorf("TryAcquire right after a refused %s: %w", call, err)
+				}
+				if err := b.release(g); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	},
+	{
+		name: "release refused", engines: 2,
+		needs:   func(h Harness) bool { return h.Refuse != nil },
+		promise: "a release that the store refuses once, in whichever way, is repeated until the key is free",
+		do: func(b *bench) error {
+			for _, forGood := range []bool{false, true} {
+				g, err := b.acquire(b.engines[0], b.key)
+				if err != nil {
+					return err
+				}
+				if err := b.Refuse(b.engines[0], Release, forGood); err != nil {
+					return err
+				}
+				first := g.Release(b.ctx)
+				other, err := b.acquire(b.engines[1], b.key)
+				if err != nil {
+					return fmt.Errorf("after a release that was refused once and returned %v: %w", first, err)
+				}
+				if err := errors.Join(b.release(g), b.release(other)); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	},
+	{
+		name: "abandoned while refused", engines: 3,
+		needs:   func(h Harness) bool { return h.Refuse != nil },
+		promise: "a wait that was given up while the store refused leaves no entry in the queue",
+		do: func(b *bench) error {
+			for _, forGood := range []bool{false, true} {
+				holder, err := b.acquire(b.engines[0], b.key)
+				if err != nil {
+					return err
+				}
+				leaver := b.wait(b.engines[1], b.key)
+				if err := b.waits(leaver); err != nil {
+					return err
+				}
+				if err := b.Refuse(b.engines[1], Release, forGood); err != nil {
+					return err
+				}
+				leaver.cancel()
+				if err := errors.Join(b.fails(leaver, context.Canceled), b.release(holder)); err != nil {
+					return err
+				}
+				g, err := b.acquire(b.engines[2], b.key)
+				if err != nil {
+					return fmt.Errorf("behind a wait that was given up: %w", err)
+				}
+				if err := b.release(g); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	},
+	{
+		name: "wait broken", engines: 2,
+		needs:   func(h Harness) bool { return h.Refuse != nil },
+		promise: "a wait goes on over a connection that breaks, also when the store has forgotten what happened meanwhile",
+		do: func(b *bench) error {
+			holder, err := b.acquire(b.engines[0], b.key)
+			if err != nil {
+				return err
+			}
+			waiting := b.wait(b.engines[1], b.key)
+			for range 3 {
+				if err := errors.Join(b.waits(waiting), b.Refuse(b.engines[1], Wait, false), b.waits(waiting)); err != nil {
+					return err
+				}
+			}
+			if err := b.release(holder); err != nil {
+				return err
+			}
+			g, err := b.granted(waiting)
+			if err != nil {
+				return err
+			}
+			return b.release(g)
+		},
+	},
+	{
+		name: "deleted", engines: 3,
+		needs:   func(h Harness) bool { return h.Delete != nil },
+		promise: "when a person deletes a key from the store its holder learns of it, its waiters enter the queue anew, and no other key is touched",
+		do: func(b *bench) error {
+			gone, err := b.acquire(b.engines[0], b.key)
+			if err != nil {
+				return err
+			}
+			other, err := b.acquire(b.engines[0], b.key+"2")
+			if err != nil {
+				return err
+			}
+			waiting := b.wait(b.engines[1], b.key)
+			if err := errors.Join(b.waits(waiting), b.Delete(b.key)); err != nil {
+				return err
+			}
+			if err := b.lost(gone); err != nil {
+				return err
+			}
+			if err := gone.Release(b.ctx); !errors.Is(err, cohort.ErrLost) {
+				return fmt.Errorf("Release of a deleted lock returned %v, not ErrLost", err)
+			}
+			g, err := b.granted(waiting)
+			if err != nil {
+				return err
+			}
+			if g.Epoch() <= gone.Epoch() {
+				return fmt.Errorf("epoch %d after the lost epoch %d", g.Epoch(), gone.Epoch())
+			}
+			if err := errors.Join(b.holds(b.engines[2], b.key), b.holds(b.engines[2], b.key+"2"), b.release(g), b.release(other)); err != nil {
+				return err
+			}
+			again, err := b.acquire(b.engines[0], b.key)
+			if err != nil {
+				return err
+			}
+			return b.release(again)
+		},
+	},
+	{
+		name: "carried out late", engines: 2,
+		needs:   func(h Harness) bool { return h.Late != nil },
+		promise: "a request that the store carries out long after its sender has given it up stops others for no longer than Within",
+		do: func(b *bench) error {
+			if err := b.Late(b.engines[0]); err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(b.ctx, b.Quiet)
+			defer cancel()
+			if g, err := b.engines[0].Acquire(ctx, b.key); err == nil {
+				if err := b.release(g); err != nil {
+					return err
+				}
+			}
+			for range 5 {
+				time.Sleep(b.Quiet)
+				g, err := b.acquire(b.engines[1], b.key)
+				if err != nil {
+					return err
+				}
+				if err := b.release(g); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	},
+	{
+		name: "paused", engines: 2,
+		needs:   func(h Harness) bool { return h.Pause != nil },
+		promise: "after a pause of the process, the first call of Lost notices that the deadline has passed, before any timer does",
+		do: func(b *bench) error {
+			gone, err := b.acquire(b.engines[0], b.key)
+			if err != nil {
+				return err
+			}
+			if err := b.Pause(b.engines[0]); err != nil {
+				return err
+			}
+			select {
+			case <-gone.Lost():
+			default:
+				return errors.New("Lost is open right after the pause")
+			}
+			if err := gone.Release(b.ctx); !errors.Is(err, cohort.ErrLost) {
+				return fmt.Errorf("Release after the pause returned %v, not ErrLost", err)
+			}
+			g, err := b.acquire(b.engines[1], b.key)
+			if err != nil {
+				return err
+			}
+			return b.release(g)
+		},
+	},
+	{
 		name: "unreachable", engines: 2,
 		needs:   func(h Harness) bool { return h.Cut != nil && h.Heal != nil },
 		promise: "while the store is unreachable every call returns with its context; when it is back, nothing is in the way",

@@ -36,6 +36,26 @@ type Harness struct {
 	// The checks that need them are left out where they are nil.
 	Cut, Heal func(cohort.Engine) error
 
+	// Refuse makes the store refuse the engine's next request of the kind, once: with an error
+	// that passes, such as a change of leadership, or for good, such as a permission that
+	// is missing. For Wait it breaks the waits in progress, as a connection that is lost after the
+	// store has forgotten what happened since they began, or a token that has expired: that always passes.
+	// The checks that need it are left out where it is nil.
+	Refuse func(e cohort.Engine, call Call, forGood bool) error
+
+	// Delete drops every contender for the key from the store, as a person would who tidies up. The checks
+	// that need it are left out where it is nil.
+	Delete func(key string) error
+
+	// Late makes the store carry out the engine's next request to enter a queue only after its sender has given it up,
+	// and after everything that the sender does to take it back: as a server that was stopped does. The engine sees an
+	// error meanwhile. The checks that need it are left out where it is nil.
+	Late func(e cohort.Engine) error
+
+	// Pause ends the engine's session at the store, as after a pause of its process: no timer of the engine has run
+	// yet. The checks that need it are left out where it is nil.
+	Pause func(e cohort.Engine) error
+
 	// Within is how long the checks wait for what must happen: at least as long
 	// as the engine may take to notice that its session was revoked, or to clear
 	// away what it left. 20 s if it is 0.

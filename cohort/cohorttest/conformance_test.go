@@ -3,6 +3,7 @@ package cohorttest_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,8 @@ import (
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 )
+
+var errRefused = errors.New("refused")
 
 // harness checks engines in memory, each wrapped by spoil.
 func harness(store *cohorttest.Store, spoil func(cohort.Engine) cohort.Engine) cohorttest.Harness {
@@ -25,6 +28,29 @@ func harness(store *cohorttest.Store, spoil func(cohort.Engine) cohort.Engine) c
 		Revoke: func(e cohort.Engine) error { memory[e].Revoke(); return nil },
 		Cut:    func(e cohort.Engine) error { memory[e].Cut(); return nil },
 		Heal:   func(e cohort.Engine) error { memory[e].Heal(); return nil },
+		Refuse: func(e cohort.Engine, call cohorttest.Call, forGood bool) error {
+			if call == cohorttest.Wait {
+				memory[e].Script(cohorttest.Fault{Call: call, Err: errRefused, Passes: true})
+				memory[e].Break()
+				return nil
+			}
+			memory[e].Script(cohorttest.Fault{Call: call, Err: errRefused, Passes: !forGood})
+			return nil
+		},
+		Delete: func(key string) error {
+			store.Delete(key)
+			time.AfterFunc(20*time.Millisecond, func() {
+				for _, e := range memory {
+					e.Notice()
+				}
+			})
+			return nil
+		},
+		Late: func(e cohort.Engine) error {
+			memory[e].Script(cohorttest.Fault{Call: cohorttest.Acquire, Err: errRefused, Late: 30 * time.Millisecond})
+			return nil
+		},
+		Pause:  func(e cohort.Engine) error { memory[e].Pause(); return nil },
 		Within: 2 * time.Second,
 		Quiet:  5 * time.Millisecond,
 	}
@@ -46,6 +72,14 @@ func TestEngineInMemoryConforms(t *testing.T) {
 type spoiltEngine struct {
 	cohort.Engine
 	acquire func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error)
+	try     func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error) // nil for as it is
+}
+
+func (e *spoiltEngine) TryAcquire(ctx context.Context, key string) (cohort.Grant, error) {
+	if e.try != nil {
+		return e.try(e.Engine, ctx, key)
+	}
+	return e.Engine.TryAcquire(ctx, key)
 }
 
 func (e *spoiltEngine) Acquire(ctx context.Context, key string) (cohort.Grant, error) {
@@ -96,15 +130,16 @@ func TestChecksFindBrokenEngines(t *testing.T) {
 		bug     string
 		check   string
 		acquire func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error)
+		try     func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error) // nil for as it is
 	}{
 		{"all epochs are one", "epochs: epoch 1 after epoch 1",
 			grants(func(_ context.Context, g cohort.Grant) cohort.Grant {
 				return spoiltGrant{Grant: g, epoch: func() uint64 { return 1 }}
-			})},
+			}), nil},
 		{"a loss is never told", "revoked while held: Lost is still open",
 			grants(func(_ context.Context, g cohort.Grant) cohort.Grant {
 				return spoiltGrant{Grant: g, lost: func() <-chan struct{} { return never }}
-			})},
+			}), nil},
 		{"a release depends on its context", "release without a context: acquire",
 			grants(func(_ context.Context, g cohort.Grant) cohort.Grant {
 				return spoiltGrant{Grant: g, release: func(ctx context.Context) error {
@@ -113,15 +148,15 @@ func TestChecksFindBrokenEngines(t *testing.T) {
 					}
 					return g.Release(ctx)
 				}}
-			})},
+			}), nil},
 		{"a lost lock is released as if nothing had been", "revoked unnoticed: Release of a lost lock returned <nil>",
 			grants(func(_ context.Context, g cohort.Grant) cohort.Grant {
 				return spoiltGrant{Grant: g, release: func(ctx context.Context) error { _ = g.Release(ctx); return nil }}
-			})},
+			}), nil},
 		{"a cancelled wait goes on", "cancelled: Acquire goes on",
 			func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error) {
 				return e.Acquire(context.WithoutCancel(ctx), key)
-			}},
+			}, nil},
 		{"a cancelled wait leaves its entry behind", "cancelled: a waiter was not granted",
 			func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error) {
 				got := make(chan struct{})
@@ -137,7 +172,7 @@ func TestChecksFindBrokenEngines(t *testing.T) {
 				case <-ctx.Done():
 					return nil, ctx.Err()
 				}
-			}},
+			}, nil},
 		{"everybody gets everything", "exclusion: an Acquire of the held key returned",
 			func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error) {
 				g, err := e.TryAcquire(ctx, key)
@@ -145,17 +180,50 @@ func TestChecksFindBrokenEngines(t *testing.T) {
 					return spoiltGrant{epoch: func() uint64 { return 1 << 60 }, release: func(context.Context) error { return nil }}, nil
 				}
 				return g, err
-			}},
+			}, nil},
 		{"keys are mixed up", "independence: acquire",
 			func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error) {
 				return e.Acquire(ctx, "the one and only")
+			}, nil},
+		{"a release that was refused is not repeated", "release refused: after a release that was refused once",
+			grants(func(_ context.Context, g cohort.Grant) cohort.Grant {
+				return spoiltGrant{Grant: g, release: func(context.Context) error { return errRefused }}
+			}), nil},
+		{"an error that passes ends a call", "refused in passing: acquire",
+			func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error) {
+				before := e.(cohort.Reporter).Report().Retries
+				g, err := e.Acquire(ctx, key)
+				if err == nil && e.(cohort.Reporter).Report().Retries > before {
+					return nil, errors.Join(errRefused, g.Release(ctx))
+				}
+				return g, err
+			}, nil},
+		{"a deleted key is not noticed", "deleted: Lost is still open",
+			grants(func(_ context.Context, g cohort.Grant) cohort.Grant {
+				return spoiltGrant{Grant: g, lost: func() <-chan struct{} { return never }}
+			}), nil},
+		{"a try after a refusal finds the key held", "refused for good: TryAcquire right after a refused",
+			func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error) {
+				return e.Acquire(ctx, key)
+			},
+			func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error) {
+				g, err := e.TryAcquire(ctx, key)
+				if err == nil && strings.HasPrefix(key, "refused for good") {
+					return nil, errors.Join(cohort.ErrHeld, g.Release(ctx))
+				}
+				return g, err
 			}},
+		{"a deadline is left to a timer", "paused: Lost is open",
+			grants(func(_ context.Context, g cohort.Grant) cohort.Grant {
+				lost := g.Lost()
+				return spoiltGrant{Grant: g, lost: func() <-chan struct{} { return lost }}
+			}), nil},
 	} {
 		t.Run(broken.bug, func(t *testing.T) {
 			t.Parallel()
 			store := cohorttest.NewStore()
 			defer store.Close()
-			h := harness(store, func(e cohort.Engine) cohort.Engine { return &spoiltEngine{e, broken.acquire} })
+			h := harness(store, func(e cohort.Engine) cohort.Engine { return &spoiltEngine{e, broken.acquire, broken.try} })
 			h.Within = 300 * time.Millisecond
 			assert.ErrorContains(t, cohorttest.Check(h), broken.check)
 		})

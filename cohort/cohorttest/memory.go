@@ -11,7 +11,7 @@ import (
 )
 
 // Engine is one process's engine on a Store. Its calls can be made to fail by a
-// script, its session to be lost, its connection to be cut.
+// script, its session to be lost, its connection to be cut, its waits to be broken.
 type Engine struct {
 	store  *Store
 	closed chan struct{} // closed by Close
@@ -20,7 +20,11 @@ type Engine struct {
 	script   []Fault
 	session  *session
 	healed   chan struct{} // nil while the store can be reached; else closed by Heal
+	broken   chan struct{} // closed and replaced by Break
+	paused   bool
 	isClosed bool
+
+	sessions, retries, orphans uint64
 }
 
 // Call names the calls that a Fault can strike.
@@ -29,36 +33,62 @@ type Call string
 // The calls to the store.
 const (
 	Acquire Call = "acquire" // taking an entry in a queue, also for TryAcquire
-	Release Call = "release" // leaving it, also after a wait that was abandoned
+	Wait    Call = "wait"    // watching a queue, when a wait begins and after a Break
+	Release Call = "release" // leaving a queue, also after a wait that was abandoned
 )
 
 // Fault befalls one call of an engine to its store.
 type Fault struct {
-	Call  Call
-	Delay time.Duration // the request travels this long
-	Err   error         // the store does nothing and answers with this error
-	Drop  bool          // the store does what it is asked, and its answer never arrives
+	Call   Call
+	Delay  time.Duration // the request travels this long
+	Err    error         // the store does nothing and replies with this error
+	Passes bool          // Err is one that waiting mends: the engine repeats the request
+	Drop   bool          // the store does what it is asked, and its reply never arrives
+	Late   time.Duration // with Err: the store does what it is asked all the same, this much later; for Acquire
+}
+
+// Script adds faults to those that are to come.
+func (e *Engine) Script(faults ...Fault) {
+	e.store.decide(func(*queues) { e.script = append(e.script, faults...) })
 }
 
 // Expire ends the engine's session in good order: Lost is closed first, then
 // the store drops what the session had.
 func (e *Engine) Expire() {
-	e.store.decide(func(l *queues) {
+	e.store.decide(func(q *queues) {
 		lost := e.session
 		e.renew()
-		l.revoke(lost)
+		q.revoke(lost)
 	})
 }
 
 // Revoke has the store drop the engine's session behind its back: others get its
 // keys while it still believes that they are its own, until Notice.
 func (e *Engine) Revoke() {
-	e.store.decide(func(l *queues) { l.revoke(e.session) })
+	e.store.decide(func(q *queues) { q.revoke(e.session) })
 }
 
-// Notice tells the engine of a Revoke.
+// Pause has the store drop the engine's session as after a pause of its process: no timer of the
+// engine has run yet, and only a call of Grant.Lost, which compares the deadline with the clock, can notice.
+func (e *Engine) Pause() {
+	e.store.decide(func(q *queues) {
+		q.revoke(e.session)
+		e.paused = true
+	})
+}
+
+// Notice tells the engine of a Revoke, and of keys that Store.Delete has deleted.
 func (e *Engine) Notice() {
 	e.store.decide(func(*queues) { e.notice() })
+}
+
+// Break ends what the engine's waits watch, as a connection does that breaks after the store has
+// forgotten what happened since they began: each has to look again.
+func (e *Engine) Break() {
+	e.store.decide(func(*queues) {
+		close(e.broken)
+		e.broken = make(chan struct{})
+	})
 }
 
 // Cut makes the store unreachable for the engine: its calls wait until Heal.
@@ -94,21 +124,80 @@ func (e *Engine) acquire(ctx context.Context, key string, try bool) (cohort.Gran
 	for {
 		p, dropped, err := e.enter(ctx, key, try)
 		if err != nil {
-			return nil, fmt.Errorf("cohorttest: acquire %q: %w", key, err)
+			return nil, fmt.Errorf("cohorttest: acquire %s: %w", keyText(key), err)
 		}
 		granted := p.granted
 		if dropped {
-			granted = nil // the answer never arrives
+			granted = nil // the reply never arrives
+		}
+		epoch, err := e.wait(ctx, p, granted)
+		switch {
+		case errors.Is(err, errEntryLost): // enter the queue anew, unless the engine is closed
+		case err != nil:
+			go e.leaveInTheEnd(p)
+			return nil, fmt.Errorf("cohorttest: acquire %s: %w", keyText(key), err)
+		default:
+			return &grant{engine: e, entry: p, epoch: epoch, refused: make(chan error, 1), released: make(chan struct{})}, nil
+		}
+	}
+}
+
+var errEntryLost = errors.New("the entry is lost")
+
+// wait waits until the entry is granted.
+func (e *Engine) wait(ctx context.Context, p *entry, granted <-chan uint64) (epoch uint64, err error) {
+	for {
+		var broken chan struct{}
+		e.store.decide(func(*queues) { broken = e.broken })
+		select {
+		case epoch := <-granted:
+			return epoch, nil
+		default:
+		}
+		if _, err := e.send(ctx, Wait); err != nil {
+			if errors.Is(err, cohort.ErrClosed) {
+				return 0, errEntryLost
+			}
+			return 0, err
 		}
 		select {
 		case epoch := <-granted:
-			return &grant{engine: e, entry: p, epoch: epoch, released: make(chan struct{})}, nil
-		case <-p.session.lost: // and the entry with it: Acquire enters the queue anew, unless the engine is closed
+			return epoch, nil
+		case <-broken: // look again
+		case <-p.lost:
+			return 0, errEntryLost
 		case <-ctx.Done():
-			go e.leave(p)
-			return nil, fmt.Errorf("cohorttest: acquire %q: %w", key, ctx.Err())
+			return 0, ctx.Err()
 		}
 	}
+}
+
+// Inspect implements cohort.Inspector.
+func (e *Engine) Inspect(ctx context.Context, key string) ([]cohort.Contender, error) {
+	if err := e.reach(ctx); err != nil {
+		return nil, fmt.Errorf("cohorttest: inspect %s: %w", keyText(key), err)
+	}
+	var queue []cohort.Contender
+	e.store.decide(func(q *queues) {
+		for _, p := range q.byKey[key] {
+			queue = append(queue, cohort.Contender{
+				Process: fmt.Sprint("process ", p.session.process), Since: p.since, Epoch: p.epoch, Own: p.session == e.session,
+			})
+		}
+	})
+	return queue, nil
+}
+
+// Report implements cohort.Reporter.
+func (e *Engine) Report() cohort.EngineReport {
+	var r cohort.EngineReport
+	e.store.decide(func(*queues) {
+		r = cohort.EngineReport{
+			Session:  fmt.Sprint("process ", e.session.process),
+			Sessions: e.sessions, Lost: e.sessions - 1, Retries: e.retries, Orphans: e.orphans,
+		}
+	})
+	return r
 }
 
 // Close implements cohort.Engine.
@@ -117,75 +206,114 @@ func (e *Engine) Close(ctx context.Context) error {
 		if !e.isClosed {
 			e.isClosed = true
 			close(e.closed)
-			close(e.session.lost)
+			e.session.lose()
 		}
 	})
 	err := e.reach(ctx)
 	if err == nil {
-		e.store.decide(func(l *queues) { l.revoke(e.session) })
+		e.store.decide(func(q *queues) { q.revoke(e.session) })
 	}
 	return err
 }
 
-// enter takes a entry in the queue for key.
+// enter takes an entry in the queue for key.
 func (e *Engine) enter(ctx context.Context, key string, try bool) (p *entry, dropped bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, false, err
 	}
-	if dropped, err = e.send(ctx, Acquire); err != nil {
+	f, err := e.send(ctx, Acquire)
+	if err != nil {
+		if f.Late > 0 {
+			go e.enterLate(key, f.Late)
+		}
 		return nil, false, err
 	}
 	err = cohort.ErrClosed
-	e.store.decide(func(l *queues) {
+	e.store.decide(func(q *queues) {
 		switch {
 		case e.isClosed:
-		case try && len(l.byKey[key]) > 0:
+		case try && len(q.byKey[key]) > 0:
 			err = cohort.ErrHeld
 		default:
 			e.notice()
-			p, err = &entry{session: e.session, key: key, granted: make(chan uint64, 1)}, nil
-			l.join(p)
+			p, err = q.join(e.session, key), nil
 		}
 	})
-	return p, dropped, err
+	return p, f.Drop, err
 }
+
+// enterLate has the store carry out a request that was given up, and the engine find what it has left.
+func (e *Engine) enterLate(key string, late time.Duration) {
+	time.Sleep(late)
+	var p *entry
+	e.store.decide(func(q *queues) {
+		if !e.isClosed {
+			p = q.join(e.session, key)
+		}
+	})
+	if p != nil {
+		time.Sleep(auditEvery)
+		e.store.decide(func(q *queues) {
+			if q.leave(p) {
+				e.orphans++
+			}
+		})
+	}
+}
+
+// auditEvery is how long an engine takes to find what a request has left that was carried out late.
+const auditEvery = 10 * time.Millisecond
 
 // leave gives up the entry, which may be a grant. It takes as long as the store cannot be reached.
 func (e *Engine) leave(p *entry) (dropped bool, err error) {
-	dropped, err = e.send(context.Background(), Release)
+	f, err := e.send(context.Background(), Release)
 	if err != nil && !errors.Is(err, cohort.ErrClosed) { // with the engine closed, the session has ended and everything it had
-		return dropped, err
+		return f.Drop, err
 	}
 	err = cohort.ErrLost
-	e.store.decide(func(l *queues) {
-		if l.leave(p) {
+	e.store.decide(func(q *queues) {
+		if q.leave(p) {
 			err = nil
 		}
 	})
-	return dropped, err
+	return f.Drop, err
+}
+
+// leaveInTheEnd gives up the entry, however often the store refuses.
+func (e *Engine) leaveInTheEnd(p *entry) {
+	for {
+		if _, err := e.leave(p); err == nil || errors.Is(err, cohort.ErrLost) {
+			return
+		}
+	}
 }
 
 // send stands for the way of a request to the store, and suffers the fault that
 // is next for the call.
-func (e *Engine) send(ctx context.Context, call Call) (dropped bool, err error) {
-	var f Fault
-	e.store.decide(func(*queues) {
-		if next := slices.IndexFunc(e.script, func(f Fault) bool { return f.Call == call }); next >= 0 {
-			f = e.script[next]
-			e.script = slices.Concat(e.script[:next], e.script[next+1:])
+func (e *Engine) send(ctx context.Context, call Call) (f Fault, err error) {
+	for {
+		f = Fault{}
+		e.store.decide(func(*queues) {
+			if next := slices.IndexFunc(e.script, func(f Fault) bool { return f.Call == call }); next >= 0 {
+				f = e.script[next]
+				e.script = slices.Concat(e.script[:next], e.script[next+1:])
+			}
+		})
+		select {
+		case <-time.After(f.Delay):
+		case <-ctx.Done():
+			return f, ctx.Err()
+		case <-e.closed:
+			return f, cohort.ErrClosed
 		}
-	})
-	select {
-	case <-time.After(f.Delay):
-	case <-ctx.Done():
-		return f.Drop, ctx.Err()
-	case <-e.closed:
-		return f.Drop, cohort.ErrClosed
+		if err := e.reach(ctx); err != nil {
+			return f, err
+		}
+		if f.Err == nil || !f.Passes {
+			return f, f.Err
+		}
+		e.store.decide(func(*queues) { e.retries++ })
 	}
-	if err := e.reach(ctx); err != nil {
-		return f.Drop, err
-	}
-	return f.Drop, f.Err
 }
 
 // reach waits while the store cannot be reached.
@@ -207,17 +335,28 @@ func (e *Engine) reach(ctx context.Context) error {
 	}
 }
 
-// notice lets the engine learn that its session was revoked. Called by the store's goroutine.
+// notice lets the engine learn that its session was revoked, or entries of it deleted. Called by the store's goroutine.
 func (e *Engine) notice() {
-	if e.session.revoked && !e.isClosed {
+	if e.isClosed {
+		return
+	}
+	e.paused = false
+	if e.session.revoked {
 		e.renew()
+		return
+	}
+	for p := range e.session.entries {
+		if p.deleted {
+			p.lose()
+		}
 	}
 }
 
 // renew replaces the engine's session. Called by the store's goroutine.
 func (e *Engine) renew() {
-	close(e.session.lost)
-	e.session = newSession()
+	e.session.lose()
+	e.session = newSession(e.session.process)
+	e.sessions++
 }
 
 // grant is an entry in a queue that came first.
@@ -227,13 +366,22 @@ type grant struct {
 	epoch  uint64
 
 	releasing bool          // owned by the store's goroutine
+	refused   chan error    // receives why the store has refused the release, once
 	released  chan struct{} // closed when the outcome is known
 	outcome   error         // written before released is closed
 }
 
 func (g *grant) Epoch() uint64 { return g.epoch }
 
-func (g *grant) Lost() <-chan struct{} { return g.entry.session.lost }
+// Lost notices a pause, as an engine does that compares its deadline with the clock.
+func (g *grant) Lost() <-chan struct{} {
+	g.engine.store.decide(func(*queues) {
+		if g.engine.paused {
+			g.engine.notice()
+		}
+	})
+	return g.entry.lost
+}
 
 func (g *grant) Release(ctx context.Context) error {
 	first := false
@@ -242,22 +390,45 @@ func (g *grant) Release(ctx context.Context) error {
 		g.releasing = true
 	})
 	if first {
-		go func() {
-			dropped, err := g.engine.leave(g.entry)
-			if !dropped {
-				g.outcome = err
-				close(g.released)
-			}
-		}()
+		go g.release()
 	}
 	select {
 	case <-g.released:
 		return g.outcome
+	case err := <-g.refused:
+		return fmt.Errorf("cohorttest: release %s: %w", keyText(g.entry.key), err)
 	case <-ctx.Done():
-		return fmt.Errorf("cohorttest: release %q: %w", g.entry.key, ctx.Err())
+		return fmt.Errorf("cohorttest: release %s: %w", keyText(g.entry.key), ctx.Err())
 	case <-g.engine.closed:
 		return cohort.ErrLost
 	case <-g.engine.store.done:
 		return cohort.ErrLost
 	}
+}
+
+// release gives the key back, however often the store refuses; the caller hears of the first refusal.
+func (g *grant) release() {
+	for {
+		dropped, err := g.engine.leave(g.entry)
+		switch {
+		case dropped:
+			return
+		case err == nil, errors.Is(err, cohort.ErrLost):
+			g.outcome = err
+			close(g.released)
+			return
+		}
+		select {
+		case g.refused <- err:
+		default:
+		}
+	}
+}
+
+// keyText quotes a key for an error, and cuts it where it is huge.
+func keyText(key string) string {
+	if len(key) > 128 {
+		return fmt.Sprintf("%q…", key[:128])
+	}
+	return fmt.Sprintf("%q", key)
 }

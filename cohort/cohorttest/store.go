@@ -2,6 +2,7 @@ package cohorttest
 
 import (
 	"slices"
+	"time"
 )
 
 // Store is a lock service in memory, for tests: what etcd is to etcdlock. Every
@@ -12,23 +13,30 @@ type Store struct {
 }
 
 // queues are the contenders for every key in the order in which they came; the
-// first holds the key. Owned by the store's goroutine, as are the sessions and
+// first holds the key. Owned by the store's goroutine, as are the entries, the sessions and
 // the scripts of its engines.
 type queues struct {
-	byKey map[string][]*entry
-	epoch uint64
+	byKey     map[string][]*entry
+	epoch     uint64
+	processes int
 }
 
 // entry is one contender's entry in the queue for one key.
 type entry struct {
 	session *session
 	key     string
-	granted chan uint64 // receives the epoch, once
+	since   time.Time
+	granted chan uint64   // receives the epoch, once
+	epoch   uint64        // 0 until then
+	deleted bool          // the store has dropped it behind its engine's back
+	lost    chan struct{} // closed when its engine knows that it is gone
 }
 
 // session stands for a process at the store: what a lease is at etcd.
 type session struct {
-	revoked bool          // the store has dropped it, whether or not its engine knows
+	process int
+	revoked bool // the store has dropped it, whether or not its engine knows
+	entries map[*entry]bool
 	lost    chan struct{} // closed when its engine knows
 }
 
@@ -49,27 +57,47 @@ func (s *Store) Close() {
 // in the given order: each strikes once, at the first call of its kind that no
 // earlier fault has struck.
 func (s *Store) Engine(script ...Fault) *Engine {
-	return &Engine{
-		store:   s,
-		script:  script,
-		session: newSession(),
-		closed:  make(chan struct{}),
+	e := &Engine{
+		store:    s,
+		script:   script,
+		closed:   make(chan struct{}),
+		broken:   make(chan struct{}),
+		sessions: 1,
 	}
+	s.decide(func(q *queues) {
+		q.processes++
+		e.session = newSession(q.processes)
+	})
+	if e.session == nil { // the store is closed
+		e.session = newSession(0)
+	}
+	return e
 }
 
-// Len returns how many contenders for key the store knows: the holder and all who wait.
+// Len returns how many contenders for key the store knows: the holder and all that wait.
 func (s *Store) Len(key string) int {
 	var n int
-	s.decide(func(l *queues) { n = len(l.byKey[key]) })
+	s.decide(func(q *queues) { n = len(q.byKey[key]) })
 	return n
 }
 
+// Delete drops every contender for key behind the backs of their engines, as a person would who
+// tidies up: others can have the key, and the engines learn of it by Engine.Notice or when they release.
+func (s *Store) Delete(key string) {
+	s.decide(func(q *queues) {
+		for _, p := range slices.Backward(slices.Clone(q.byKey[key])) {
+			p.deleted = true
+			q.leave(p)
+		}
+	})
+}
+
 func (s *Store) run() {
-	l := &queues{byKey: make(map[string][]*entry)}
+	q := &queues{byKey: make(map[string][]*entry)}
 	for {
 		select {
 		case decision := <-s.decisions:
-			decision(l)
+			decision(q)
 		case <-s.done:
 			return
 		}
@@ -81,7 +109,7 @@ func (s *Store) run() {
 func (s *Store) decide(decision func(*queues)) bool {
 	carriedOut := make(chan struct{})
 	select {
-	case s.decisions <- func(l *queues) { decision(l); close(carriedOut) }:
+	case s.decisions <- func(q *queues) { decision(q); close(carriedOut) }:
 		<-carriedOut
 		return true
 	case <-s.done:
@@ -89,49 +117,71 @@ func (s *Store) decide(decision func(*queues)) bool {
 	}
 }
 
-func (l *queues) join(p *entry) {
-	l.byKey[p.key] = append(l.byKey[p.key], p)
-	if len(l.byKey[p.key]) == 1 {
-		l.grant(p)
+// join adds an entry of the session to the queue for key.
+func (q *queues) join(s *session, key string) *entry {
+	p := &entry{session: s, key: key, since: time.Now(), granted: make(chan uint64, 1), lost: make(chan struct{})}
+	s.entries[p] = true
+	q.byKey[p.key] = append(q.byKey[p.key], p)
+	if len(q.byKey[p.key]) == 1 {
+		q.grant(p)
 	}
+	return p
 }
 
 // leave takes p out of its queue, grants the key to the next if p held it, and
 // reports whether p was still there.
-func (l *queues) leave(p *entry) bool {
-	queue := l.byKey[p.key]
+func (q *queues) leave(p *entry) bool {
+	queue := q.byKey[p.key]
 	at := slices.Index(queue, p)
 	if at < 0 {
 		return false
 	}
+	if !p.deleted && !p.session.revoked { // else its engine has yet to learn of it
+		delete(p.session.entries, p)
+	}
 	queue = slices.Delete(queue, at, at+1)
-	l.byKey[p.key] = queue
+	q.byKey[p.key] = queue
 	switch {
 	case len(queue) == 0:
-		delete(l.byKey, p.key)
+		delete(q.byKey, p.key)
 	case at == 0:
-		l.grant(queue[0])
+		q.grant(queue[0])
 	}
 	return true
 }
 
-func (l *queues) grant(p *entry) {
-	l.epoch++
-	p.granted <- l.epoch
+func (q *queues) grant(p *entry) {
+	q.epoch++
+	p.epoch = q.epoch
+	p.granted <- q.epoch
 }
 
 // revoke drops everything that the session holds or waits for.
-func (l *queues) revoke(s *session) {
+func (q *queues) revoke(s *session) {
 	s.revoked = true
-	for _, queue := range l.byKey {
+	for _, queue := range q.byKey {
 		for _, p := range slices.Backward(slices.Clone(queue)) { // from the end, so that no key passes from the session to itself
 			if p.session == s {
-				l.leave(p)
+				q.leave(p)
 			}
 		}
 	}
 }
 
-func newSession() *session {
-	return &session{lost: make(chan struct{})}
+// lose has the session's engine know that all its entries are gone.
+func (s *session) lose() {
+	close(s.lost)
+	for p := range s.entries {
+		p.lose()
+	}
+}
+
+// lose has the entry's engine know that it is gone.
+func (p *entry) lose() {
+	delete(p.session.entries, p)
+	close(p.lost)
+}
+
+func newSession(process int) *session {
+	return &session{process: process, entries: make(map[*entry]bool), lost: make(chan struct{})}
 }

@@ -1,0 +1,302 @@
+package cohort_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
+)
+
+// Code that is written against Do runs with either manager.
+var (
+	_ doer = (*keylock.Manager[string])(nil)
+	_ doer = (*cohort.Manager)(nil)
+)
+
+type doer interface {
+	Do(ctx context.Context, key string, fn func(context.Context) error) error
+}
+
+// The claim of the process is seen through its life: waiting at the engine, held, handed off, lost, gone.
+func TestInspectShowsTheClaim(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		theirs, _ := w.process()
+		ours, engine := w.process(cohort.WithLocal(keylock.WithHoldTimes()))
+		inspect := func() cohort.KeyInfo {
+			info, err := ours.Inspect(t.Context(), "k")
+			require.NoError(t, err)
+			require.NoError(t, info.EngineErr)
+			return info
+		}
+		assert.Equal(t, cohort.NoClaim, inspect().Claim.State)
+		assert.Empty(t, inspect().Engine)
+
+		blocker := acquire(t, theirs, "k")
+		began := time.Now()
+		first := wait(t.Context(), ours, "k")
+		second := wait(t.Context(), ours, "k")
+		time.Sleep(time.Second)
+		info := inspect()
+		assert.Equal(t, "k", info.Key)
+		assert.Equal(t, 1, info.Held, "locally, who waits at the engine holds")
+		assert.Equal(t, 1, info.Waiting)
+		assert.Equal(t, cohort.Claim{State: cohort.ClaimWaiting, Since: began}, info.Claim)
+		require.Len(t, info.Engine, 2)
+		assert.Equal(t, blocker.Token().Epoch, info.Engine[0].Epoch)
+		assert.False(t, info.Engine[0].Own)
+		assert.True(t, info.Engine[1].Own)
+		assert.Equal(t, began, info.Engine[1].Since)
+		assert.Contains(t, info.String(), "waiting since")
+		top, err := ours.Top(t.Context(), 5)
+		require.NoError(t, err)
+		require.Len(t, top.OldestWaits, 1)
+		assert.Equal(t, info.Claim, top.OldestWaits[0].Claim)
+		assert.Equal(t, "k", top.OldestHolds[0].Key)
+		assert.Equal(t, "k", top.LongestQueues[0].Key)
+		assert.Equal(t, info.Claim, top.LongestQueues[0].Claim)
+		assert.Equal(t, 1, top.Stats.Waiting)
+		assert.Equal(t, 0, top.Stats.Held)
+
+		require.NoError(t, blocker.Release())
+		granted := time.Now()
+		held := (<-first).lock
+		assert.Equal(t, cohort.Claim{State: cohort.ClaimHeld, Since: granted, Token: held.Token()}, inspect().Claim)
+		require.NoError(t, held.Release())
+		held = (<-second).lock
+		assert.Equal(t, cohort.Claim{State: cohort.ClaimHeld, Since: granted, Token: held.Token()}, inspect().Claim, "handed off")
+		assert.Equal(t, uint64(2), inspect().Claim.Token.Seq)
+		assert.Contains(t, inspect().String(), held.Token().String())
+		keys, err := ours.Snapshot(t.Context())
+		require.NoError(t, err)
+		require.Len(t, keys, 1)
+		assert.Equal(t, inspect().Claim, keys[0].Claim)
+
+		engine.Expire()
+		assert.True(t, inspect().Claim.Lost)
+		require.ErrorIs(t, held.Release(), cohort.ErrLost)
+		synctest.Wait()
+		assert.Equal(t, cohort.Claim{}, inspect().Claim)
+		stats, err := ours.Stats(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, uint64(1), stats.Granted)
+		assert.Equal(t, uint64(1), stats.Handoffs)
+		assert.Equal(t, uint64(1), stats.Lost)
+		assert.Equal(t, uint64(1), stats.Waits.Count)
+		assert.Equal(t, time.Second, stats.Waits.Sum)
+		assert.Equal(t, uint64(1), stats.Releases.Count)
+		assert.Equal(t, uint64(2), stats.Engine.Sessions)
+		assert.Equal(t, uint64(1), stats.Engine.Lost)
+		assert.Zero(t, stats.Held+stats.Waiting)
+	})
+}
+
+// With the engine out of reach, looking returns with its context, and what is known here is shown without it.
+func TestLookingNeedsNoEngine(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, e := w.process()
+		l := acquire(t, m, "k")
+		e.Cut()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := m.Inspect(ctx, "k")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		keys, err := m.Snapshot(t.Context())
+		require.NoError(t, err)
+		assert.Len(t, keys, 1)
+		top, err := m.Top(t.Context(), 1)
+		require.NoError(t, err)
+		assert.Equal(t, 1, top.Stats.Held)
+		e.Heal()
+		require.NoError(t, l.Release())
+	})
+}
+
+func TestLookingAfterTheEnd(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.process()
+		require.NoError(t, m.Close())
+		_, err := m.Stats(t.Context())
+		require.ErrorIs(t, err, cohort.ErrClosed)
+		_, err = m.Snapshot(t.Context())
+		require.ErrorIs(t, err, cohort.ErrClosed)
+		_, err = m.Top(t.Context(), 1)
+		require.ErrorIs(t, err, cohort.ErrClosed)
+		_, err = m.Inspect(t.Context(), "k")
+		require.ErrorIs(t, err, cohort.ErrClosed)
+	})
+}
+
+// A wait at the engine is logged while it lasts, with who is ahead, and once more when it is over.
+func TestSlowWaitsAtTheEngineAreLogged(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		theirs, _ := w.process()
+		var log bytes.Buffer
+		m := cohort.Start(t.Context(), w.store.Engine(), cohort.WithSlowLog(slog.New(slog.NewTextHandler(&log, nil)), time.Second))
+		held, other := acquire(t, theirs, "k"), acquire(t, theirs, "other")
+		ctx, cancel := context.WithCancel(t.Context())
+		first, second := wait(t.Context(), m, "k"), wait(ctx, m, "other")
+		time.Sleep(500 * time.Millisecond)
+		require.NoError(t, acquire(t, m, "quick").Release())
+		time.Sleep(10 * time.Second)
+		require.NoError(t, held.Release())
+		require.NoError(t, (<-first).lock.Release())
+		cancel()
+		require.Error(t, (<-second).err)
+		require.NoError(t, other.Release())
+		require.NoError(t, m.Close())
+		synctest.Wait()
+		assert.Equal(t, 2*4, strings.Count(log.String(), "level=WARN"), "after 1, 2, 4 and 8 s each")
+		assert.Contains(t, log.String(), `holder="process 1" holder_epoch=1`)
+		assert.Contains(t, log.String(), "ahead=1")
+		assert.Contains(t, log.String(), `level=INFO msg="cohort: a slow wait at the engine was granted" key=k waited=10.5s`)
+		assert.Contains(t, log.String(), "has ended without the lock")
+		assert.NotContains(t, log.String(), "quick")
+	})
+}
+
+// A logger that panics, or ends its goroutine, costs one record; one that blocks, those that do not fit.
+func TestLoggerHarmsNoLock(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		theirs, _ := w.process()
+		block := make(chan struct{})
+		bad := &badHandler{blocked: block}
+		m := cohort.Start(t.Context(), w.store.Engine(), cohort.WithSlowLog(slog.New(bad), time.Second))
+		var held []cohort.Lock
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for i := range 100 {
+			held = append(held, acquire(t, theirs, fmt.Sprint(i)))
+			wait(ctx, m, fmt.Sprint(i))
+		}
+		time.Sleep(1500 * time.Millisecond)
+		require.NoError(t, acquire(t, m, "free").Release())
+		stats, err := m.Stats(t.Context())
+		require.NoError(t, err)
+		assert.GreaterOrEqual(t, stats.SlowLogLost, uint64(100-64-3), "one panicked, one ended its goroutine, one blocks, 64 wait")
+		assert.LessOrEqual(t, stats.SlowLogLost, uint64(100-64))
+		close(block)
+		for _, l := range held {
+			require.NoError(t, l.Release())
+		}
+		cancel()
+		require.NoError(t, m.Close())
+	})
+}
+
+type badHandler struct {
+	slog.Handler
+	calls   int
+	blocked chan struct{}
+}
+
+func (h *badHandler) Enabled(context.Context, slog.Level) bool { return true }
+func (h *badHandler) Handle(context.Context, slog.Record) error {
+	h.calls++
+	switch h.calls {
+	case 1:
+		panic("in a logger")
+	case 2:
+		runtime.Goexit()
+	}
+	<-h.blocked
+	return nil
+}
+
+func TestSecondManagerOnAnEngineIsRefused(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		e := w.store.Engine()
+		m := cohort.Start(t.Context(), e)
+		assert.PanicsWithValue(t, "cohort: the engine has a manager already: give each manager an engine of its own, or share the manager",
+			func() { cohort.Start(t.Context(), e) })
+		require.NoError(t, acquire(t, m, "k").Release(), "the first is not harmed")
+		require.NoError(t, m.Close())
+		again := cohort.Start(t.Context(), e)
+		_, err := again.Acquire(t.Context(), "k")
+		require.ErrorIs(t, err, cohort.ErrClosed, "the engine is closed, and says so")
+		require.NoError(t, again.Close())
+		assert.Panics(t, func() { cohort.Start(t.Context(), nil) })
+	})
+}
+
+// Options of the local manager hold: here a bound on the queue.
+func TestLocalOptions(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.process(cohort.WithLocal(keylock.WithMaxWaiters(1)))
+		l := acquire(t, m, "k")
+		next := wait(t.Context(), m, "k")
+		_, err := m.Acquire(t.Context(), "k")
+		require.ErrorIs(t, err, keylock.ErrQueueFull)
+		require.NoError(t, l.Release())
+		require.NoError(t, (<-next).lock.Release())
+	})
+}
+
+// A holder that was paused past its deadline does not hand its claim off, although no timer has run.
+func TestClaimPastItsDeadlineIsNotHandedOff(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, e := w.process(cohort.WithMaxHold(time.Hour))
+		theirs, _ := w.process()
+		l := acquire(t, m, "k")
+		next := wait(t.Context(), m, "k")
+		e.Pause()
+		stolen := acquire(t, theirs, "k")
+		require.ErrorIs(t, l.Release(), cohort.ErrLost)
+		synctest.Wait()
+		assert.Empty(t, next)
+		require.NoError(t, stolen.Release())
+		got := <-next
+		require.NoError(t, got.err)
+		assert.Equal(t, 1, got.lock.Token().Compare(stolen.Token()))
+		require.NoError(t, got.lock.Release())
+	})
+}
+
+// A person deletes a key at the engine, with a local waiter: from the notice on, the claim is not handed off.
+func TestDeletedClaimIsNotHandedOff(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, e := w.process()
+		theirs, _ := w.process()
+		l := acquire(t, m, "k")
+		next := wait(t.Context(), m, "k")
+		w.store.Delete("k")
+		stolen := acquire(t, theirs, "k")
+		e.Notice()
+		synctest.Wait()
+		require.ErrorIs(t, context.Cause(l.Context()), cohort.ErrLost)
+		require.ErrorIs(t, l.Release(), cohort.ErrLost)
+		synctest.Wait()
+		assert.Empty(t, next)
+		require.NoError(t, stolen.Release())
+		got := <-next
+		require.NoError(t, got.err)
+		assert.Equal(t, 1, got.lock.Token().Compare(stolen.Token()))
+		require.NoError(t, got.lock.Release())
+	})
+}
+
+// A release that the engine refuses gives the key back in the background.
+func TestRefusedReleaseReportsTheErrorAndFreesTheKey(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, e := w.process()
+		l := acquire(t, m, "k")
+		refused := errors.New("permission denied")
+		e.Script(cohorttest.Fault{Call: cohorttest.Release, Err: refused})
+		require.ErrorIs(t, l.Release(), refused)
+		synctest.Wait()
+		assert.Zero(t, w.store.Len("k"))
+		require.NoError(t, acquire(t, m, "k").Release())
+	})
+}
