@@ -2,12 +2,18 @@ package e2e
 
 import (
 	"context"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
@@ -74,19 +80,66 @@ func revoke(t testing.TB, client *clientv3.Client, e cohort.Engine) {
 
 func silence(_, _ string) weather { return weather{silent: true} }
 
+// gate is what stands between an engine and etcd, and can refuse the next transaction.
+type gate struct {
+	refuse atomic.Pointer[error]
+	late   atomic.Bool // the next transaction is carried out after its sender was told that it failed
+}
+
+func (g *gate) option() grpc.DialOption {
+	return grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		if strings.HasSuffix(method, "/Txn") {
+			if err := g.refuse.Swap(nil); err != nil {
+				return *err
+			}
+			if g.late.CompareAndSwap(true, false) {
+				time.AfterFunc(300*time.Millisecond, func() {
+					_ = invoke(context.WithoutCancel(ctx), method, req, new(pb.TxnResponse), cc)
+				})
+				return status.Error(codes.Unknown, "no reply")
+			}
+		}
+		return invoke(ctx, method, req, reply, cc, opts...)
+	})
+}
+
 func TestConformance(t *testing.T) {
 	node := startNode(t)
 	direct := dial(t, node)
-	networks := make(map[cohort.Engine]*network)
+	networks, gates := make(map[cohort.Engine]*network), make(map[cohort.Engine]*gate)
 	cohorttest.Run(t, cohorttest.Harness{
 		Engine: func() (cohort.Engine, error) {
-			n := newNetwork(t)
-			e := newEngine(t, dial(t, n.to(t, "n0", node)), 2*time.Second)
-			networks[e] = n
+			n, g := newNetwork(t), new(gate)
+			client := dialWith(t, func(c *clientv3.Config) { c.DialOptions = []grpc.DialOption{g.option()} }, n.to(t, "n0", node))
+			e := newEngine(t, client, 2*time.Second)
+			networks[e], gates[e] = n, g
 			return e, nil
 		},
 		Revoke: func(e cohort.Engine) error { revoke(t, direct, e); return nil },
 		Cut:    func(e cohort.Engine) error { networks[e].set(silence); return nil },
 		Heal:   func(e cohort.Engine) error { networks[e].heal(); return nil },
+		Refuse: func(e cohort.Engine, call cohorttest.Call, forGood bool) error {
+			if call == cohorttest.Wait {
+				compact(t, direct)
+				networks[e].set(func(_, _ string) weather { return weather{down: true} })
+				time.Sleep(100 * time.Millisecond)
+				networks[e].heal()
+				return nil
+			}
+			err := status.Error(codes.Unknown, "raft proposal dropped")
+			if forGood {
+				err = status.Error(codes.PermissionDenied, "a proxy refuses")
+			}
+			gates[e].refuse.Store(&err)
+			return nil
+		},
+		Delete: func(key string) error {
+			for e := range networks {
+				_, err := direct.Delete(t.Context(), e.(*etcdlock.Engine).Name(key)+"/", clientv3.WithPrefix())
+				return err
+			}
+			return nil
+		},
+		Late: func(e cohort.Engine) error { gates[e].late.Store(true); return nil },
 	})
 }

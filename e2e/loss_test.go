@@ -24,14 +24,7 @@ func TestWaitOutlastsCompactionAndReconnect(t *testing.T) {
 	granted := waitInLine(t, direct, e, "key", 2)
 	time.Sleep(300 * time.Millisecond) // until it watches
 	for range 3 {
-		var revision int64
-		for range 20 {
-			resp, err := direct.Put(t.Context(), "another key", "")
-			require.NoError(t, err)
-			revision = resp.Header.Revision
-		}
-		_, err := direct.Compact(t.Context(), revision, clientv3.WithCompactPhysical())
-		require.NoError(t, err)
+		compact(t, direct)
 		n.set(func(_, _ string) weather { return weather{down: true} })
 		time.Sleep(300 * time.Millisecond)
 		n.heal()
@@ -40,6 +33,18 @@ func TestWaitOutlastsCompactionAndReconnect(t *testing.T) {
 	}
 	require.NoError(t, holder.Release(t.Context()))
 	require.NoError(t, receive(t, granted, "the lock").Release(t.Context()))
+}
+
+// compact makes etcd forget its history so far.
+func compact(t testing.TB, client *clientv3.Client) {
+	var revision int64
+	for range 20 {
+		resp, err := client.Put(t.Context(), "another key", "")
+		require.NoError(t, err)
+		revision = resp.Header.Revision
+	}
+	_, err := client.Compact(t.Context(), revision, clientv3.WithCompactPhysical())
+	require.NoError(t, err)
 }
 
 // A person deletes everything under the prefix. The holder notices within a renewal, and its next waiter acquires anew.
