@@ -22,8 +22,15 @@ type Manager struct {
 	inspect func(ctx context.Context, query url.Values) (key, error)
 }
 
+// A Source is what a page is made of: a [keylock.Manager], or what wraps one. What has also
+// the Stats of a cohort is shown with them.
+type Source[K comparable] interface {
+	Top(ctx context.Context, n int) (keylock.Top[K], error)
+	Inspect(ctx context.Context, key K) (keylock.KeyInfo[K], error)
+}
+
 // Of makes a manager fit for [Handler].
-func Of[K comparable](m *keylock.Manager[K]) Manager {
+func Of[K comparable](m Source[K]) Manager {
 	return Manager{
 		look:    func(ctx context.Context, n int) manager { return look(ctx, m, n) },
 		inspect: func(ctx context.Context, query url.Values) (key, error) { return inspect(ctx, m, query) },
@@ -101,7 +108,7 @@ type histogram struct {
 }
 
 // look looks at a whole manager.
-func look[K comparable](ctx context.Context, m *keylock.Manager[K], n int) manager {
+func look[K comparable](ctx context.Context, m Source[K], n int) manager {
 	top, err := m.Top(ctx, n)
 	if err != nil {
 		return manager{Closed: errors.Is(err, keylock.ErrClosed), Error: err.Error()}
@@ -133,7 +140,7 @@ var errGone = errors.New("this key is not held or waited for any more, or not am
 
 // inspect looks at the key that a query names: by itself or, where that is not possible,
 // by its hash, among the keys that a page may have shown.
-func inspect[K comparable](ctx context.Context, m *keylock.Manager[K], query url.Values) (key, error) {
+func inspect[K comparable](ctx context.Context, m Source[K], query url.Values) (key, error) {
 	if query.Has("key") {
 		wanted, err := parse[K](query.Get("key"))
 		if err != nil {

@@ -6,23 +6,31 @@
 // has. No key is ever a label: the cardinality does not depend on what is locked. The
 // label manager carries the name.
 //
-//	keylock_up                        1; 0, and nothing else, when the manager has ended
-//	keylock_keys                      keys that are held or waited for
-//	keylock_holders{mode}             live grants, exclusive and shared
-//	keylock_waiters                   requests that wait
-//	keylock_longest_queue_waiters      the most waiters of any key
-//	keylock_requests_total{outcome}   requests: immediate, waited, cancelled, rejected
-//	keylock_releases_total            grants that have ended
-//	keylock_wait_seconds              histogram of the waits of those who had to queue
-//	keylock_owner_requests_total      requests of any kind that the owner received
-//	keylock_owner_busy_seconds_total  time that they took it; its rate is how busy it is
-//	keylock_slow_log_lost_records_total records that keylock.WithSlowLog did not log
+//	keylock_up                           1; 0, and nothing else, when the manager has ended or does not reply within 5 s
+//	keylock_keys                         keys that are held or waited for
+//	keylock_holders{mode}                live grants: exclusive, shared
+//	keylock_waiters                      requests that wait
+//	keylock_longest_queue_waiters        the most waiters of any key
+//	keylock_requests_total{outcome}      requests for locks that are decided: immediate (granted at once), waited (granted
+//	                                     after a wait), cancelled, rejected; those that still wait are keylock_waiters
+//	keylock_releases_total               grants that have ended
+//	keylock_wait_seconds                 histogram: how long requests waited that had to, granted or cancelled
+//	keylock_owner_requests_total         messages of any kind that the manager's goroutine, its owner, received
+//	keylock_owner_busy_seconds_total     time that the owner spent on them, estimated; its rate is how busy it is
+//	keylock_slow_log_lost_records_total  records that keylock.WithSlowLog did not log
 //
 // and, with keylock.WithHoldTimes:
 //
-//	keylock_hold_seconds              histogram of how long ended grants were held
-//	keylock_oldest_hold_seconds       age of the oldest live grant; 0 when there is none
-//	keylock_oldest_wait_seconds       age of the oldest wait; 0 when nobody waits
+//	keylock_hold_seconds                 histogram: how long grants that have ended were held
+//	keylock_oldest_hold_seconds          how long the oldest live grant has been held; 0 when there is none
+//	keylock_oldest_wait_seconds          how long the oldest wait has lasted; 0 when nothing waits
+//
+// A cohort has these of its local manager, in which a process that waits at the engine holds
+// the key, and
+//
+//	keylock_cohort_engine_grants_total   locks that the engine granted to this process
+//	keylock_cohort_handoffs_total        times that one was handed off within this process
+//	keylock_cohort_losses_total          locks that were lost before they were released
 package prom
 
 import (
@@ -32,6 +40,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
 )
 
 // A Source is a [keylock.Manager], of keys of any type.
@@ -39,54 +48,83 @@ type Source interface {
 	Stats(ctx context.Context) (keylock.Stats, error)
 }
 
+// A CohortSource is a [cohort.Manager].
+type CohortSource interface {
+	Stats(ctx context.Context) (cohort.Stats, error)
+}
+
 // NewCollector returns a collector of a manager's totals, under a name that no other
 // manager has in the same registry.
 func NewCollector(name string, manager Source) prometheus.Collector {
+	return newCollector(name, false, func(ctx context.Context) (cohort.Stats, error) {
+		local, err := manager.Stats(ctx)
+		return cohort.Stats{Local: local}, err
+	})
+}
+
+// NewCohortCollector is [NewCollector] for a cohort: the metrics of its local manager, and
+// those of its engine.
+func NewCohortCollector(name string, manager CohortSource) prometheus.Collector {
+	return newCollector(name, true, manager.Stats)
+}
+
+func newCollector(name string, isCohort bool, stats func(context.Context) (cohort.Stats, error)) prometheus.Collector {
 	desc := func(metric, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("keylock_"+metric, help, labels, prometheus.Labels{"manager": name})
 	}
 	return &collector{
-		manager: manager,
-		up:      desc("up", "Whether the manager runs."),
+		stats:    stats,
+		isCohort: isCohort,
+		up:       desc("up", "Whether the manager runs: 0 when it has ended, or did not reply in time."),
 
 		keys:    desc("keys", "Keys that are held or waited for."),
 		holders: desc("holders", "Live grants.", "mode"),
 		waiters: desc("waiters", "Requests that wait."),
 		longest: desc("longest_queue_waiters", "The most waiters that any key has."),
 
-		requests: desc("requests_total", "Requests for locks.", "outcome"),
+		requests: desc("requests_total", "Requests for locks that are decided.", "outcome"),
 		releases: desc("releases_total", "Grants that have ended."),
-		waits:    desc("wait_seconds", "How long those waited who had to queue."),
+		waits:    desc("wait_seconds", "How long requests waited that had to."),
 
-		ownerRequests: desc("owner_requests_total", "Requests of any kind that the owner received."),
-		ownerBusy:     desc("owner_busy_seconds_total", "Time that the owner was busy, estimated."),
+		ownerRequests: desc("owner_requests_total", "Messages of any kind that the owner received."),
+		ownerBusy:     desc("owner_busy_seconds_total", "Time that the owner spent on them, estimated."),
 		lostRecords:   desc("slow_log_lost_records_total", "Records that the slow log did not log."),
 
-		holds:      desc("hold_seconds", "How long grants were held that have ended."),
+		holds:      desc("hold_seconds", "How long grants that have ended were held."),
 		oldestHold: desc("oldest_hold_seconds", "How long the oldest live grant has been held."),
-		oldestWait: desc("oldest_wait_seconds", "How long the request that has waited for longest has."),
+		oldestWait: desc("oldest_wait_seconds", "How long the oldest wait has lasted."),
+
+		engineGrants: desc("cohort_engine_grants_total", "Locks that the engine granted to this process."),
+		handoffs:     desc("cohort_handoffs_total", "Times that an engine's lock was handed off within this process."),
+		losses:       desc("cohort_losses_total", "Engine's locks that were lost before they were released."),
 	}
 }
 
 type collector struct {
-	manager Source
+	stats    func(context.Context) (cohort.Stats, error)
+	isCohort bool
 
 	up                                    *prometheus.Desc
 	keys, holders, waiters, longest       *prometheus.Desc
 	requests, releases, waits             *prometheus.Desc
 	ownerRequests, ownerBusy, lostRecords *prometheus.Desc
 	holds, oldestHold, oldestWait         *prometheus.Desc
+	engineGrants, handoffs, losses        *prometheus.Desc
 }
 
-// patience is how long a scrape waits for the owner, who answers in microseconds unless
+// patience is how long a scrape waits for the owner, which replies in microseconds unless
 // the whole process is in trouble.
 const patience = 5 * time.Second
 
 func (c *collector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{
+	all := []*prometheus.Desc{
 		c.up, c.keys, c.holders, c.waiters, c.longest, c.requests, c.releases, c.waits,
 		c.ownerRequests, c.ownerBusy, c.lostRecords, c.holds, c.oldestHold, c.oldestWait,
-	} {
+	}
+	if c.isCohort {
+		all = append(all, c.engineGrants, c.handoffs, c.losses)
+	}
+	for _, d := range all {
 		descs <- d
 	}
 }
@@ -102,11 +140,12 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 	}
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) { count(d, float64(v), labels...) }
 
-	s, err := c.manager.Stats(ctx)
+	all, err := c.stats(ctx)
 	if err != nil {
 		gauge(c.up, 0)
 		return
 	}
+	s := all.Local
 	gauge(c.up, 1)
 	gauge(c.keys, float64(s.Keys))
 	gauge(c.holders, float64(s.Held-s.Shared), "exclusive")
@@ -126,6 +165,11 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 		metrics <- newHistogram(c.holds, s.Holds)
 		gauge(c.oldestHold, s.OldestHold.Seconds())
 		gauge(c.oldestWait, s.OldestWait.Seconds())
+	}
+	if c.isCohort {
+		counter(c.engineGrants, all.Granted)
+		counter(c.handoffs, all.Handoffs)
+		counter(c.losses, all.Lost)
 	}
 }
 

@@ -1,6 +1,7 @@
 package prom_test
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -19,6 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/prom"
 )
 
@@ -64,19 +67,19 @@ func TestMetricsAreTheTotals(t *testing.T) {
 			# HELP keylock_oldest_hold_seconds How long the oldest live grant has been held.
 			# TYPE keylock_oldest_hold_seconds gauge
 			keylock_oldest_hold_seconds{manager="orders"} 4
-			# HELP keylock_oldest_wait_seconds How long the request that has waited for longest has.
+			# HELP keylock_oldest_wait_seconds How long the oldest wait has lasted.
 			# TYPE keylock_oldest_wait_seconds gauge
 			keylock_oldest_wait_seconds{manager="orders"} 4
 			# HELP keylock_releases_total Grants that have ended.
 			# TYPE keylock_releases_total counter
 			keylock_releases_total{manager="orders"} 1
-			# HELP keylock_requests_total Requests for locks.
+			# HELP keylock_requests_total Requests for locks that are decided.
 			# TYPE keylock_requests_total counter
 			keylock_requests_total{manager="orders",outcome="cancelled"} 1
 			keylock_requests_total{manager="orders",outcome="immediate"} 3
 			keylock_requests_total{manager="orders",outcome="rejected"} 1
 			keylock_requests_total{manager="orders",outcome="waited"} 1
-			# HELP keylock_up Whether the manager runs.
+			# HELP keylock_up Whether the manager runs: 0 when it has ended, or did not reply in time.
 			# TYPE keylock_up gauge
 			keylock_up{manager="orders"} 1
 			# HELP keylock_waiters Requests that wait.
@@ -175,6 +178,59 @@ func TestManagersShareARegistryUnderTheirNames(t *testing.T) {
 	assert.Len(t, gather(t, registry)["keylock_up"].Metric, 2)
 }
 
+func TestCohortHasTheMetricsOfItsEngineToo(t *testing.T) {
+	ctx := t.Context()
+	store := cohorttest.NewStore()
+	defer store.Close()
+	engine := store.Engine()
+	m := cohort.Start(ctx, engine)
+	defer m.Close()
+	require.NoError(t, m.Do(ctx, "k", func(context.Context) error { return nil }))
+	want := `
+		# HELP keylock_cohort_engine_grants_total Locks that the engine granted to this process.
+		# TYPE keylock_cohort_engine_grants_total counter
+		keylock_cohort_engine_grants_total{manager="orders"} 1
+		# HELP keylock_cohort_handoffs_total Times that an engine's lock was handed off within this process.
+		# TYPE keylock_cohort_handoffs_total counter
+		keylock_cohort_handoffs_total{manager="orders"} 0
+		# HELP keylock_cohort_losses_total Engine's locks that were lost before they were released.
+		# TYPE keylock_cohort_losses_total counter
+		keylock_cohort_losses_total{manager="orders"} 0
+	`
+	c := prom.NewCohortCollector("orders", m)
+	require.NoError(t, testutil.CollectAndCompare(c, strings.NewReader(want),
+		"keylock_cohort_engine_grants_total", "keylock_cohort_handoffs_total", "keylock_cohort_losses_total"))
+	registry := prometheus.NewPedanticRegistry()
+	require.NoError(t, registry.Register(c))
+	assert.Contains(t, gather(t, registry), "keylock_wait_seconds")
+	problems, err := testutil.CollectAndLint(c)
+	require.NoError(t, err)
+	assert.Empty(t, problems)
+}
+
+// What cannot be a label is refused when it is registered, and does not end a scrape.
+func TestNameThatIsNotTextIsRefused(t *testing.T) {
+	m := keylock.Start[int](t.Context())
+	defer m.Close()
+	require.Error(t, prometheus.NewPedanticRegistry().Register(prom.NewCollector("\xff", m)))
+}
+
+// stubborn is a manager that does not reply before the caller gives up.
+type stubborn struct{}
+
+func (stubborn) Stats(ctx context.Context) (keylock.Stats, error) {
+	<-ctx.Done()
+	return keylock.Stats{}, ctx.Err()
+}
+
+func TestManagerThatDoesNotReplyIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		assert.Zero(t, testutil.ToFloat64(prom.NewCollector("m", stubborn{})))
+		assert.Equal(t, 5*time.Second, time.Since(start))
+	})
+}
+
 func TestScrapeOverHTTP(t *testing.T) {
 	m := keylock.Start[int](t.Context(), keylock.WithHoldTimes())
 	defer m.Close()
@@ -204,7 +260,7 @@ func described(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
 	descs := make(chan *prometheus.Desc, 100)
-	prom.NewCollector("m", nil).Describe(descs)
+	prom.NewCohortCollector("m", (*cohort.Manager)(nil)).Describe(descs)
 	close(descs)
 	for d := range descs {
 		names[regexp.MustCompile(`fqName: "(\w+)"`).FindStringSubmatch(d.String())[1]] = true
