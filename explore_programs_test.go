@@ -1,4 +1,4 @@
-//go:build !race
+//go:build explore
 
 package keylock
 
@@ -30,7 +30,7 @@ var (
 	tries = program{
 		name: "try",
 		run: func(c *caller) {
-			if lock, ok := c.try(table.Request[int]{}); ok {
+			if lock, err := c.acquire(table.Request[int]{Try: true}); err == nil {
 				c.Release(lock)
 			}
 		},
@@ -51,8 +51,8 @@ var (
 		name: "reserve, wait",
 		run: func(c *caller) {
 			c.reserve(table.Request[int]{})
-			c.release(c.Wait())
-			if _, again := c.Wait(); !errors.Is(again, ErrReservationDone) {
+			c.release(c.Wait(table.Request[int]{}))
+			if _, again := c.Wait(table.Request[int]{}); !errors.Is(again, ErrReservationDone) {
 				panic(fmt.Sprintf("a second Wait returns %v", again))
 			}
 		},
@@ -70,7 +70,7 @@ var (
 			c.Cancel(c.old)
 			c.reserve(table.Request[int]{})
 			c.Cancel(c.old)
-			c.release(c.Wait())
+			c.release(c.Wait(table.Request[int]{}))
 		},
 	}
 	handsOff = program{
@@ -86,9 +86,9 @@ var (
 	again     = program{
 		name: "session with a key twice, closed by another",
 		run: func(c *caller) {
-			c.session = &Session[int]{m: c.w.m, s: table.NewSession[int]("twice")}
-			_, first := c.acquire(table.Request[int]{Session: c.session.s})
-			_, second := c.acquire(table.Request[int]{Session: c.session.s})
+			c.session = c.w.m.Session("twice")
+			_, first := c.acquire(table.Request[int]{})
+			_, second := c.acquire(table.Request[int]{})
 			if first == nil && second == nil {
 				panic("a session got one key twice")
 			}
@@ -99,24 +99,24 @@ var (
 	reservesInSession = program{
 		name: "session reserves, waits, closed by another",
 		run: func(c *caller) {
-			c.session = &Session[int]{m: c.w.m, s: table.NewSession[int]("reserves")}
-			c.reserve(table.Request[int]{Session: c.session.s})
-			c.release(c.Wait())
+			c.session = c.w.m.Session("reserves")
+			c.reserve(table.Request[int]{})
+			c.release(c.Wait(table.Request[int]{}))
 		},
 		partner: closesSession,
 	}
 	cancelsInSession = program{
 		name: "session reserves both keys, cancels, closed by another",
 		run: func(c *caller) {
-			c.session = &Session[int]{m: c.w.m, s: table.NewSession[int]("cancels")}
-			c.reserve(table.Request[int]{Keys: []int{0, 1}, Session: c.session.s})
+			c.session = c.w.m.Session("cancels")
+			c.reserve(table.Request[int]{Keys: []int{0, 1}})
 			c.Cancel(c.reservation)
 		},
 		partner: closesSession,
 	}
 	waitsIdle = program{
 		name: "wait for idle", cancels: true,
-		run: func(c *caller) { c.returns(c.WaitIdle()) },
+		run: func(c *caller) { c.checks(c.WaitIdle()) },
 	}
 	closes = program{
 		name: "close", ends: true,
@@ -124,7 +124,7 @@ var (
 	}
 	shutsDown = program{
 		name: "shutdown", ends: true, cancels: true,
-		run: func(c *caller) { c.returns(c.Shutdown()) },
+		run: func(c *caller) { c.checks(c.Shutdown()) },
 	}
 )
 
@@ -132,10 +132,10 @@ var (
 // in a deadlock.
 func inSession(keys ...int) func(*caller) {
 	return func(c *caller) {
-		c.session = &Session[int]{m: c.w.m, s: table.NewSession[int]("steps")}
+		c.session = c.w.m.Session("steps")
 		for _, key := range keys {
-			if _, err := c.acquire(table.Request[int]{Key: key, Session: c.session.s}); err != nil {
-				c.returns(err)
+			if _, err := c.acquire(table.Request[int]{Key: key}); err != nil {
+				c.checks(err)
 				break
 			}
 		}
@@ -151,13 +151,13 @@ func closesSession(c, of *caller) {
 
 // release gives back what a call returned.
 func (c *caller) release(lock Lock[int], err error) {
-	if c.returns(err); err == nil {
+	if c.checks(err); err == nil {
 		c.Release(lock)
 	}
 }
 
-// returns checks that there is a reason for an error.
-func (c *caller) returns(err error) {
+// checks checks that there is a reason for an error.
+func (c *caller) checks(err error) {
 	var reason bool
 	switch {
 	case err == nil:

@@ -1,4 +1,4 @@
-//go:build !race
+//go:build explore
 
 package keylock
 
@@ -49,9 +49,10 @@ var irrelevant = map[string]map[string]bool{
 	// whose next is the first that is not, as Check says; who has which grant and whose
 	// turn it is, is written where a token or a turn is met.
 	"Ticket": {"number": true}, "Token": {"seq": true},
+	"abandon": {"generation": true, "since": true, "many": true},
 	"acquire": {"generation": true, "since": true, "many": true}, "Reservation": {"generation": true}, "cancelReservation": {"generation": true},
-	"owner":   {"meter": true}, // counts and times
-	"Manager": {"pool": true},  // the world knows what is in it
+	"owner":   {"meter": true},              // counts and times
+	"Manager": {"pool": true, "gate": true}, // the world knows what is in it
 	"actor":   {"name": true, "yield": true, "resume": true, "stop": true, "chosen": true, "did": true},
 	"caller":  {"w": true, "mate": true},
 }
@@ -97,7 +98,7 @@ func (f *fingerprint) alone(actors []*actor) []byte {
 func (f *fingerprint) actors(actors []*actor) {
 	for _, a := range actors {
 		if c, ok := a.memory.(*caller); ok && a.over && c.last() && c.w.scenario.apart {
-			f.roots(&c.holds, &c.told)
+			f.roots(&c.holds, &c.returned)
 			continue
 		}
 		f.roots(a)
@@ -193,10 +194,18 @@ func (f *fingerprint) channel(v reflect.Value) {
 	for range n {
 		item, _ := v.Recv()
 		v.Send(item)
-		held := reflect.New(item.Type()) // addressable
-		held.Elem().Set(item)
-		f.value(held.Elem())
+		f.value(addressable(item))
 	}
+}
+
+// addressable returns the value, or a copy of a struct whose fields can be addressed.
+func addressable(v reflect.Value) reflect.Value {
+	if v.Kind() != reflect.Struct {
+		return v
+	}
+	held := reflect.New(v.Type()).Elem()
+	held.Set(v)
+	return held
 }
 
 func (f *fingerprint) structure(v reflect.Value) {

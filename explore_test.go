@@ -1,7 +1,4 @@
-//go:build !race
-
-// A world has one goroutine at a time, so there is no race to detect in it, and the
-// detector makes it ten times slower.
+//go:build explore
 
 package keylock
 
@@ -30,7 +27,7 @@ var exploreLevel = flag.Int("explore", 1, "how far TestEveryInterleaving goes: 1
 // they do and of how the manager ends, and goes through every order in which their
 // steps and the owner's can come.
 //
-//	go test . -run=TestEveryInterleaving -v -explore=3 -timeout=40m
+//	go test -tags explore . -run=TestEveryInterleaving -v -explore=3 -timeout=40m
 func TestEveryInterleaving(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // worlds are small, short-lived and many
 	var total explored
@@ -347,14 +344,19 @@ func (w *world) take(n node) {
 			w.broken = fmt.Errorf("%s panics: %v", a.name, r)
 		}
 	}()
+	w.resume(a)
+}
+
+// resume lets an actor go on to its next stop.
+func (w *world) resume(a *actor) {
+	w.running = a
 	a.resume()
-	w.settle(a)
 }
 
 // stop ends the coroutines.
 func (w *world) stop() {
 	for _, a := range w.actors {
+		w.running = a
 		a.stop()
 	}
-	*w.m = Manager[int]{} // sync.Pool remembers where its pools are, and would keep the whole world
 }

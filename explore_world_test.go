@@ -1,37 +1,34 @@
-//go:build !race
+//go:build explore
 
 package keylock
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
+	"reflect"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
-// A world is a manager in slow motion: its owner and its callers are coroutines that stop
-// before each step by which they can affect each other, and somebody else decides who
-// goes on. A world in which the same ones go on is the same world.
+// A world is a manager in slow motion: its owner and its callers are coroutines, which stop
+// at the gates, before each step by which they can affect each other, and the explorer
+// decides which of them goes on. A world in which the same ones go on is the same world.
 //
-// What a request does, what the table does, and what becomes of requests in the pool is
-// the real code. What blocks a goroutine can not be: Start, run, send, wait and the calls
-// around them are copied here, with the same names and in the same order, and a stop
-// before each access to what others use at the same time, which are: the mailbox, the
-// ended flag, the answer of a request, the turn of a reservation, the end of a context
-// and the channels that are closed for all. TestExplorerCopiesTheProtocol fails when
-// the original changes. Where two accesses are one step, the copy says why nothing can
-// come between them that could not as well come before or after.
+// Everything that they do is the real code. The world decides what the machine does
+// otherwise: which goroutine goes on, which of two ready branches a select takes, when a
+// context ends, and which request a pool returns. What a goroutine has to wait for is there
+// when it goes on, so none of them ever blocks.
 //
-// The owner serves a request in one step. It sends several answers in it, and who gets
-// the first may go on before the second is sent; but all that he can do is send, which
-// the owner sees after the step in any case, and claim a generation, which it looks at in
-// the first access of a step.
+// Not every gate is a stop: where two accesses are one step, the place says why nothing can
+// come between them that could not as well come before or after. The owner serves a message
+// in one step. It may reply to several callers in it, and the first of them may go on before
+// the second has its reply; but all that it can do is send, which the owner sees after the
+// step in any case, and claim a reservation, which it looks at in the first access of a
+// step.
 type world struct {
 	scenario scenario
 	m        *Manager[int]
@@ -40,10 +37,11 @@ type world struct {
 	woken    bool      // by the end of ctx
 	requests []*acquire[int]
 	taken    []*acquire[int] // those of them that are in use
-	pool     pool            // of everybody who has none of his own
+	pool     pool            // of all actors that have none of their own
 	actors   []*actor
-	callers  [][][]*actor // those who do the same, each with his partner
+	callers  [][][]*actor // those who do the same, each with its partner
 	others   []*actor
+	running  *actor
 	broken   error // an actor panicked
 }
 
@@ -52,24 +50,20 @@ type pool struct{ spare []*acquire[int] }
 
 // newWorld is [Start], and the callers' goroutines.
 func newWorld(s scenario) *world {
-	w := &world{scenario: s, ctx: &lifetime{}}
-	w.m = &Manager[int]{mailbox: make(chan message[int], s.mailbox), done: make(chan struct{})}
-	w.o = &owner[int]{m: w.m, table: table.New[int](s.config)}
-	w.others = append(w.others, w.start("owner", func(a *actor) { w.run(a) }))
-	add := func(name string, c *caller, run func()) {
-		c.w = w
-		c.actor = w.start(name, func(*actor) { run() })
-		c.actor.memory = c
-	}
+	w := &world{scenario: s, ctx: &lifetime{done: make(chan struct{})}}
+	w.m, w.o = newManager[int](w.ctx.done, options{table: s.config}, s.mailbox)
+	w.m.gate.scheduler = w
+	w.m.pool.take, w.m.pool.keep = w.get, w.put
+	w.others = append(w.others, w.start("owner", w.own))
 	for i, p := range s.callers {
-		c := &caller{ctx: &lifetime{endless: !p.cancels}}
+		c := &caller{w: w, ctx: &lifetime{endless: !p.cancels}}
 		name := fmt.Sprintf("%c (%s)", 'A'+i, p.name)
-		add(name, c, func() { p.run(c) })
+		c.start(name, func() { p.run(c) })
 		if p.partner != nil {
 			// The partner is another goroutine, which uses what this one has made.
-			partner := &caller{ctx: forever, mate: c}
+			partner := &caller{w: w, ctx: forever, mate: c}
 			c.mate = partner
-			add(name+"'s partner", partner, func() { p.partner(partner, c) })
+			partner.start(name+"'s partner", func() { p.partner(partner, c) })
 		}
 		actors := w.actors[len(w.actors)-1:]
 		if p.partner != nil {
@@ -82,75 +76,180 @@ func newWorld(s scenario) *world {
 		}
 	}
 	if s.contextEnds {
-		w.others = append(w.others, w.start("Start's context", func(a *actor) { w.endContext(a) }))
+		w.others = append(w.others, w.start("Start's context", w.endContext))
 	}
 	for _, a := range w.actors {
-		a.resume() // up to its first step
+		w.resume(a) // up to its first step
 	}
 	return w
 }
 
-// newAcquire is the real one, on a pool that forgets nothing and returns what was put
-// into it last, because that is the worst for whoever still has an old reservation.
-func (c *caller) newAcquire(want table.Request[int]) *acquire[int] {
-	w := c.w
-	w.m.pool = sync.Pool{New: func() any {
-		var r *acquire[int]
-		if last := len(c.pool.spare) - 1; last >= 0 {
-			r, c.pool.spare = c.pool.spare[last], c.pool.spare[:last]
-		} else {
-			// With room for one more, a second answer is found instead of blocking.
-			r = &acquire[int]{replied: make(chan bool, 3), predicted: true}
-			w.requests = append(w.requests, r)
-		}
-		w.taken = append(w.taken, r)
-		return r
-	}}
-	return w.m.newAcquire(want)
-}
-
-// settle notes what the last step put into the pool: requests that ask for nothing.
-func (w *world) settle(a *actor) {
-	w.taken = slices.DeleteFunc(w.taken, func(r *acquire[int]) bool {
-		if r.want.Tag == nil && a.pool != nil {
-			a.pool.spare = append(a.pool.spare, r)
-		}
-		return r.want.Tag == nil
-	})
-}
-
-// run is [owner.run] and what follows it in [Start].
-func (w *world) run(a *actor) {
-	o := w.o
-	for !o.ended {
-		// To receive, to look at the context and to serve are one step: nobody but
-		// the owner and refuseAll, which comes later, receives; and if the context ends
-		// after the look it might as well have ended after the step.
-		a.choose(move{label: "serves", ready: func() bool { return len(w.m.mailbox) > 0 }, own: w.servesUnseen})
-		msg := <-w.m.mailbox
-		a.did = "serves " + kind(msg)
-		if w.ctx.err != nil {
-			o.end(ErrClosed)
-			msg.refuse()
-			break
-		}
-		msg.serve(o)
-	}
-	a.step("sets ended", nil)
-	w.m.ended.Store(true)
-	// To receive and to refuse all that is there is one step, of whomever: a caller who
-	// has not got his answer yet and one who has not looked at it yet are the same.
-	a.step("empties the mailbox", nil)
-	w.m.refuseAll()
+// own is the owner's goroutine.
+func (w *world) own(a *actor) {
+	w.o.run()
 	a.step("exits", func() bool { return w.ctx.err == nil || w.woken })
 	close(w.m.done)
 }
 
+// endContext is the end of Start's context, and the function that [Start] runs then.
+func (w *world) endContext(a *actor) {
+	a.choose(move{label: "ends", outside: true})
+	w.ctx.end()
+	a.step("wakes the owner", nil)
+	w.m.wake()
+	w.woken = true
+}
+
+// get takes a request out of a pool that forgets nothing and returns what was put into it
+// last, because that is the worst for one who still has an old reservation.
+func (w *world) get(fresh func() any) any {
+	var r *acquire[int]
+	if p := w.running.pool; p != nil && len(p.spare) > 0 {
+		last := len(p.spare) - 1
+		r, p.spare = p.spare[last], p.spare[:last]
+	} else {
+		r = fresh().(*acquire[int])
+		r.replied = make(chan bool, cap(r.replied)+1) // a reply too many is found instead of blocking
+		w.requests = append(w.requests, r)
+	}
+	w.taken = append(w.taken, r)
+	return r
+}
+
+// put puts a request into the pool of the running actor.
+func (w *world) put(request any) {
+	r := request.(*acquire[int])
+	i := slices.Index(w.taken, r)
+	if i < 0 {
+		panic("a request was put into the pool twice")
+	}
+	w.taken = slices.Delete(w.taken, i, i+1)
+	if w.running.pool != nil {
+		w.running.pool.spare = append(w.running.pool.spare, r)
+	}
+	if c, ok := w.running.memory.(*caller); ok {
+		c.met = slices.DeleteFunc(c.met, func(met any) bool { return met == r })
+	}
+}
+
+// receives is the owner's gate. To receive, to look at the context and to serve are one
+// step: nobody but the owner and refuseAll, which comes later, receives; and if the context
+// ends after the look it might as well have ended after the step.
+func (w *world) receives() {
+	a := w.at()
+	a.choose(move{label: "serves", ready: func() bool { return len(w.m.mailbox) > 0 }, own: w.servesUnseen})
+	a.did = "serves " + kind(w.mail()[0])
+}
+
+// sends is the gate of the mailbox. To look at the context, to take a request out of the
+// pool and to send it are one step: a context may as well end after the step, or before; and
+// a request that another puts into the pool between the second and the third can be taken,
+// which is worse.
+func (w *world) sends(msg message[int]) {
+	c := w.caller()
+	c.meets(&msg)
+	if !c.straight {
+		c.step("sends "+kind(msg), c.room)
+	}
+	c.straight = false
+	c.parts(msg)
+}
+
+// hears is the gate of a channel on which a caller waits for the owner alone.
+func (w *world) hears(channel, of any) {
+	c := w.caller()
+	c.straight = false
+	c.meets(of)
+	r, ok := of.(*acquire[int])
+	if !ok {
+		c.choose(move{label: "hears of its " + name(of), ready: filled(channel), own: always})
+		c.notes(channel, of)
+		return
+	}
+	// To receive the reply, to read it, to recycle the request and to look at the context
+	// are one step: nobody else uses the request, but for the generation, of which a Cancel
+	// learns nothing that it would not learn before.
+	told := move{label: "hears of its request", ready: filled(r.replied), own: c.unseen}
+	if c.choose(told, c.context.ends(told.label+", and its context ends").when(told.ready)) == 1 {
+		c.context.end()
+	}
+	c.notes(channel, of)
+}
+
+// selects is the gate of a channel on which a caller waits for the owner or for the end of
+// its context.
+func (w *world) selects(ctx context.Context, channel, of any) {
+	c := w.caller()
+	c.straight = false
+	c.meets(of)
+	l := ctx.(*lifetime)
+	own, late := always, l.ends("sees its context end")
+	if r, ok := of.(*acquire[int]); ok {
+		own = c.unseen
+		late.ready = func() bool { return c.stops(r) || c.room() }
+	}
+	told := move{label: "gets the reply", ready: filled(channel), own: own}
+	switch c.choose(told, late, l.ends(told.label+", and its context ends").when(told.ready)) {
+	case 1:
+		l.end()
+		if r, ok := of.(*acquire[int]); ok {
+			c.straight = !c.stops(r)
+		}
+		c.hides(channel)
+		return
+	case 2:
+		l.end()
+	}
+	l.deaf = true
+	c.notes(channel, of)
+}
+
+// before is the gate of everything else. An access that is not known here is a step.
+func (w *world) before(access string) {
+	a := w.at()
+	c, _ := a.memory.(*caller)
+	next := move{label: access}
+	switch access {
+	case "looks whether the manager has ended":
+		if !w.scenario.unhurried {
+			return // a caller who has not looked yet and one who has are the same, but for what is refused
+		}
+	case "abandons its request":
+		return // what comes before has been argued where the step before begins
+	case "looks whether its session is closed":
+		return // it may as well have been closed before
+	case "claims its reservation", "looks who has claimed it":
+		next.own = c.unseen
+	case "closes its session":
+		next.own = c.last // a Wait may look at that
+	}
+	if c != nil {
+		c.choose(next)
+	} else {
+		a.choose(next)
+	}
+}
+
+// at returns the running actor, at a gate.
+func (w *world) at() *actor {
+	if w.running.over {
+		panic(errStopped) // by a deferred call
+	}
+	return w.running
+}
+
+// caller returns the running caller, at a gate.
+func (w *world) caller() *caller {
+	c := w.at().memory.(*caller)
+	c.shows()
+	return c
+}
+
 // servesUnseen reports whether it makes no difference to anybody, and to the owner
-// neither, when it serves the first request of the mailbox. Whoever sends meanwhile puts
-// his request behind it; whoever is answered by it may look later. What else the owner
-// has in common with others is Start's context, the turn of a reservation, the fate of a
-// waiter when a lock is handed over, and the pool.
+// neither, when it serves the first message of the mailbox. Whoever sends meanwhile puts
+// its message behind it; whoever gets a reply by it may look later. What else the owner
+// has in common with others is Start's context, the generation of a reservation, the state
+// of a waiter when a lock is handed off, and the pool.
 func (w *world) servesUnseen() bool {
 	if w.scenario.contextEnds && !w.woken {
 		return false
@@ -164,7 +263,7 @@ func (w *world) servesUnseen() bool {
 		return false
 	case *handoff[int]:
 		return !slices.ContainsFunc(w.taken, func(r *acquire[int]) bool {
-			return r.ticket != nil && r.state.Load() == pending // it may leave meanwhile
+			return r.ticket != nil && r.state.Load() == pending // it may be abandoned meanwhile
 		})
 	case *abandon[int]:
 		return w.scenario.apart && !(r.reserved && w.looksAt((*acquire[int])(r)))
@@ -172,7 +271,7 @@ func (w *world) servesUnseen() bool {
 	return true
 }
 
-// looksAt reports whether anybody may yet look at the turn of a request.
+// looksAt reports whether anybody may yet look at the generation of a request.
 func (w *world) looksAt(r *acquire[int]) bool {
 	for _, a := range w.actors {
 		c, ok := a.memory.(*caller)
@@ -196,34 +295,27 @@ func (w *world) mail() (mail []message[int]) {
 	return mail
 }
 
-// endContext is the end of Start's context, and the function that [Start] runs then.
-func (w *world) endContext(a *actor) {
-	a.choose(move{label: "ends", outside: true})
-	w.ctx.end()
-	a.step("wakes the owner", nil)
-	select {
-	case w.m.mailbox <- message[int]{request: wake[int]{}}:
-	default:
-	}
-	w.woken = true
-}
-
 // A caller is a goroutine that uses the manager. Its fields are what it remembers from one
 // stop to the next.
 type caller struct {
 	*actor
-	w     *world
-	mate  *caller   // its partner, or whose partner it is
-	ctx   *lifetime // of all its calls; it may end if the program says so
-	calls int       // made so far
-	told  []string  // what they returned, if the scenario wants it
+	w    *world
+	mate *caller   // its partner, or whose partner it is
+	ctx  *lifetime // of all its calls; it may end if the program says so
 
-	want        table.Request[int] // of the running call, or of the reservation
-	r           *acquire[int]      // of the running call
-	out         message[int]       // on its way into the mailbox
-	holds       []held             // acquired and not released
-	offers      held               // to the next waiter
-	passing     Lock[int]          // the same, of the running call
+	// Of the running call. What a call does depends on where it is, which the steps that
+	// it has made tell, and on what it has met at the gates, so that tells its local
+	// variables.
+	context  *lifetime // forever when the call has none
+	trail    []string  // the steps
+	met      []any     // objects, and what was received from channels
+	straight bool      // the next send is the same step as the one before
+	hidden   func()    // shows again what a select must not see
+
+	// Of the program. What it does depends on what its calls have returned.
+	returned    []outcome
+	holds       []held // acquired and not released
+	offers      held   // to the next waiter
 	reservation Reservation[int]
 	old         Reservation[int] // one that was used
 	cancelled   Reservation[int] // the one of the running Cancel
@@ -232,11 +324,6 @@ type caller struct {
 	session     *Session[int]
 	robbed      bool // by one who closes the session
 	tooLate     bool // the running Wait began when the session was closed
-	asks        *question[int]
-	passes      *handoff[int]
-	drains      *shutdown[int]
-	draining    bool // the running Shutdown has something to wait for
-	busy        *idle
 }
 
 // A held is a lock that a caller may rely on, with what was asked for.
@@ -245,29 +332,124 @@ type held struct {
 	want table.Request[int]
 }
 
-// send is [Manager.send].
-func (c *caller) send(msg message[int]) {
-	c.out = msg
-	c.step("sends "+kind(c.out), c.room)
-	c.post(msg)
+// An outcome is what a call has returned.
+type outcome struct {
+	what  string
+	token table.Token[int]
+}
+
+// start adds the caller's goroutine.
+func (c *caller) start(name string, run func()) {
+	c.actor = c.w.start(name, func(*actor) {
+		run()
+		if !c.w.scenario.remembers {
+			c.returned = nil
+		}
+	})
+	c.actor.memory = c
+}
+
+// begins begins a call. A call that sends at once begins with the step in which it does.
+func (c *caller) begins(ctx *lifetime, first string) {
+	c.context = ctx
+	if first == "" {
+		return
+	}
+	if c.choose(move{label: first, ready: c.room}, ctx.ends(first+" with a context that is done")) == 1 {
+		ctx.end()
+	} else {
+		c.straight = true
+	}
+}
+
+// returns ends a call.
+func (c *caller) ends(token table.Token[int], what ...any) {
+	c.shows()
+	c.context, c.trail, c.met, c.straight = nil, nil, nil, false
+	c.returned = append(c.returned, outcome{fmt.Sprint(what...), token})
+}
+
+// choose is [actor.choose], and notes the step.
+func (c *caller) choose(moves ...move) int {
+	chosen := c.actor.choose(moves...)
+	if c.context != nil {
+		c.trail = append(c.trail, moves[chosen].label)
+	}
+	return chosen
+}
+
+// step is choose for a single move.
+func (c *caller) step(label string, ready func() bool) { c.choose(move{label: label, ready: ready}) }
+
+// meets notes an object on which the running call may depend.
+func (c *caller) meets(of any) { c.met = append(c.met, of) }
+
+// notes notes what the running call receives from a channel next.
+func (c *caller) notes(channel, of any) {
+	items := take(channel)
+	for _, item := range items {
+		reflect.ValueOf(channel).Send(item)
+	}
+	if len(items) == 0 {
+		return // it is closed
+	}
+	c.meets(items[0].Interface())
+	if r, ok := of.(*acquire[int]); ok && items[0].Bool() {
+		c.meets(&struct {
+			token table.Token[int]
+			value any
+			err   error
+		}{r.token, r.value, r.err})
+	}
+}
+
+// hides takes what is in a channel out of it until the next gate.
+func (c *caller) hides(channel any) {
+	if items := take(channel); len(items) > 0 {
+		c.hidden = func() {
+			for _, item := range items {
+				reflect.ValueOf(channel).Send(item)
+			}
+		}
+	}
+}
+
+// shows ends what hides has begun, and so does a select that must not see a context end.
+func (c *caller) shows() {
+	if c.hidden != nil {
+		c.hidden()
+		c.hidden = nil
+	}
+	if c.context != nil {
+		c.context.deaf = false
+	}
+}
+
+// take takes everything out of a channel.
+func take(channel any) (items []reflect.Value) {
+	v := reflect.ValueOf(channel)
+	for range v.Len() {
+		item, _ := v.Recv()
+		items = append(items, item)
+	}
+	return items
+}
+
+// filled returns what reports whether a channel receives at once.
+func filled(channel any) func() bool {
+	switch channel := channel.(type) {
+	case chan bool:
+		return func() bool { return len(channel) > 0 }
+	case chan error:
+		return func() bool { return len(channel) > 0 }
+	case chan struct{}:
+		return func() bool { return closed(channel) }
+	}
+	panic(fmt.Sprintf("a channel of another type: %T", channel))
 }
 
 // room reports whether there is room in the mailbox.
 func (c *caller) room() bool { return len(c.w.m.mailbox) < cap(c.w.m.mailbox) }
-
-// post is send without the stop before it.
-func (c *caller) post(msg message[int]) {
-	c.out = msg
-	c.parts(c.out)
-	c.w.m.mailbox <- c.out
-	if c.w.scenario.unhurried {
-		c.step("has sent "+kind(c.out), nil)
-	}
-	c.out = message[int]{}
-	if c.w.m.ended.Load() {
-		c.w.m.refuseAll()
-	}
-}
 
 // parts notes what a caller relies on no longer when it sends a message.
 func (c *caller) parts(msg message[int]) {
@@ -284,75 +466,20 @@ func (c *caller) parts(msg message[int]) {
 	}
 }
 
-// ask makes a request and sends it. To look at the context, to take the request out of
-// the pool and to send it are one step: a context may as well end after the step, or
-// before; and a request that another puts into the pool between the second and the third
-// can be taken, which is worse.
-func (c *caller) ask(ctx *lifetime, want table.Request[int]) error {
-	if c.choose(move{label: "asks", ready: c.room}, ctx.ends("asks with a context that is done")) == 1 {
-		ctx.end()
-		return ctx.Err()
-	}
-	c.want = want
-	c.r = c.newAcquire(want)
-	c.r.early = c.r.predicted && !ctx.endless
-	c.post(message[int]{request: c.r})
-	return nil
-}
-
-// acquire is [Manager.acquire].
-func (c *caller) acquire(want table.Request[int]) (Lock[int], error) {
-	c.calls++
-	if err := c.ask(c.ctx, want); err != nil {
-		return c.got(Lock[int]{}, err)
-	}
-	return c.got(c.wait())
-}
-
-// wait is [Manager.wait], with [Manager.listen]. To receive the answer, to read it, to
-// recycle the request and to look at the context are one step: nobody else uses the
-// request, but for the generation, of which a Cancel learns nothing that it would not learn
-// before.
-func (c *caller) wait() (Lock[int], error) {
-	r := c.r
-	told := func() bool { return len(r.replied) > 0 }
-	if !r.early || !c.hears(move{label: "hears whether it has to wait", ready: told, own: c.unseen}) {
-		answered := move{label: "gets the answer", ready: told, own: c.unseen}
-		late := c.ctx.ends("sees its context end")
-		late.ready = func() bool { return c.stops() || c.room() }
-		switch c.choose(answered, late, c.ctx.ends("gets the answer, and its context ends").when(told)) {
-		case 0:
-			<-r.replied
-		case 1:
-			c.ctx.end()
-			if c.abandonRequest(r, c.stops()) {
-				return Lock[int]{}, c.ctx.Err()
-			}
-		case 2:
-			c.ctx.end()
-			<-r.replied
-		}
-	}
-	c.r = nil
-	lock, err := c.w.m.take(r)
-	if err := c.ctx.Err(); err != nil && lock.value == nil {
-		if lock.m != nil {
-			c.send(message[int]{release: lock.token})
-		}
-		return Lock[int]{}, err
-	}
-	return lock, err
+// drop notes that a lock is held no longer.
+func (c *caller) drop(token table.Token[int]) {
+	c.holds = slices.DeleteFunc(c.holds, func(h held) bool { return h.token == token })
 }
 
 // stops reports whether anything can come between the end of its context, which a caller
-// who waits has seen, and its withdrawal. Nothing can, unless there is an answer which it
-// might choose instead, or somebody hands over a lock and looks whether it has left: what
-// it has seen it may as well see later.
-func (c *caller) stops() bool { return len(c.r.replied) > 0 || c.w.scenario.passes() }
+// who waits has seen, and its message to the owner. Nothing can, unless there is a reply
+// which it might choose instead, or another hands off a lock and looks whether it has left:
+// what it has seen it may as well see later.
+func (c *caller) stops(r *acquire[int]) bool { return len(r.replied) > 0 || c.w.scenario.passes() }
 
 // unseen reports whether it makes no difference to anybody else when the caller takes up
-// a request or ends one: nobody else uses its pool, looks at the turn of its reservation
-// or changes it, or closes the session that it looks at.
+// a request or ends one: nobody else uses its pool, looks at the generation of its
+// reservation or changes it, or closes the session that it looks at.
 func (c *caller) unseen() bool {
 	if !c.w.scenario.apart {
 		return false
@@ -376,233 +503,175 @@ func (c *caller) unseen() bool {
 // last reports whether nobody else will do anything with what the caller has.
 func (c *caller) last() bool { return c.mate == nil || c.mate.over }
 
-// hears receives what its request is told, and its context may end then.
-func (c *caller) hears(told move) bool {
-	if c.choose(told, c.ctx.ends(told.label+", and its context ends").when(told.ready)) == 1 {
-		c.ctx.end()
-	}
-	return <-c.r.replied
-}
-
-// withdraw is [Manager.abandonRequest], with a stop before it sends or without. What comes
-// before its look at the fate has been argued where it is.
-func (c *caller) abandonRequest(r *acquire[int], stop bool) bool {
-	c.r = r
-	defer func() { c.r = nil }()
-	if !r.state.CompareAndSwap(pending, abandoned) {
-		c.choose(move{label: "gets what was handed over", ready: func() bool { return len(r.replied) > 0 }, own: c.unseen})
-		<-r.replied
-		return false
-	}
-	if msg := (message[int]{request: (*abandon[int])(r)}); stop {
-		c.send(msg)
-	} else {
-		c.post(msg)
-	}
-	return true
-}
-
-// got notes what a call returns.
-func (c *caller) got(lock Lock[int], err error) (Lock[int], error) {
+// got notes the lock, or the error, that a call returns.
+func (c *caller) got(want table.Request[int], lock Lock[int], err error) (Lock[int], error) {
 	if (err == nil) != (lock.token.Seq() != 0) {
 		panic(fmt.Sprintf("returns the lock %v with the error %v", lock.token, err))
 	}
 	if err == nil && !c.robbed {
-		c.holds = append(c.holds, held{lock, c.want})
+		c.holds = append(c.holds, held{lock, want})
 	}
-	c.want = table.Request[int]{}
-	c.tells(err)
+	c.ends(lock.token, reason(err))
 	return lock, err
 }
 
-// tells notes what a call returns, if the scenario wants it.
-func (c *caller) tells(what ...any) {
-	if c.w.scenario.remembers {
-		c.told = append(c.told, fmt.Sprint(what...))
+// acquire is every call that returns a lock, of the manager and of a session.
+func (c *caller) acquire(want table.Request[int]) (Lock[int], error) {
+	if want.Try {
+		c.begins(forever, "tries")
+	} else {
+		c.begins(c.ctx, "asks")
 	}
+	lock, err := c.call(want)
+	return c.got(want, lock, err)
 }
 
-// try is [Manager.try].
-func (c *caller) try(want table.Request[int]) (Lock[int], bool) {
-	c.calls++
-	want.Try = true
-	c.ask(forever, want)
-	r := c.r
-	c.choose(move{label: "gets the answer", ready: func() bool { return len(r.replied) > 0 }, own: c.unseen})
-	c.r = nil
-	<-r.replied
-	lock, err := c.got(c.w.m.take(r))
-	return lock, err == nil
+func (c *caller) call(want table.Request[int]) (Lock[int], error) {
+	tried := func(lock Lock[int], ok bool) (Lock[int], error) {
+		if !ok {
+			return lock, errBusy
+		}
+		return lock, nil
+	}
+	m, s := c.w.m, c.session
+	shared := want.Mode == table.Shared
+	switch {
+	case want.Keys != nil && want.Try && s != nil:
+		locks, ok := s.TryAcquireAll(want.Keys...)
+		return tried(locks.lock, ok)
+	case want.Keys != nil && want.Try:
+		locks, ok := m.TryAcquireAll(want.Keys...)
+		return tried(locks.lock, ok)
+	case want.Keys != nil && s != nil:
+		locks, err := s.AcquireAll(c.ctx, want.Keys...)
+		return locks.lock, err
+	case want.Keys != nil:
+		locks, err := m.AcquireAll(c.ctx, want.Keys...)
+		return locks.lock, err
+	case want.Try && shared && s != nil:
+		return tried(s.TryAcquireShared(want.Key))
+	case want.Try && shared:
+		return tried(m.TryAcquireShared(want.Key))
+	case want.Try && s != nil:
+		return tried(s.TryAcquire(want.Key))
+	case want.Try:
+		return tried(m.TryAcquire(want.Key))
+	case shared && s != nil:
+		return s.AcquireShared(c.ctx, want.Key)
+	case shared:
+		return m.AcquireShared(c.ctx, want.Key)
+	case s != nil:
+		return s.Acquire(c.ctx, want.Key)
+	}
+	return m.Acquire(c.ctx, want.Key)
 }
 
-// reserve is [Manager.reserve]. It is ask for the same reason: an old reservation of
-// the same request fails whatever the turn has become.
+// reserve is every call that returns a reservation. An old reservation of the same request
+// fails whatever the generation has become, so that to count it and to send are one step.
 func (c *caller) reserve(want table.Request[int]) {
-	c.calls++
-	m := c.w.m
-	c.step("reserves", c.room)
-	c.want = want
-	r := c.newAcquire(want)
-	r.reserved = true
-	c.reservation = Reservation[int]{m: m, r: r, generation: r.generation.Add(1), session: c.session}
-	c.post(message[int]{request: r})
+	c.begins(forever, "reserves")
+	m, s := c.w.m, c.session
+	shared := want.Mode == table.Shared
+	switch {
+	case want.Keys != nil && s != nil:
+		c.reservation = s.ReserveAll(want.Keys...).reservation
+	case want.Keys != nil:
+		c.reservation = m.ReserveAll(want.Keys...).reservation
+	case shared && s != nil:
+		c.reservation = s.ReserveShared(want.Key)
+	case shared:
+		c.reservation = m.ReserveShared(want.Key)
+	case s != nil:
+		c.reservation = s.Reserve(want.Key)
+	default:
+		c.reservation = m.Reserve(want.Key)
+	}
 	c.reserved = true
+	c.ends(table.Token[int]{}, "reserved")
 }
 
-// Wait is [Reservation.Wait]. To look whether the session is closed is one step with the
-// end of wait: it may as well have been closed before.
-func (c *caller) Wait() (Lock[int], error) {
-	c.calls++
-	c.choose(move{label: "claims the reservation, to wait", own: c.unseen})
-	v := c.reservation
-	tooLate := v.session != nil && v.session.closed.Load()
-	if !v.claim() {
-		if err := c.ctx.Err(); err != nil {
-			return c.got(Lock[int]{}, err)
-		}
-		return c.got(Lock[int]{}, ErrReservationDone)
-	}
-	c.tooLate = tooLate
-	c.r = v.r
-	lock, err := c.wait()
-	if err == nil && v.session != nil && v.session.closed.Load() {
-		c.send(message[int]{release: lock.token})
-		return c.got(Lock[int]{}, cmp.Or(c.ctx.Err(), ErrClosed))
-	}
-	if err == nil && c.tooLate {
-		panic("a Wait that begins after its session was closed returns a lock")
-	}
-	return c.got(lock, err)
+// Wait is [Reservation.Wait].
+func (c *caller) Wait(want table.Request[int]) (Lock[int], error) {
+	c.begins(c.ctx, "")
+	lock, err := c.reservation.Wait(c.ctx)
+	return c.got(want, lock, err)
 }
 
-// Cancel is [Reservation.Cancel]. To claim the reservation and to look at the fate of its
-// request are one step: who looks at the one has nothing to do with the other.
+// Cancel is [Reservation.Cancel].
 func (c *caller) Cancel(v Reservation[int]) {
-	c.calls++
+	c.begins(forever, "")
 	c.cancelled = v
-	c.choose(move{label: "claims the reservation, to cancel", own: c.unseen})
-	if v.claim() {
-		if c.abandonRequest(v.r, true) {
-			return
-		}
-		if lock, _ := c.w.m.take(v.r); !c.handoff(lock, lock.value) {
-			c.send(message[int]{release: lock.token})
-		}
-		return
-	}
-	c.choose(move{label: "looks who has claimed it", own: c.unseen})
-	if v.r != nil && v.r.generation.Load() == claimed(v.generation) {
-		c.send(message[int]{request: &cancelReservation[int]{v.r, v.generation}})
-	}
+	v.Cancel()
+	c.ends(table.Token[int]{}, "cancelled")
 }
 
 // Release is [Lock.Release].
 func (c *caller) Release(lock Lock[int]) {
-	c.calls++
-	if lock.m != nil {
-		c.send(message[int]{release: lock.token})
-	}
-}
-
-// drop notes that a lock is held no longer.
-func (c *caller) drop(token table.Token[int]) {
-	c.holds = slices.DeleteFunc(c.holds, func(h held) bool { return h.token == token })
+	c.begins(forever, "")
+	lock.Release()
+	c.ends(table.Token[int]{}, "released")
 }
 
 // Handoff is [Lock.Handoff].
 func (c *caller) Handoff(lock Lock[int], value any) bool {
-	c.calls++
+	c.begins(forever, "")
 	i := slices.IndexFunc(c.holds, func(h held) bool { return h.token == lock.token })
 	c.offers = c.holds[i] // which the next one may have before this one hears of it
-	passed := c.handoff(lock, value)
+	passed := lock.Handoff(value)
 	if !passed {
 		c.holds = append(c.holds, c.offers)
 	}
 	c.offers = held{}
-	c.tells("passed ", passed)
-	return passed
-}
-
-// handoff is Handoff for a lock that nobody may rely on.
-func (c *caller) handoff(lock Lock[int], value any) bool {
-	c.passing = lock
-	c.passes = &handoff[int]{grant: lock.token, value: value, passed: make(chan bool, 1)}
-	c.send(message[int]{request: c.passes})
-	c.choose(move{label: "hears of the hand-off", ready: func() bool { return len(c.passes.passed) > 0 }, own: always})
-	passed := <-c.passes.passed
-	c.passes, c.passing = nil, Lock[int]{}
+	c.ends(table.Token[int]{}, "passed ", passed)
 	return passed
 }
 
 // CloseSession is [Session.Close].
 func (c *caller) CloseSession() {
-	c.calls++
-	c.choose(move{label: "closes its session", own: c.last}) // a Wait may look at that
-	c.session.closed.Store(true)
-	c.send(message[int]{request: &closeSession[int]{c.session.s}})
+	c.begins(forever, "")
+	c.session.Close()
+	c.ends(table.Token[int]{}, "closed the session")
 }
 
-// WaitIdle is [Manager.WaitIdle], with the part of ask that it uses.
+// WaitIdle is [Manager.WaitIdle].
 func (c *caller) WaitIdle() error {
-	c.calls++
-	if err := c.ctx.Err(); err != nil {
-		return err
-	}
-	q := &question[int]{func(o *owner[int]) { c.busy = o.busyPeriod() }, make(chan error, 1)}
-	c.asks = q
-	c.send(message[int]{request: q})
-	done := c.ctx.ends("sees its context end")
-	replied := func() bool { return len(q.replied) > 0 }
-	if c.choose(move{label: "is told what to wait for", ready: replied, own: always}, done) == 1 {
-		c.ctx.end()
-		return c.ctx.Err()
-	}
-	err := <-q.replied
-	c.asks = nil
-	if c.busy == nil || err != nil {
-		return err
-	}
-	over := func() bool { return closed(c.busy.over) }
-	if c.choose(move{label: "sees the idle moment", ready: over, own: always}, done) == 1 {
-		c.ctx.end()
-		return c.ctx.Err()
-	}
-	return c.busy.err
+	c.begins(c.ctx, "asks")
+	err := c.w.m.WaitIdle(c.ctx)
+	c.ends(table.Token[int]{}, reason(err))
+	return err
 }
 
 // Shutdown is [Manager.Shutdown].
 func (c *caller) Shutdown() error {
-	c.calls++
-	m := c.w.m
-	c.drains = &shutdown[int]{drains: make(chan bool, 1)}
-	c.send(message[int]{request: c.drains})
-	c.choose(move{label: "hears of the shutdown", ready: func() bool { return len(c.drains.drains) > 0 }, own: always})
-	drains := <-c.drains.drains
-	c.drains, c.draining = nil, drains
-	end := move{label: "sees the end", ready: func() bool { return closed(m.done) }, own: always}
-	if c.choose(end, c.ctx.ends("sees its context end")) == 1 {
-		c.ctx.end()
-		return c.ctx.Err()
-	}
-	if !drains {
-		return nil
-	}
-	return m.cause
+	c.begins(c.ctx, "")
+	err := c.w.m.Shutdown(c.ctx)
+	c.ends(table.Token[int]{}, reason(err))
+	return err
 }
 
 // Close is [Manager.Close].
 func (c *caller) Close() {
-	c.calls++
-	c.send(message[int]{request: closing[int]{}})
-	c.choose(move{label: "sees the end", ready: func() bool { return closed(c.w.m.done) }, own: always})
+	c.begins(forever, "")
+	c.w.m.Close()
+	c.ends(table.Token[int]{}, "closed")
+}
+
+// reason names an error.
+func reason(err error) string {
+	for _, sentinel := range []error{context.Canceled, ErrClosed, ErrReservationDone, ErrQueueFull, ErrDeadlock, errBusy} {
+		if errors.Is(err, sentinel) {
+			return sentinel.Error()
+		}
+	}
+	return fmt.Sprint(err)
 }
 
 // An actor is one who takes steps.
 type actor struct {
 	name   string
 	moves  []move // what it may do next
-	over   bool
-	memory any // what else it remembers
+	over   bool   // it has ended, or has to
+	memory any    // what else it remembers
 	pool   *pool
 
 	did    string // the step that it has just made, where the move did not say it all
@@ -679,6 +748,7 @@ func (w *world) start(name string, run func(*actor)) *actor {
 func (a *actor) choose(moves ...move) int {
 	a.moves = moves
 	if !a.yield(struct{}{}) {
+		a.over = true
 		panic(errStopped)
 	}
 	return a.chosen
@@ -697,6 +767,19 @@ func closed(c chan struct{}) bool {
 	}
 }
 
+// name names what a caller waits for.
+func name(of any) string {
+	switch of.(type) {
+	case *handoff[int]:
+		return "handoff"
+	case *shutdown[int]:
+		return "shutdown"
+	case *Manager[int]:
+		return "manager's end"
+	}
+	return fmt.Sprintf("%T", of)
+}
+
 // kind names what a message asks for.
 func kind(msg message[int]) string {
 	switch msg.request.(type) {
@@ -709,11 +792,11 @@ func kind(msg message[int]) string {
 	case nil:
 		return "release"
 	case *handoff[int]:
-		return "hand-off"
+		return "handoff"
 	case *closeSession[int]:
 		return "close of a session"
 	case *question[int]:
-		return "wait for idle"
+		return "question"
 	case *shutdown[int]:
 		return "shutdown"
 	case closing[int]:
@@ -729,6 +812,8 @@ func kind(msg message[int]) string {
 type lifetime struct {
 	endless bool
 	err     error
+	done    chan struct{} // of Start's, which others look at when they like
+	deaf    bool          // the running select takes the other branch
 }
 
 // forever is the context of calls that have none.
@@ -739,9 +824,27 @@ func (l *lifetime) ends(label string) move {
 	return move{label: label, outside: l.err == nil, never: l.endless, own: always}
 }
 
-func (l *lifetime) end() { l.err = context.Canceled }
+func (l *lifetime) end() {
+	l.err = context.Canceled
+	if l.done != nil {
+		close(l.done)
+	}
+}
 
 func (l *lifetime) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (l *lifetime) Done() <-chan struct{}       { return nil } // the explorer asks Err
 func (l *lifetime) Err() error                  { return l.err }
 func (l *lifetime) Value(any) any               { return nil }
+
+func (l *lifetime) Done() <-chan struct{} {
+	switch {
+	case l.endless:
+		return nil
+	case l.err != nil && !l.deaf:
+		return over
+	}
+	return open
+}
+
+var open, over = make(chan struct{}), make(chan struct{})
+
+func init() { close(over) }

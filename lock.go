@@ -49,6 +49,7 @@ func (l Lock[K]) Handoff(value any) bool {
 	}
 	r := &handoff[K]{grant: l.token, value: value, passed: make(chan bool, 1)}
 	l.m.send(message[K]{request: r})
+	l.m.gate.hears(r.passed, r)
 	return <-r.passed
 }
 
@@ -92,7 +93,7 @@ func (v Reservation[K]) Wait(ctx context.Context) (Lock[K], error) {
 		return Lock[K]{}, ErrReservationDone
 	}
 	lock, err := v.m.wait(ctx, v.r)
-	if err == nil && v.session != nil && v.session.closed.Load() {
+	if err == nil && v.session.isClosed() {
 		// The session may have given the grant back, long before anybody waited for it.
 		lock.Release()
 		return Lock[K]{}, cmp.Or(ctx.Err(), ErrClosed)
@@ -111,14 +112,27 @@ func (v Reservation[K]) Cancel() {
 		if lock, _ := v.m.take(v.r); !lock.Handoff(lock.value) {
 			lock.Release()
 		}
-	case v.r != nil && v.r.generation.Load() == claimed(v.generation):
+	case v.claimed():
 		v.m.send(message[K]{request: &cancelReservation[K]{v.r, v.generation}})
 	}
 }
 
 // claim is true for one caller per reservation.
 func (v Reservation[K]) claim() bool {
-	return v.r != nil && v.r.generation.CompareAndSwap(v.generation, claimed(v.generation))
+	if v.r == nil {
+		return false
+	}
+	v.m.gate.before("claims its reservation")
+	return v.r.generation.CompareAndSwap(v.generation, claimed(v.generation))
+}
+
+// claimed reports whether a Wait or a Cancel has claimed it and is not over.
+func (v Reservation[K]) claimed() bool {
+	if v.r == nil {
+		return false
+	}
+	v.m.gate.before("looks who has claimed it")
+	return v.r.generation.Load() == claimed(v.generation)
 }
 
 // claimed is what becomes of a reservation's turn when somebody claims it.

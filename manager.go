@@ -3,7 +3,6 @@ package keylock
 import (
 	"context"
 	"runtime/trace"
-	"sync"
 	"sync/atomic"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
@@ -12,6 +11,8 @@ import (
 // A Manager grants locks by key. Its methods may be called from any goroutine. Use
 // [Start] to make one; the zero Manager is not usable.
 type Manager[K comparable] struct {
+	gate gate[K]
+
 	// Set by Start.
 	mailbox chan message[K]
 	done    chan struct{} // closed when the owner has exited
@@ -19,7 +20,7 @@ type Manager[K comparable] struct {
 	callers bool          // and the line of code that made it
 
 	// Used by all callers at any time.
-	pool sync.Pool // of *acquire[K]; the manager's own, because channels must not leave a synctest bubble
+	pool requestPool // of *acquire[K]; the manager's own, because channels must not leave a synctest bubble
 
 	// Written by the owner.
 	ended atomic.Bool // set before it reads the mailbox for the last time
@@ -37,22 +38,11 @@ func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 	for _, set := range opts {
 		set(&options)
 	}
-	m := &Manager[K]{
-		mailbox: make(chan message[K], mailboxSize),
-		done:    make(chan struct{}),
-	}
-	m.pool.New = func() any { return &acquire[K]{replied: make(chan bool, 2), predicted: true} }
-
-	o := &owner[K]{m: m, lifetime: ctx.Done(), table: table.New[K](options.table), meter: newMeter()}
-	// The owner does not select on its lifetime, because one receive costs half of a select:
-	// it is woken up instead. When the mailbox is full it is awake.
+	m, o := newManager[K](ctx.Done(), options, mailboxSize)
 	woken := make(chan struct{})
 	stop := context.AfterFunc(&captured{done: o.lifetime, from: ctx}, func() {
 		defer close(woken)
-		select {
-		case m.mailbox <- message[K]{request: wake[K]{}}:
-		default:
-		}
+		m.wake()
 	})
 	o.observe(options)
 	go func() {
@@ -64,6 +54,25 @@ func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 		close(m.done)
 	}()
 	return m
+}
+
+// wake makes the owner look at its lifetime. It does not select on it, because one receive
+// costs half of a select. When the mailbox is full the owner is awake.
+func (m *Manager[K]) wake() {
+	select {
+	case m.mailbox <- message[K]{request: wake[K]{}}:
+	default:
+	}
+}
+
+// newManager returns a manager with its owner, which does not run yet.
+func newManager[K comparable](lifetime <-chan struct{}, options options, mailboxSize int) (*Manager[K], *owner[K]) {
+	m := &Manager[K]{
+		mailbox: make(chan message[K], mailboxSize),
+		done:    make(chan struct{}),
+	}
+	m.pool.New = func() any { return &acquire[K]{replied: make(chan bool, 2), predicted: true} }
+	return m, &owner[K]{m: m, lifetime: lifetime, table: table.New[K](options.table), meter: newMeter()}
 }
 
 // mailboxSize is how many requests may wait for the owner before their senders do.
@@ -85,6 +94,7 @@ type owner[K comparable] struct {
 // run receives one request after the other, until the end.
 func (o *owner[K]) run() {
 	for !o.ended {
+		o.m.gate.receives()
 		msg := <-o.m.mailbox
 		o.meter.next(len(o.m.mailbox))
 		if isClosed(o.lifetime) {
@@ -94,7 +104,9 @@ func (o *owner[K]) run() {
 		}
 		msg.serve(o)
 	}
+	o.m.gate.before("sets ended")
 	o.m.ended.Store(true)
+	o.m.gate.before("empties the mailbox")
 	o.m.refuseAll()
 }
 
@@ -151,7 +163,9 @@ func (o *owner[K]) end(cause error) {
 // time, so a sender who sees ended unset after its send was in time, and one who sees
 // it set empties the mailbox itself.
 func (m *Manager[K]) send(msg message[K]) {
+	m.gate.sends(msg)
 	m.mailbox <- msg
+	m.gate.before("looks whether the manager has ended")
 	if m.ended.Load() {
 		m.refuseAll()
 	}
@@ -235,7 +249,7 @@ func (m *Manager[K]) acquire(ctx context.Context, want table.Request[K]) (Lock[K
 // to its context yet: the owner will tell in any case. The guess is that it goes like
 // the last time; a wrong one costs one wake-up more.
 func (m *Manager[K]) wait(ctx context.Context, r *acquire[K]) (Lock[K], error) {
-	if (!r.early || !<-r.replied) && !m.listen(ctx, r) {
+	if (!r.early || !m.hear(r)) && !m.listen(ctx, r) {
 		return Lock[K]{}, ctx.Err()
 	}
 	lock, err := m.take(r)
@@ -253,6 +267,7 @@ func (m *Manager[K]) listen(ctx context.Context, r *acquire[K]) bool {
 	if trace.IsEnabled() && len(r.replied) == 0 {
 		defer trace.StartRegion(ctx, "keylock wait").End()
 	}
+	m.gate.selects(ctx, r.replied, r)
 	select {
 	case <-r.replied:
 		return true
@@ -266,12 +281,19 @@ func (m *Manager[K]) listen(ctx context.Context, r *acquire[K]) bool {
 // cancelled call takes to return. It is false when the request must not be left, because
 // a value was handed over to it: then it is answered.
 func (m *Manager[K]) abandonRequest(r *acquire[K]) bool {
+	m.gate.before("abandons its request")
 	if !r.state.CompareAndSwap(pending, abandoned) {
-		<-r.replied
+		m.hear(r)
 		return false
 	}
 	m.send(message[K]{request: (*abandon[K])(r)})
 	return true
+}
+
+// hear receives the reply to a request, or first that it has to wait: then it is false.
+func (m *Manager[K]) hear(r *acquire[K]) bool {
+	m.gate.hears(r.replied, r)
+	return <-r.replied
 }
 
 // take reads the answer to a request, and ends the request.
@@ -310,7 +332,7 @@ func (m *Manager[K]) try(want table.Request[K]) (Lock[K], bool) {
 	want.Try = true
 	r := m.newAcquire(want)
 	m.send(message[K]{request: r})
-	<-r.replied
+	m.hear(r)
 	lock, err := m.take(r)
 	return lock, err == nil
 }
@@ -380,6 +402,7 @@ func (m *Manager[K]) WaitIdle(ctx context.Context) error {
 	if busy == nil || err != nil {
 		return err
 	}
+	m.gate.selects(ctx, busy.over, busy)
 	select {
 	case <-busy.over:
 	case <-ctx.Done():
@@ -416,7 +439,9 @@ func (m *Manager[K]) Shutdown(ctx context.Context) error {
 	mustContext(ctx)
 	r := &shutdown[K]{drains: make(chan bool, 1)}
 	m.send(message[K]{request: r})
+	m.gate.hears(r.drains, r)
 	drains := <-r.drains
+	m.gate.selects(ctx, m.done, m)
 	select {
 	case <-m.done:
 	case <-ctx.Done():
@@ -435,6 +460,7 @@ func (m *Manager[K]) Shutdown(ctx context.Context) error {
 // be called again, and by many at once.
 func (m *Manager[K]) Close() error {
 	m.send(message[K]{request: closing[K]{}})
+	m.gate.hears(m.done, m)
 	<-m.done
 	return nil
 }

@@ -295,6 +295,7 @@ func ask[K comparable, V any](ctx context.Context, m *Manager[K], answer func(*o
 	}
 	q := &question[K]{func(o *owner[K]) { found = answer(o) }, make(chan error, 1)}
 	m.send(message[K]{request: q})
+	m.gate.selects(ctx, q.replied, &found)
 	select {
 	case err := <-q.replied:
 		if ctxErr := ctx.Err(); ctxErr != nil {

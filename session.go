@@ -95,10 +95,20 @@ func (s *Session[K]) Do(ctx context.Context, key K, fn func(context.Context) err
 	return s.m.do(ctx, table.Request[K]{Key: key, Session: s.s}, fn)
 }
 
+// isClosed reports whether Close was called.
+func (s *Session[K]) isClosed() bool {
+	if s == nil {
+		return false
+	}
+	s.m.gate.before("looks whether its session is closed")
+	return s.closed.Load()
+}
+
 // Close releases all that the session holds and ends all its waits, with [ErrClosed],
 // at one instant. Later calls of the session get ErrClosed; the release of its locks
 // does nothing any more. It always returns nil and may be called again.
 func (s *Session[K]) Close() error {
+	s.m.gate.before("closes its session")
 	s.closed.Store(true)
 	s.m.send(message[K]{request: &closeSession[K]{s.s}})
 	return nil

@@ -212,8 +212,8 @@ func (m *mutator) statements(list []ast.Stmt) {
 			m.around(s, fmt.Sprintf("if %s { %s%s } else { ", alive, m.textOf(s.X), opposites[s.Tok]), " }")
 			continue
 		case *ast.ExprStmt:
-			if call, ok := s.X.(*ast.CallExpr); ok && isPanic(call) {
-				continue // what comes after may need it to compile
+			if call, ok := s.X.(*ast.CallExpr); ok && (isPanic(call) || isGate(call)) {
+				continue // what comes after a panic may need it to compile
 			}
 		case *ast.AssignStmt:
 			if s.Tok == token.DEFINE {
@@ -243,6 +243,16 @@ func (m *mutator) statements(list []ast.Stmt) {
 func isPanic(call *ast.CallExpr) bool {
 	name, ok := call.Fun.(*ast.Ident)
 	return ok && name.Name == "panic"
+}
+
+// isGate is true for a gate of the explorer, which does nothing without it.
+func isGate(call *ast.CallExpr) bool {
+	method, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	field, ok := method.X.(*ast.SelectorExpr)
+	return ok && field.Sel.Name == "gate"
 }
 
 // isText is true for what cannot be subtracted.

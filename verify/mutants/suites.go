@@ -27,6 +27,7 @@ type suite struct {
 	name    string
 	pkg     string // from dir
 	dir     string // below the root, where it is built
+	tags    string
 	args    []string
 	binary  string
 	runs    string // where
@@ -62,8 +63,8 @@ var allSuites = []suite{
 	{name: "table", dir: ".", pkg: "./internal/table", args: []string{"-test.skip=" + skipped.Slow}},
 	{name: "programs", dir: "verify", pkg: "./programs",
 		args: []string{"-rapid.checks=2000", "-rapid.seed=1", "-rapid.shrinktime=1ms", "-rapid.nofailfile"}},
-	{name: "behaviour", dir: ".", pkg: ".", args: []string{"-test.short", "-test.skip=" + skipped.Sources + "|" + skipped.Explorer + "|" + skipped.Slow}},
-	{name: "explorer", dir: ".", pkg: ".", args: []string{"-test.run=" + skipped.Explorer}},
+	{name: "behaviour", dir: ".", pkg: ".", args: []string{"-test.short", "-test.skip=" + skipped.Sources + "|" + skipped.Slow}},
+	{name: "explorer", dir: ".", pkg: ".", tags: "explore", args: []string{"-test.run=" + skipped.Explorer}},
 	{name: "fuzz", dir: "fuzz", pkg: ".", args: []string{"-test.short"}},
 	{name: "linear", dir: "verify", pkg: "./linear", args: []string{"-linear=1s"}},
 	{name: "table, slow", dir: ".", pkg: "./internal/table", args: []string{"-test.run=" + skipped.Slow}},
@@ -126,11 +127,11 @@ func (s *suites) build(root string, sources map[string]string) error {
 	for i := range s.all {
 		u := &s.all[i]
 		u.runs = filepath.Join(root, u.dir, u.pkg)
-		u.binary = filepath.Join(s.folder, filepath.Base(u.runs)+".test")
+		u.binary = filepath.Join(s.folder, filepath.Base(u.runs)+u.tags+".test")
 		if _, err := os.Stat(u.binary); err == nil {
 			continue // it is another suite's, too
 		}
-		cmd := exec.Command("go", "test", "-c", "-overlay="+overlayFile, "-o", u.binary, u.pkg)
+		cmd := exec.Command("go", "test", "-c", "-overlay="+overlayFile, "-tags="+u.tags, "-o", u.binary, u.pkg)
 		cmd.Dir = filepath.Join(root, u.dir)
 		if text, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("building %s: %w\n%s", u.name, err, text)

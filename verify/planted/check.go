@@ -19,9 +19,8 @@ type check struct {
 // checks are in the order of what they cost.
 var checks = []check{
 	{"table", "", "test -timeout=60s ./internal/table"},
-	{"explorer", "", "test -timeout=90s -run=" + skipped.Explorer + " ."},
-	{"protocol", "", "test -timeout=60s -run=TestExplorerCopiesTheProtocol ."},
-	{"behaviour", "", "test -short -timeout=120s -skip=" + skipped.Sources + "|" + skipped.Explorer + " ."},
+	{"explorer", "", "test -tags=explore -timeout=90s -run=" + skipped.Explorer + " ."},
+	{"behaviour", "", "test -short -timeout=120s -skip=" + skipped.Sources + " ."},
 	{"fuzz", "fuzz", "test -short -timeout=90s ."},
 	{"programs", "verify", "test -timeout=90s ./programs"},
 	{"linear", "verify", "test -timeout=120s ./linear -linear=2s"},

@@ -3,10 +3,11 @@ package skipped
 
 // Sources are tests that read the source code instead of running it, as patterns of
 // test names joined by "|". A change to the code makes them red whatever it does.
-const Sources = "TestImporting|TestReadme|TestNoMutex|TestTableKnows|TestModuleRequires|TestExplorerCopies"
+const Sources = "TestImporting|TestReadme|TestNoMutex|TestTableKnows|TestModuleRequires"
 
 // Slow are tests that take seconds. The mutants run them last.
 const Slow = "TestStorm|MemoryOfA?Burst"
 
-// Explorer is the test that explores the protocol, which is a check of its own.
+// Explorer is the test that explores the protocol, which is a check of its own. It is there
+// with the build tag explore.
 const Explorer = "TestEveryInterleaving"
