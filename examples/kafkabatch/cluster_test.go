@@ -64,7 +64,7 @@ func join(t *testing.T, cluster *kfake.Cluster, batchSize int, seen *witness, ha
 }
 
 // drain runs the consumer until its group has committed all that is in the topic now.
-func drain(t *testing.T, c *consumer, readings *topic) error {
+func drain(t *testing.T, c member, readings *topic) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), watchdog)
 	defer cancel()

@@ -28,7 +28,7 @@ func command(t *testing.T, stderr io.Writer, args ...string) (stdout string, err
 
 // The promise of the program: order and exclusion within a key like one by one, at least ten
 // times faster.
-func TestReservedIsInOrderAndTenTimesFaster(t *testing.T) {
+func TestInOrderAndTenTimesFaster(t *testing.T) {
 	cluster := startCluster(t)
 	s, err := parse([]string{"-work=2ms", "-partitions=1"}, t.Output())
 	require.NoError(t, err)
@@ -49,8 +49,10 @@ func TestReservedIsInOrderAndTenTimesFaster(t *testing.T) {
 	assert.Positive(t, results["no-lock"].overlaps)
 	assert.Zero(t, results["acquire"].overlaps)
 	assert.Positive(t, results["acquire"].violations, "exclusion is not order")
-	assert.Equal(t, findings{handled: 2000}, results["reserve"].findings)
-	assert.GreaterOrEqual(t, results["one-by-one"].wall, 10*results["reserve"].wall)
+	assert.Equal(t, findings{handled: 2000}, results["batch"].findings)
+	assert.GreaterOrEqual(t, results["one-by-one"].wall, 10*results["batch"].wall)
+	assert.Equal(t, findings{handled: 2000}, results["streaming"].findings)
+	assert.GreaterOrEqual(t, results["one-by-one"].wall, 10*results["streaming"].wall)
 }
 
 func TestCommandNeedsNothingBesideIt(t *testing.T) {
@@ -65,6 +67,7 @@ func TestCommandNeedsNothingBesideIt(t *testing.T) {
 		assert.Equal(t, "0", cell(t, stdout, m, lagColumn), m.name)
 	}
 	assert.Contains(t, stdout, policy)
+	assert.Contains(t, stdout, streamPolicy)
 	assert.Contains(t, stderr.String(), "records come again")
 	picture, err := os.ReadFile(svg)
 	require.NoError(t, err)
@@ -163,7 +166,7 @@ func TestSettings(t *testing.T) {
 		assert.Equal(t, test.brokers, s.brokers, test.args)
 		assert.Equal(t, test.records, s.records, test.args)
 	}
-	for _, bad := range []string{"-keys 0", "-partitions 0", "-batch 0", "-records -2", "-work -1s", "-fail-every -1", "-what", "extra"} {
+	for _, bad := range []string{"-keys 0", "-partitions 0", "-batch 0", "-records -2", "-work -1s", "-fail-every -1", "-mode x", "-limit 0", "-window 0", "-what", "extra"} {
 		_, err := parse(strings.Fields(bad), t.Output())
 		assert.Error(t, err, bad)
 	}

@@ -33,8 +33,9 @@ func newConsumer(brokers []string, topic, group string, options ...kgo.Opt) (*co
 		kgo.ConsumerGroup(group),
 		kgo.ConsumeTopics(topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.DisableAutoCommit(),    // a batch is committed as soon as it was handled
-		kgo.BlockRebalanceOnPoll(), // no partition changes hands between a poll and its commit
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), // nothing of a transaction that was aborted
+		kgo.DisableAutoCommit(),                      // a batch is committed as soon as it was handled
+		kgo.BlockRebalanceOnPoll(),                   // no partition changes hands between a poll and its commit
 	}, options...)...)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -14,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/inorder"
 )
 
 // makeBatch returns n records of one partition, of as many keys in turn.
@@ -136,14 +138,29 @@ func TestInOrderEndsWithItsContext(t *testing.T) {
 	})
 }
 
-func TestInOrderTellsThatTheKeysAreClosed(t *testing.T) {
-	keys := startKeys(t)
-	require.NoError(t, keys.Close())
-
-	err := inOrder(t.Context(), keys, makeBatch(10, 3), func(context.Context, *kgo.Record) error {
-		t.Error("a record was handled without its key")
+func TestHandlerThatDoesNotReturnIsAFailure(t *testing.T) {
+	seen := newWitness()
+	err := inOrder(t.Context(), startKeys(t), makeBatch(4, 1), seen.watch(func(_ context.Context, record *kgo.Record) error {
+		if record.Offset == 1 {
+			runtime.Goexit()
+		}
 		return nil
-	})
+	}))
+	require.ErrorIs(t, err, inorder.ErrGoexit)
+	assert.Equal(t, 1, seen.found().handled, "nothing behind it")
+}
 
-	require.ErrorIs(t, err, keylock.ErrClosed)
+func TestRecordsWithoutAKeyHaveNoOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		batch := makeBatch(100, 1)
+		for i, record := range batch {
+			record.Key = nil
+			if i%2 == 0 {
+				record.Key = []byte{} // an empty key is one
+			}
+		}
+		began := time.Now()
+		require.NoError(t, inOrder(t.Context(), startKeys(t), batch, work(time.Millisecond, nothing)))
+		assert.Equal(t, 50*time.Millisecond, time.Since(began))
+	})
 }

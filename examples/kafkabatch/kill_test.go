@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -20,7 +21,10 @@ import (
 	"github.com/seed-46f81e6d/keylock"
 )
 
-const childBatch = 100
+const (
+	childBatch  = 100
+	childWindow = 200
+)
 
 // childConsumer is a member of the test group in a process of its own. It handles what the test
 // topic holds and writes a line for every record that it has handled.
@@ -39,15 +43,33 @@ func childConsumer(ctx context.Context, brokers []string) {
 	}
 	keys := keylock.Start[string](ctx)
 	c.batchSize = childBatch
-	c.handle = func(ctx context.Context, batch []*kgo.Record) error {
-		return inOrder(ctx, keys, batch, func(_ context.Context, record *kgo.Record) error {
-			_, err := fmt.Printf("%d %d %s\n", record.Partition, record.Offset, record.Key)
-			return err
-		})
-	}
+	c.handle = func(ctx context.Context, batch []*kgo.Record) error { return inOrder(ctx, keys, batch, printRecord) }
 	if err := runUntilDrained(ctx, c, readings, testGroup, extent); err != nil {
 		log.Fatal(err)
 	}
+}
+
+// childStreamer is childConsumer for a streamer.
+func childStreamer(ctx context.Context, brokers []string) {
+	readings, err := openTopic(brokers, testTopic)
+	if err != nil {
+		log.Fatal(err)
+	}
+	extent, err := readings.extent(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	s := newStreamer(brokers, testTopic, testGroup, quick...)
+	s.poll, s.every, s.window.records, s.window.span = childBatch, time.Millisecond, childWindow, childWindow
+	s.handle = printRecord
+	if err := runUntilDrained(ctx, s, readings, testGroup, extent); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func printRecord(_ context.Context, record *kgo.Record) error {
+	_, err := fmt.Printf("%d %d %s\n", record.Partition, record.Offset, record.Key)
+	return err
 }
 
 // startChild starts this test binary as something else. It is killed if the test ends first.

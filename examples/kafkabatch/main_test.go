@@ -13,7 +13,7 @@ const (
 	childRole    = "KAFKABATCH_CHILD"
 	commandRole  = "command"  // be the command, with the flags given
 	consumerRole = "consumer" // be childConsumer, with its arguments
-
+	streamerRole = "streamer" // be childStreamer, with its arguments
 )
 
 func TestMain(m *testing.M) {
@@ -24,6 +24,10 @@ func TestMain(m *testing.M) {
 		ctx, cancel := context.WithTimeout(context.Background(), watchdog)
 		defer cancel()
 		childConsumer(ctx, os.Args[1:])
+	case streamerRole:
+		ctx, cancel := context.WithTimeout(context.Background(), watchdog)
+		defer cancel()
+		childStreamer(ctx, os.Args[1:])
 	default:
 		goleak.VerifyTestMain(m)
 	}

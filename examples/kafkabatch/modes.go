@@ -17,7 +17,7 @@ type handler func(context.Context, *kgo.Record) error
 // which the context of the other calls has ended.
 type mode struct {
 	name    string
-	suffix  string // of the consumer group's name, and the mode's name in a plot
+	suffix  string // of the consumer group's name; the mode's name on the command line and in a plot
 	ordered bool   // promises that the records of a key are handled one at a time, in order
 	handle  func(context.Context, *keylock.Manager[string], []*kgo.Record, handler) error
 }
@@ -25,12 +25,16 @@ type mode struct {
 // group returns the name of the mode's consumer group; every mode reads the topic in its own.
 func (m mode) group(prefix string) string { return prefix + "-" + m.suffix }
 
-// modes are all of them, the one to use last.
+// streams is true for the mode that has no batches: see streamer.
+func (m mode) streams() bool { return m.handle == nil }
+
+// modes are all of them, the ones to use last.
 var modes = []mode{
 	{"one by one", "one-by-one", true, oneByOne},
 	{"concurrent, no lock", "no-lock", false, unlocked},
 	{"concurrent, key acquired in the goroutine", "acquire", false, acquired},
-	{"concurrent, key reserved in the poll loop", "reserve", true, inOrder},
+	{"concurrent, in order per key", "batch", true, inOrder},
+	{"the same without batches", "streaming", true, nil},
 }
 
 // oneByOne keeps exclusion and order by doing nothing at the same time.

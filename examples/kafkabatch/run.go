@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -40,7 +42,14 @@ func run(ctx context.Context, s settings, stdout, stderr io.Writer) error {
 			return err
 		}
 	}
-	fmt.Fprintf(stdout, "Topic %s %s, batches of up to %d, %v of work per record.\n%s\n\n", s.topic, where, s.batchSize, s.work, policy)
+	fmt.Fprintf(stdout, "Topic %s %s, batches of up to %d, %v of work per record.\n", s.topic, where, s.batchSize, s.work)
+	if slices.ContainsFunc(s.modes, func(m mode) bool { return !m.streams() }) {
+		fmt.Fprintln(stdout, policy)
+	}
+	if slices.ContainsFunc(s.modes, mode.streams) {
+		fmt.Fprintln(stdout, streamPolicy)
+	}
+	fmt.Fprintln(stdout)
 
 	results, err := consumeAll(ctx, s, t, stderr)
 	if len(results) > 0 {
@@ -52,10 +61,10 @@ func run(ctx context.Context, s settings, stdout, stderr io.Writer) error {
 	return err
 }
 
-// consumeAll consumes the topic in one mode after the other, until one fails or does not keep what
+// consumeAll consumes the topic in one mode after the other, of those wanted, until one fails or does not keep what
 // it promises, or ctx ends. It returns the results so far even then.
 func consumeAll(ctx context.Context, s settings, t *topic, stderr io.Writer) (results []result, err error) {
-	for _, m := range modes {
+	for _, m := range s.modes {
 		r, err := consume(ctx, s, t, m, stderr)
 		if err != nil {
 			return results, fmt.Errorf("%s: %w", m.name, err)
@@ -74,7 +83,7 @@ func consumeAll(ctx context.Context, s settings, t *topic, stderr io.Writer) (re
 // A result is what a mode did.
 type result struct {
 	mode mode
-	wall time.Duration // from the first batch to the last commit
+	wall time.Duration // from the first call to the last commit
 	findings
 	lag int64 // what the group has not committed of what the topic held at the beginning
 }
@@ -105,40 +114,103 @@ func consume(ctx context.Context, s settings, t *topic, m mode, stderr io.Writer
 	if err != nil {
 		return result{}, err
 	}
-	keys := keylock.Start[string](context.WithoutCancel(ctx)) // the batch at hand is finished even so
-	defer keys.Close()
 	bar := report.NewProgress(stderr, m.name, int(lag))
 	defer bar.Finish()
 
-	seen := newWitness()
-	handle := seen.watch(failing(s.failEvery, work(s.work, bar.Step)))
-	var began time.Time
-	var wall time.Duration
-	c, err := newConsumer(s.brokers, s.topic, group)
-	if err != nil {
-		return result{}, err
-	}
-	c.batchSize = s.batchSize
-	c.handle = func(ctx context.Context, batch []*kgo.Record) error {
-		if began.IsZero() {
-			began = time.Now()
+	r := &recorder{mode: m, seen: newWitness(), stderr: stderr}
+	handle := r.watch(failing(s.failEvery, work(s.work, bar.Step)))
+	var c member
+	if m.streams() {
+		c = streaming(s, group, r, handle)
+	} else {
+		keys := keylock.Start[string](context.WithoutCancel(ctx)) // the batch at hand is finished even so
+		defer keys.Close()
+		if c, err = batching(s, group, r, keys, handle); err != nil {
+			return result{}, err
 		}
-		return m.handle(ctx, keys, batch, handle)
-	}
-	c.committed = func([]*kgo.Record) { wall = time.Since(began) }
-	c.rewound = func(batch []*kgo.Record, because error) {
-		seen.rewound(batch)
-		fmt.Fprintf(stderr, "%s: %d records come again: %v\n", m.name, len(batch), because)
 	}
 	if err := runUntilDrained(ctx, c, t, group, extent); err != nil {
 		return result{}, err
 	}
 	lag, err = t.lag(context.WithoutCancel(ctx), group, extent)
-	return result{mode: m, wall: wall, findings: seen.found(), lag: lag}, err
+	return result{mode: m, wall: r.wall(), findings: r.seen.found(), lag: lag}, err
+}
+
+// A recorder notes what a mode does.
+type recorder struct {
+	mode   mode
+	seen   *witness
+	stderr io.Writer
+
+	mu           sync.Mutex
+	began, ended time.Time // the first call, the last commit
+}
+
+// watch returns a handler that does what handle does, under the eyes of the recorder.
+func (r *recorder) watch(handle handler) handler {
+	handle = r.seen.watch(handle)
+	return func(ctx context.Context, record *kgo.Record) error {
+		r.mu.Lock()
+		if r.began.IsZero() {
+			r.began = time.Now()
+		}
+		r.mu.Unlock()
+		return handle(ctx, record)
+	}
+}
+
+func (r *recorder) committed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = time.Now()
+}
+
+func (r *recorder) wall() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return max(0, r.ended.Sub(r.began))
+}
+
+// A member of a consumer group runs until its context ends.
+type member interface{ run(context.Context) error }
+
+// batching returns a member that handles batches in the recorder's mode.
+func batching(s settings, group string, r *recorder, keys *keylock.Manager[string], handle handler) (member, error) {
+	c, err := newConsumer(s.brokers, s.topic, group)
+	if err != nil {
+		return nil, err
+	}
+	c.batchSize = s.batchSize
+	c.handle = func(ctx context.Context, batch []*kgo.Record) error {
+		return r.mode.handle(ctx, keys, batch, handle)
+	}
+	c.committed = func([]*kgo.Record) { r.committed() }
+	c.rewound = func(batch []*kgo.Record, because error) {
+		r.seen.rewound(batch)
+		fmt.Fprintf(r.stderr, "%s: %d records come again: %v\n", r.mode.name, len(batch), because)
+	}
+	return c, nil
+}
+
+// streaming returns a member that handles records as they come.
+func streaming(s settings, group string, r *recorder, handle handler) member {
+	c := newStreamer(s.brokers, s.topic, group)
+	c.poll, c.limit, c.handle = s.batchSize, s.limit, handle
+	c.window.records, c.window.span = s.window, int64(10*s.window)
+	c.committed = func(int32, int64) { r.committed() }
+	c.retried = func(record *kgo.Record, because error) {
+		r.seen.retried(record)
+		fmt.Fprintf(r.stderr, "%s: offset %d of partition %d comes again: %v\n", r.mode.name, record.Offset, record.Partition, because)
+	}
+	c.released = r.seen.released
+	c.stuck = func(partition int32, at int64, age time.Duration) {
+		fmt.Fprintf(r.stderr, "%s: partition %d waits for offset %d, which is being handled for %v\n", r.mode.name, partition, at, report.Short(age))
+	}
+	return c
 }
 
 // runUntilDrained runs the consumer until its group has committed the whole extent, or ctx ends.
-func runUntilDrained(ctx context.Context, c *consumer, t *topic, group string, extent map[int32]span) error {
+func runUntilDrained(ctx context.Context, c member, t *topic, group string, extent map[int32]span) error {
 	ctx, stop := context.WithCancel(ctx)
 	var both errgroup.Group
 	both.Go(func() error {

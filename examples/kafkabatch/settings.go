@@ -18,6 +18,9 @@ type settings struct {
 	keys       int
 	partitions int
 	batchSize  int
+	modes      []mode
+	limit      int
+	window     int
 	work       time.Duration
 	failEvery  int
 	svg        string
@@ -35,6 +38,9 @@ func parse(args []string, w io.Writer) (settings, error) {
 	flags.IntVar(&s.keys, "keys", 50, "`n` keys for the produced records")
 	flags.IntVar(&s.partitions, "partitions", 2, "`n` partitions for a new topic")
 	flags.IntVar(&s.batchSize, "batch", 500, "poll at most `n` records at once")
+	name := flags.String("mode", "all", "the `way` to handle records: "+modeNames()+" or all")
+	flags.IntVar(&s.limit, "limit", 1000, "streaming: handle at most `n` records at a time")
+	flags.IntVar(&s.window, "window", 5000, "streaming: read at most `n` records of a partition ahead, and one poll")
 	flags.DurationVar(&s.work, "work", 200*time.Microsecond, "how long the work of one record waits")
 	flags.IntVar(&s.failEvery, "fail-every", 0, "fail at every `n`th call of the handler")
 	flags.StringVar(&s.svg, "svg", "", "write a plot to this `file`")
@@ -49,7 +55,15 @@ func parse(args []string, w io.Writer) (settings, error) {
 	if given["brokers"] && !given["records"] {
 		s.records = 0
 	}
+	for _, m := range modes {
+		if *name == "all" || *name == m.suffix {
+			s.modes = append(s.modes, m)
+		}
+	}
 	err := s.check(flags.Args())
+	if err == nil && len(s.modes) == 0 {
+		err = fmt.Errorf("-mode %q: want %s or all", *name, modeNames())
+	}
 	if err != nil {
 		fmt.Fprintln(w, "kafkabatch:", err)
 	}
@@ -60,10 +74,19 @@ func (s settings) check(rest []string) error {
 	switch {
 	case len(rest) > 0:
 		return fmt.Errorf("unexpected argument %q", rest[0])
-	case s.keys < 1, s.partitions < 1, s.batchSize < 1:
-		return errors.New("-keys, -partitions and -batch must be at least 1")
+	case s.keys < 1, s.partitions < 1, s.batchSize < 1, s.limit < 1, s.window < 1:
+		return errors.New("-keys, -partitions, -batch, -limit and -window must be at least 1")
 	case s.records < 0, s.failEvery < 0, s.work < 0:
 		return errors.New("-records, -fail-every and -work must not be negative")
 	}
 	return nil
+}
+
+// modeNames lists what -mode takes.
+func modeNames() string {
+	var names []string
+	for _, m := range modes {
+		names = append(names, m.suffix)
+	}
+	return strings.Join(names, ", ")
 }

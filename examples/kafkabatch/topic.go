@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // A topic is one topic of a cluster, as a producer and an administrator see it.
@@ -58,23 +59,77 @@ func (t *topic) produce(ctx context.Context, n, keys int) error {
 // A span is the offsets of a partition that hold records: from, inclusive, to end, exclusive.
 type span struct{ from, end int64 }
 
-// extent returns what the topic holds now, by partition.
+// extent returns what can be read of the topic now, by partition. Markers of transactions, records
+// of those that were aborted or are open, and what compaction left of others take offsets too, and
+// are not read: a group that has handled everything stops committing at the last record before them.
 func (t *topic) extent(ctx context.Context) (map[int32]span, error) {
 	starts, err := t.admin.ListStartOffsets(ctx, t.name)
 	if err = errors.Join(err, starts.Error()); err != nil {
 		return nil, fmt.Errorf("list the start of topic %s: %w", t.name, err)
 	}
-	ends, err := t.admin.ListEndOffsets(ctx, t.name)
+	ends, err := t.admin.ListCommittedOffsets(ctx, t.name)
 	if err = errors.Join(err, ends.Error()); err != nil {
 		return nil, fmt.Errorf("list the end of topic %s: %w", t.name, err)
 	}
+	topics, err := t.admin.ListTopics(ctx, t.name)
+	if err = errors.Join(err, topics.Error()); err != nil {
+		return nil, fmt.Errorf("describe topic %s: %w", t.name, err)
+	}
 	extent := make(map[int32]span)
-	starts.Each(func(start kadm.ListedOffset) {
-		if end, ok := ends.Lookup(t.name, start.Partition); ok {
-			extent[start.Partition] = span{start.Offset, end.Offset}
+	for partition, start := range starts[t.name] {
+		s := span{start.Offset, start.Offset}
+		// Mostly the last offset holds a record; else the look goes back, each time twice as far.
+		for end, step := ends[t.name][partition].Offset, int64(1); end > s.from && s.end == s.from; end, step = end-step, 2*step {
+			s.end, err = t.lastIn(ctx, topics[t.name], partition, span{max(s.from, end-step), end})
+			if err != nil {
+				return nil, fmt.Errorf("read the end of partition %d of %s: %w", partition, t.name, err)
+			}
+			s.end = max(s.from, s.end)
 		}
-	})
+		extent[partition] = s
+	}
 	return extent, nil
+}
+
+// lastIn returns the offset after the last record that can be read in a part of a partition; 0 if
+// there is none.
+func (t *topic) lastIn(ctx context.Context, detail kadm.TopicDetail, partition int32, part span) (end int64, err error) {
+	for part.from < part.end {
+		want := kmsg.NewFetchRequestTopicPartition()
+		want.Partition, want.FetchOffset, want.PartitionMaxBytes = partition, part.from, 1<<20
+		of := kmsg.NewFetchRequestTopic()
+		of.Topic, of.TopicID, of.Partitions = t.name, detail.ID, []kmsg.FetchRequestTopicPartition{want}
+		request := kmsg.NewPtrFetchRequest()
+		request.IsolationLevel, request.MinBytes, request.MaxWaitMillis = 1, 0, 0
+		request.Topics = []kmsg.FetchRequestTopic{of}
+		response, err := t.client.Broker(int(detail.Partitions[partition].Leader)).Request(ctx, request)
+		if err != nil {
+			return 0, err
+		}
+		fetched := response.(*kmsg.FetchResponse)
+		if err := kerr.ErrorForCode(fetched.ErrorCode); err != nil {
+			return 0, err
+		}
+		if len(fetched.Topics) == 0 || len(fetched.Topics[0].Partitions) == 0 {
+			return end, nil // there is nothing behind from
+		}
+		records, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
+			Topic: t.name, Partition: partition, Offset: part.from, IsolationLevel: kgo.ReadCommitted(),
+		}, &fetched.Topics[0].Partitions[0], kgo.DefaultDecompressor(), nil)
+		if records.Err != nil {
+			return 0, records.Err
+		}
+		for _, record := range records.Records {
+			if record.Offset < part.end {
+				end = record.Offset + 1
+			}
+		}
+		if next <= part.from {
+			return end, nil
+		}
+		part.from = next
+	}
+	return end, nil
 }
 
 // lag returns how many offsets of the extent a group has not committed.

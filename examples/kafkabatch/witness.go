@@ -11,7 +11,7 @@ import (
 // goroutine.
 type witness struct {
 	mu       sync.Mutex
-	lines    map[line]*lineState
+	keys     map[orderKey]*seenOf
 	handled  map[place]bool
 	findings findings
 }
@@ -24,14 +24,8 @@ type findings struct {
 	violations int // calls begun after one for a later record of the same key, or after a failure of an earlier one
 }
 
-// A line is the records of one key in one partition, which Kafka keeps in order.
-type line struct {
-	partition int32
-	key       string
-}
-
-// lineState is what a witness knows of a line.
-type lineState struct {
+// seenOf is what a witness knows of the records of a key.
+type seenOf struct {
 	running int
 	last    int64 // the highest offset begun
 	failed  bool
@@ -43,10 +37,8 @@ type place struct {
 	offset    int64
 }
 
-func lineOf(record *kgo.Record) line { return line{record.Partition, string(record.Key)} }
-
 func newWitness() *witness {
-	return &witness{lines: make(map[line]*lineState), handled: make(map[place]bool)}
+	return &witness{keys: make(map[orderKey]*seenOf), handled: make(map[place]bool)}
 }
 
 // watch returns a handler that does what handle does, under the eyes of the witness.
@@ -62,10 +54,10 @@ func (w *witness) watch(handle handler) handler {
 func (w *witness) begin(record *kgo.Record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	in := w.lines[lineOf(record)]
+	in := w.keys[orderKeyOf(record)]
 	if in == nil {
-		in = &lineState{last: -1}
-		w.lines[lineOf(record)] = in
+		in = &seenOf{last: -1}
+		w.keys[orderKeyOf(record)] = in
 	}
 	if in.running > 0 {
 		w.findings.overlaps++
@@ -80,7 +72,7 @@ func (w *witness) begin(record *kgo.Record) {
 func (w *witness) end(record *kgo.Record, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	in := w.lines[lineOf(record)]
+	in := w.keys[orderKeyOf(record)]
 	in.running--
 	at := place{record.Partition, record.Offset}
 	switch {
@@ -99,7 +91,7 @@ func (w *witness) rewound(batch []*kgo.Record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, record := range batch {
-		if in := w.lines[lineOf(record)]; in != nil {
+		if in := w.keys[orderKeyOf(record)]; in != nil {
 			in.last, in.failed = -1, false
 		}
 	}
@@ -110,4 +102,23 @@ func (w *witness) found() findings {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.findings
+}
+
+// retried tells the witness that the record failed and comes again as the first of its key.
+func (w *witness) retried(record *kgo.Record) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	in := w.keys[orderKeyOf(record)]
+	in.last, in.failed = record.Offset-1, false
+}
+
+// released tells the witness that the records of a partition come again from an offset on.
+func (w *witness) released(partition int32, from int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for key, in := range w.keys {
+		if key.partition == partition {
+			in.last, in.failed = min(in.last, from-1), false
+		}
+	}
 }

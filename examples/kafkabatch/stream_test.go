@@ -1,0 +1,539 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/seed-46f81e6d/keylock/inorder"
+)
+
+// stream returns a member of the test group that handles records as they come, seen by the witness.
+func stream(t *testing.T, cluster *kfake.Cluster, seen *witness, handle handler, options ...kgo.Opt) *streamer {
+	t.Helper()
+	s := newStreamer(cluster.ListenAddrs(), testTopic, testGroup, append(append([]kgo.Opt{}, quick...), options...)...)
+	s.poll, s.every = 100, 10*time.Millisecond
+	s.handle = seen.watch(handle)
+	s.retried = func(record *kgo.Record, because error) {
+		t.Logf("offset %d of partition %d comes again: %v", record.Offset, record.Partition, because)
+		seen.retried(record)
+	}
+	s.released = seen.released
+	return s
+}
+
+func TestStreamCommitsWhatItHandled(t *testing.T) {
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, 3, 3000, 50)
+	seen := newWitness()
+
+	require.NoError(t, drain(t, stream(t, cluster, seen, succeed), readings))
+
+	assert.Equal(t, findings{handled: 3000}, seen.found())
+	assert.Zero(t, lagNow(t, readings))
+}
+
+func TestStreamTriesAgainInPlace(t *testing.T) {
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, 3, 3000, 50)
+	seen := newWitness()
+	var calls atomic.Int64
+
+	require.NoError(t, drain(t, stream(t, cluster, seen, func(context.Context, *kgo.Record) error {
+		if calls.Add(1)%700 == 0 {
+			return errBad
+		}
+		return nil
+	}), readings))
+
+	assert.Equal(t, findings{handled: 3000}, seen.found(), "each once, and none passes the one that failed")
+	assert.Greater(t, calls.Load(), int64(3000))
+}
+
+func TestStreamGivesUpOnARecordThatAlwaysFails(t *testing.T) {
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, 1, 1000, 50)
+	seen := newWitness()
+	const poison = 512
+	tries := 0
+
+	err := drain(t, stream(t, cluster, seen, func(_ context.Context, record *kgo.Record) error {
+		if record.Offset == poison {
+			tries++ // its key has one call at a time
+			return errBad
+		}
+		return nil
+	}), readings)
+
+	require.ErrorIs(t, err, errBad)
+	require.ErrorContains(t, err, "offset 512 of partition 0: failed 5 times in a row")
+	assert.Equal(t, maxTries, tries)
+	found := seen.found()
+	assert.Zero(t, found.overlaps+found.violations)
+	assert.EqualValues(t, poison, 1000-lagNow(t, readings), "everything before it is committed, and nothing else")
+
+	after := newWitness()
+	require.NoError(t, drain(t, stream(t, cluster, after, succeed), readings))
+	assert.Equal(t, findings{handled: 1000 - poison}, after.found())
+	assert.GreaterOrEqual(t, found.handled+after.found().handled, 1000)
+}
+
+func TestStreamPutsAPoisonRecordAside(t *testing.T) {
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, 1, 1000, 50)
+	seen := newWitness()
+	tries, aside := 0, 0
+
+	require.NoError(t, drain(t, stream(t, cluster, seen, func(_ context.Context, record *kgo.Record) error {
+		switch {
+		case record.Offset != 512:
+			return nil
+		case tries < 2:
+			tries++
+			return errBad
+		}
+		aside++ // a handler that has a topic for such records produces to it here
+		return nil
+	}), readings))
+
+	assert.Equal(t, findings{handled: 1000}, seen.found())
+	assert.Equal(t, 1, aside)
+}
+
+func TestStreamFailsWhenAHandlerDoesNotReturn(t *testing.T) {
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, 1, 100, 5)
+
+	err := drain(t, stream(t, cluster, newWitness(), func(_ context.Context, record *kgo.Record) error {
+		if record.Offset == 50 {
+			runtime.Goexit()
+		}
+		return nil
+	}), readings)
+
+	require.ErrorIs(t, err, inorder.ErrGoexit)
+	assert.LessOrEqual(t, 100-lagNow(t, readings), int64(50))
+}
+
+func TestStreamCommitsAgainWhenACommitFails(t *testing.T) {
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, 3, 1000, 50)
+	seen := newWitness()
+	refused := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Err: kerr.GroupAuthorizationFailed, Count: 2})
+
+	require.NoError(t, drain(t, stream(t, cluster, seen, succeed), readings))
+
+	assert.Equal(t, 2, refused.Hits())
+	assert.Equal(t, findings{handled: 1000}, seen.found(), "no work is done a second time")
+
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Err: kerr.GroupAuthorizationFailed, Count: 100})
+	require.NoError(t, readings.produce(t.Context(), 10, 5))
+	err := drain(t, stream(t, cluster, seen, succeed), readings)
+	require.ErrorIs(t, err, kerr.GroupAuthorizationFailed)
+	require.ErrorContains(t, err, "commit: failed 5 times in a row")
+}
+
+// The member hears that the cluster does not know it any more, while it works. It joins again and goes
+// on; what it does of its old assignment meanwhile commits nothing.
+func TestStreamThatIsThrownOutJoinsAgain(t *testing.T) {
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, 3, 1000, 50)
+	seen := newWitness()
+	thrownOut := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Err: kerr.UnknownMemberID})
+
+	require.NoError(t, drain(t, stream(t, cluster, seen, func(ctx context.Context, _ *kgo.Record) error {
+		return thrownOut.Wait(ctx, 1)
+	}, kgo.SessionTimeout(500*time.Millisecond)), readings))
+
+	found := seen.found()
+	assert.Equal(t, findings{handled: 1000, again: found.again}, found)
+}
+
+// 10. A commit and a revocation at the same time, with members who come and go. With an eager balancer
+// everything is taken from everyone; with a cooperative one a member keeps what it keeps.
+func TestStreamMembersJoinAndLeave(t *testing.T) {
+	for name, balancer := range map[string]kgo.GroupBalancer{"eager": kgo.RangeBalancer(), "cooperative": kgo.CooperativeStickyBalancer()} {
+		t.Run(name, func(t *testing.T) {
+			const partitions = 4
+			cluster := startCluster(t)
+			readings := fillTopic(t, cluster, partitions, 1000, 50)
+			seen := newWitness()
+			ctx, cancel := context.WithTimeout(t.Context(), watchdog)
+			defer cancel()
+			var mu sync.Mutex
+			owner := make(map[int32]*streamer) // who committed last
+			last := make(map[int32]int64)
+			var members, producer errgroup.Group
+			enough, endProducing := context.WithCancel(ctx)
+			produced := 1000
+			producer.Go(func() error {
+				for enough.Err() == nil {
+					if err := readings.produce(ctx, 200, 50); err != nil {
+						return err
+					}
+					produced += 200
+					time.Sleep(5 * time.Millisecond)
+				}
+				extent, err := readings.extent(ctx)
+				if err != nil {
+					return err
+				}
+				return readings.drained(ctx, testGroup, extent)
+			})
+			start := func() (*streamer, func()) {
+				s := stream(t, cluster, seen, work(100*time.Microsecond, nothing), kgo.Balancers(balancer))
+				s.every = time.Millisecond
+				s.committed = func(partition int32, next int64) {
+					mu.Lock()
+					defer mu.Unlock()
+					assert.GreaterOrEqual(t, next, last[partition], "a commit never goes back")
+					owner[partition], last[partition] = s, next
+				}
+				ctx, leave := context.WithCancel(ctx)
+				members.Go(func() error { return s.run(ctx) })
+				return s, leave
+			}
+			owns := func(s *streamer) (n int) {
+				mu.Lock()
+				defer mu.Unlock()
+				for _, o := range owner {
+					if o == s {
+						n++
+					}
+				}
+				return n
+			}
+			eventually := func(what string, is func() bool) {
+				t.Helper()
+				require.Eventually(t, is, watchdog, time.Millisecond, what)
+			}
+			first, firstLeaves := start()
+			eventually("the first has all", func() bool { return owns(first) == partitions })
+			second, secondLeaves := start()
+			eventually("they share", func() bool { return owns(first) == partitions/2 && owns(second) == partitions/2 })
+			firstLeaves()
+			eventually("the second has all", func() bool { return owns(second) == partitions })
+			endProducing()
+			require.NoError(t, producer.Wait())
+			secondLeaves()
+			require.NoError(t, members.Wait())
+
+			found := seen.found()
+			t.Logf("%d records, %d of them again", produced, found.again)
+			assert.Equal(t, findings{handled: produced, again: found.again}, found, "nothing lost, nothing out of order")
+			assert.Zero(t, lagNow(t, readings))
+		})
+	}
+}
+
+// 9. A record is being worked on, by a handler that does not hear of the end, when its partition is taken
+// away and comes back to the same member, and the record with it. It waits for the old one, whose end
+// moves nothing.
+func TestPitfall9RecordThatComesBackWaitsForItself(t *testing.T) {
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, 1, 10, 1)
+	seen := newWitness()
+	ctx, cancel := context.WithTimeout(t.Context(), watchdog)
+	defer cancel()
+	began, goOn := make(chan struct{}, 100), make(chan struct{})
+	s := stream(t, cluster, seen, func(_ context.Context, record *kgo.Record) error {
+		if record.Offset == 3 {
+			began <- struct{}{}
+			<-goOn
+		}
+		return nil
+	})
+	s.grace = 10 * time.Millisecond
+	given := make(chan struct{}, 100)
+	s.released = func(partition int32, from int64) {
+		seen.released(partition, from)
+		given <- struct{}{}
+	}
+	var committed atomic.Int64
+	s.committed = func(_ int32, next int64) { committed.Store(next) }
+	var member errgroup.Group
+	running, stop := context.WithCancel(ctx)
+	member.Go(func() error { return s.run(running) })
+	<-began
+	before := s.live()[0]
+	s.client.ForceRebalance()
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Err: kerr.UnknownMemberID, Count: 1})
+	<-given
+	require.Eventually(t, func() bool {
+		live := s.live()
+		return len(live) == 1 && live[0] != before && live[0].tracker.Open() > 0
+	}, watchdog, time.Millisecond)
+	assert.EqualValues(t, 3, committed.Load())
+	time.Sleep(20 * time.Millisecond) // it would begin now
+	assert.Empty(t, began)
+	close(goOn)
+	extent, err := readings.extent(ctx)
+	require.NoError(t, err)
+	require.NoError(t, readings.drained(ctx, testGroup, extent))
+	stop()
+	require.NoError(t, member.Wait())
+	assert.Equal(t, findings{handled: 10, again: 1}, seen.found())
+	assert.Len(t, began, 1, "it is handled again, because what the old one did came too late")
+}
+
+// 11. Offsets with holes, done out of order: commits reach the end, and no partition stays paused.
+func TestPitfall11HolesBetweenOffsets(t *testing.T) {
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, 1, 0, 1)
+	for i := range 50 { // every second offset is a marker, and every third transaction is aborted
+		end := &commitIt
+		if i%3 == 0 {
+			end = &abortIt
+		}
+		transact(t, cluster, "a"+strconv.Itoa(i), end, recordOf("k"+strconv.Itoa(i%7), "x", 0))
+	}
+	seen := newWitness()
+	s := stream(t, cluster, seen, func(_ context.Context, record *kgo.Record) error {
+		time.Sleep(time.Duration(record.Offset%5) * time.Millisecond)
+		return nil
+	})
+	s.window.records = 5
+	require.NoError(t, drain(t, s, readings))
+	assert.Equal(t, findings{handled: 33}, seen.found())
+	assert.Zero(t, lagNow(t, readings))
+}
+
+// 12. Records that were read and never begun are not committed, and come to the next member.
+func TestPitfall12WhatWasNotBegunIsNotCommitted(t *testing.T) {
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, 1, 100, 1)
+	seen := newWitness()
+	ctx, cancel := context.WithTimeout(t.Context(), watchdog)
+	defer cancel()
+	running, stop := context.WithCancel(ctx)
+	s := stream(t, cluster, seen, func(ctx context.Context, record *kgo.Record) error {
+		if record.Offset == 5 {
+			stop() // the others wait behind it
+		}
+		return ctx.Err()
+	})
+	require.NoError(t, s.run(running))
+	handled := seen.found().handled
+	assert.GreaterOrEqual(t, handled, 6)
+	assert.EqualValues(t, 100-handled, lagNow(t, readings))
+	require.NoError(t, drain(t, stream(t, cluster, seen, succeed), readings))
+	assert.Equal(t, findings{handled: 100}, seen.found())
+}
+
+// 13. A partition that was paused when it was taken away is read again when it comes back; and when all
+// are paused, the one that drains goes on.
+func TestPitfall13PausesEnd(t *testing.T) {
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, 2, 2000, 50)
+	seen := newWitness()
+	ctx, cancel := context.WithTimeout(t.Context(), watchdog)
+	defer cancel()
+	goOn := make(chan struct{})
+	s := stream(t, cluster, seen, func(ctx context.Context, _ *kgo.Record) error {
+		select {
+		case <-goOn:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	s.window.records, s.grace = 20, time.Millisecond
+	var member errgroup.Group
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	member.Go(func() error { return s.run(running) })
+	paused := func() bool {
+		live := s.live()
+		for _, a := range live {
+			a.mu.Lock()
+			is := a.paused
+			a.mu.Unlock()
+			if !is {
+				return false
+			}
+		}
+		return len(live) == 2
+	}
+	require.Eventually(t, paused, watchdog, time.Millisecond)
+	open := 0
+	for _, a := range s.live() {
+		open += a.tracker.Open()
+	}
+	assert.LessOrEqual(t, open, 2*20+2*s.poll, "not further than the window and one poll")
+	before := s.live()
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Err: kerr.UnknownMemberID, Count: 1})
+	require.Eventually(t, func() bool { return paused() && s.live()[0] != before[0] && s.live()[0] != before[1] }, watchdog, time.Millisecond)
+	close(goOn)
+	extent, err := readings.extent(ctx)
+	require.NoError(t, err)
+	require.NoError(t, readings.drained(ctx, testGroup, extent))
+	stop()
+	require.NoError(t, member.Wait())
+	found := seen.found()
+	assert.Equal(t, findings{handled: 2000, again: found.again}, found)
+}
+
+// 14. A record that never succeeds stops its own partition, when the window is full, and no other. Who
+// runs the program hears which one it is.
+func TestPitfall14PoisonStopsItsPartitionOnly(t *testing.T) {
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, 2, 0, 1)
+	for range 20 {
+		require.NoError(t, readings.produce(t.Context(), 500, 50))
+	}
+	extent, err := readings.extent(t.Context())
+	require.NoError(t, err)
+	seen := newWitness()
+	ctx, cancel := context.WithTimeout(t.Context(), watchdog)
+	defer cancel()
+	s := stream(t, cluster, seen, func(_ context.Context, record *kgo.Record) error {
+		if record.Partition == 0 && record.Offset == 100 {
+			return errBad
+		}
+		return nil
+	})
+	s.tries, s.window.records, s.window.span = 0, 300, 1000
+	s.grace = 50 * time.Millisecond
+	stuck := make(chan int64, 1000)
+	s.stuck = func(partition int32, at int64, _ time.Duration) {
+		assert.Zero(t, partition)
+		select {
+		case stuck <- at:
+		default:
+		}
+	}
+	var next [2]atomic.Int64
+	s.committed = func(partition int32, to int64) { next[partition].Store(to) }
+	s.retried = func(record *kgo.Record, _ error) { seen.retried(record) }
+	var member errgroup.Group
+	running, stop := context.WithCancel(ctx)
+	member.Go(func() error { return s.run(running) })
+	require.Eventually(t, func() bool { return next[1].Load() == extent[1].end }, watchdog, time.Millisecond)
+	assert.EqualValues(t, 100, <-stuck)
+	var poisoned *assignment
+	for _, a := range s.live() {
+		if a.partition == 0 {
+			poisoned = a
+		}
+	}
+	require.Eventually(t, func() bool {
+		poisoned.mu.Lock()
+		defer poisoned.mu.Unlock()
+		return poisoned.paused
+	}, watchdog, time.Millisecond)
+	assert.LessOrEqual(t, poisoned.tracker.Span(), s.window.span+int64(2*s.poll))
+	assert.EqualValues(t, 100, next[0].Load())
+	stop()
+	require.NoError(t, member.Wait())
+	assert.Zero(t, seen.found().violations)
+}
+
+// 15. Ctrl-C: work that has begun is finished and committed, the rest stays and comes again once.
+func TestPitfall15InterruptedStreamCommitsWhatItHandled(t *testing.T) {
+	cluster := startCluster(t)
+	brokers := cluster.ListenAddrs()[0]
+	child, stdout := startChild(t, commandRole, "-brokers", brokers, "-records=5000", "-work=2ms", "-partitions=1", "-keys=5", "-mode=streaming")
+	m := modes[len(modes)-1]
+	group := m.group("kafkabatch")
+	_, err := cluster.WaitGroupInfo(t.Context(), group, func(g *kfake.GroupInfo) bool { return committed(g) > 0 })
+	require.NoError(t, err)
+
+	require.NoError(t, child.Process.Signal(os.Interrupt))
+
+	var exit *exec.ExitError
+	require.ErrorAs(t, child.Wait(), &exit)
+	assert.Equal(t, 130, exit.ExitCode())
+	info := cluster.GroupInfo(group)
+	assert.Empty(t, info.Members, "it has left the group")
+	assert.Less(t, committed(info), int64(5000))
+	handled, err := strconv.Atoi(cell(t, stdout.String(), m, handledColumn))
+	require.NoError(t, err)
+	assert.GreaterOrEqual(t, int64(handled), committed(info))
+	assert.LessOrEqual(t, int64(handled)-committed(info), int64(2000), "what was done above the first that was not")
+	assert.Equal(t, fmt.Sprint(5000-committed(info)), cell(t, stdout.String(), m, lagColumn))
+}
+
+// 15. The process is killed at its fifth commit. The next one loses nothing, and does again at most what
+// was above the last commit.
+func TestPitfall15KilledStream(t *testing.T) {
+	const records, partitions = 3000, 3
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, partitions, records, 50)
+	ready := make(chan struct{}) // child is set
+	var child *exec.Cmd
+	commits := 0
+	cluster.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
+		<-ready
+		cluster.KeepControl()
+		if commits++; commits != 5 {
+			return nil, nil, false
+		}
+		if err := child.Process.Kill(); err != nil {
+			t.Errorf("kill: %v", err)
+		}
+		return nil, errors.New("the commit is lost"), true
+	})
+	child, output := startChild(t, streamerRole, cluster.ListenAddrs()...)
+	close(ready)
+	var killed *exec.ExitError
+	require.ErrorAs(t, child.Wait(), &killed)
+	require.Equal(t, syscall.SIGKILL, killed.Sys().(syscall.WaitStatus).Signal())
+	first := handledBy(t, output)
+	lag := lagNow(t, readings)
+	require.Less(t, lag, int64(records))
+
+	child, output = startChild(t, streamerRole, cluster.ListenAddrs()...)
+	require.NoError(t, child.Wait())
+	second := handledBy(t, output)
+	again := 0
+	for at := range second {
+		if first[at] {
+			again++
+		}
+	}
+	t.Logf("%d handled before the kill, %d after it, %d of them for the second time", len(first), len(second), again)
+	assert.Len(t, second, int(lag), "it begins at the last commit")
+	assert.Equal(t, records, len(first)+len(second)-again, "nothing is lost")
+	assert.LessOrEqual(t, again, partitions*(childWindow+childBatch), "what the window allows")
+	assert.Zero(t, lagNow(t, readings))
+}
+
+// A log that goes back to a smaller offset is a new one.
+func TestStreamBeginsAnewWhenTheLogGoesBack(t *testing.T) {
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, 1, 10, 1)
+	seen := newWitness()
+	ctx, cancel := context.WithTimeout(t.Context(), watchdog)
+	defer cancel()
+	s := stream(t, cluster, seen, succeed)
+	var member errgroup.Group
+	running, stop := context.WithCancel(ctx)
+	member.Go(func() error { return s.run(running) })
+	extent, err := readings.extent(ctx)
+	require.NoError(t, err)
+	require.NoError(t, readings.drained(ctx, testGroup, extent))
+	seen.released(0, 0)
+	s.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{testTopic: {0: {Epoch: -1, Offset: 0}}})
+	require.Eventually(t, func() bool { return seen.found().again == 10 }, watchdog, time.Millisecond)
+	require.NoError(t, readings.drained(ctx, testGroup, extent))
+	stop()
+	require.NoError(t, member.Wait())
+	assert.Equal(t, findings{handled: 10, again: 10}, seen.found())
+}
