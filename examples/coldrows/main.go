@@ -1,10 +1,10 @@
-// Command coldrows shows what one hot row does to everybody else's queries, in PostgreSQL, with a
+// Command coldrows shows what one hot row does to the queries of other rows, in PostgreSQL, with a
 // connection pool.
 //
 // Many goroutines add to one row, the hot one, each in a transaction that locks the row with SELECT
 // FOR UPDATE, works for a moment and updates it. A few others add to rows of their own, cold ones,
-// ten times a second, by a single UPDATE. Whoever waits for the hot row does so with a transaction
-// open, so on a connection of the pool: soon all connections wait for that row, and the goroutines
+// ten times a second, by a single UPDATE. A waiter for the hot row has a transaction open, so it
+// occupies a connection of the pool: soon all connections wait for that row, and the goroutines
 // of the cold rows wait for a connection. With a lock per row, taken before the connection, all but
 // one of the goroutines of the hot row wait without one.
 //

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/seed-46f81e6d/keylock/examples/internal/report"
 )
 
 // options are the arguments of the command line.
@@ -24,6 +26,8 @@ type options struct {
 func parseOptions(args []string, stderr io.Writer) (opts options, err error) {
 	flags := flag.NewFlagSet("coldrows", flag.ContinueOnError)
 	flags.SetOutput(stderr)
+	report.Usage(flags, "Coldrows shows what waiters for one hot row in PostgreSQL do to queries of other rows through the\n"+
+		"connection pool, without and with a lock per row that is taken before the connection.")
 	flags.StringVar(&opts.db, "db", "", "use the PostgreSQL server at `URL` (default DATABASE_URL, or else a private server)")
 	flags.IntVar(&opts.rounds, "rounds", 5, "run so often without and with the lock, in turns")
 	flags.DurationVar(&opts.time, "time", 2*time.Second, "how long each run takes")
@@ -41,6 +45,8 @@ func parseOptions(args []string, stderr io.Writer) (opts options, err error) {
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case opts.rounds < 1 || opts.time <= 0 || opts.hot < 1 || opts.cold < 1 || opts.pool < 1 || opts.work < 0:
 		err = errors.New("-rounds, -time, -hot, -cold and -pool must be positive, -work must not be negative")
+	default:
+		err = report.Writable(opts.svg)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, err)

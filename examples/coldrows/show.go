@@ -5,7 +5,6 @@ import (
 	"io"
 	"math"
 	"slices"
-	"strconv"
 
 	"github.com/seed-46f81e6d/keylock/examples/internal/report"
 )
@@ -22,23 +21,22 @@ func name(locked bool) string {
 func show(w io.Writer, results []result, svg string) error {
 	results = slices.DeleteFunc(results, func(r result) bool { return len(r.hot) == 0 }) // not come to
 	if len(results) == 0 {
-		return nil
+		_, err := fmt.Fprintln(w, "Interrupted before the first run had ended, so there is nothing to show.")
+		return err
 	}
 	var table [][]string
 	for _, r := range results {
-		cold, wait, hot := report.Summarize(latencies(r.cold)), report.Summarize(waits(r.cold)), report.Summarize(latencies(r.hot))
+		cold, wait := report.Summarize(latencies(r.cold)), report.Summarize(waits(r.cold))
 		table = append(table, []string{
 			name(r.locked),
 			report.Short(cold.P50).String(),
 			report.Short(cold.P99).String(),
 			report.Short(wait.P50).String(),
 			report.Short(wait.P99).String(),
-			strconv.Itoa(len(r.cold)),
 			fmt.Sprintf("%.0f/s", r.throughput()),
-			report.Short(hot.P50).String(),
 		})
 	}
-	header := []string{"run", "cold p50", "cold p99", "wait p50", "wait p99", "cold done", "hot done", "hot p50"}
+	header := []string{"run", "cold p50", "cold p99", "wait p50", "wait p99", "hot done"}
 	if err := report.Table(w, header, table); err != nil {
 		return err
 	}

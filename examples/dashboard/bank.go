@@ -17,7 +17,7 @@ const (
 	patience = 3 * time.Second
 )
 
-// openBank starts everybody who works with accounts. All of them stop when ctx ends, and can be
+// openBank starts all who work with accounts. All of them stop when ctx ends, and can be
 // waited for.
 func openBank(ctx context.Context, locks *keylock.Manager[string]) *sync.WaitGroup {
 	var staff sync.WaitGroup
@@ -50,7 +50,7 @@ func pay(ctx context.Context, teller *keylock.Session[string]) {
 	work(ctx, time.Duration(rand.ExpFloat64()*float64(25*time.Millisecond)))
 }
 
-// printStatement is the culprit: it holds an account that everybody wants while it talks to a
+// printStatement is the culprit: it holds an account that most others want while it talks to a
 // printer.
 func printStatement(ctx context.Context, job *keylock.Session[string]) {
 	lock, err := job.Acquire(ctx, popular)

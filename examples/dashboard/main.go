@@ -1,6 +1,6 @@
 // Command dashboard starts a busy lock manager with a culprit in it, and shows it: the page of
 // package lockhttp at /debug/locks, metrics for Prometheus at /metrics, and the slow log on
-// standard error. Open the page and find out who holds everybody up.
+// standard error. Open the page and find out who holds the others up.
 //
 // Usage:
 //
@@ -71,7 +71,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	server := &http.Server{Handler: handler(locks), ReadHeaderTimeout: 5 * time.Second}
 	context.AfterFunc(ctx, func() { server.Close() })
 
-	fmt.Fprintf(stdout, "Who holds everybody up?  http://%s/debug/locks\n", listener.Addr())
+	fmt.Fprintf(stdout, "Who holds the others up?  http://%s/debug/locks\n", listener.Addr())
 	fmt.Fprintf(stdout, "Metrics for Prometheus:  http://%s/metrics\n", listener.Addr())
 	err = server.Serve(listener)
 	bank.Wait()

@@ -15,12 +15,13 @@ const (
 	hotShare      = 0.9
 )
 
-// makeUpLog returns a log of two servers, in the format of the real sshd, that holds at least so
-// many events and at most a handful more. It is the same in every run.
+// makeUpLog returns a log of two servers, in the format of the real sshd, that holds so many
+// events. It is the same in every run.
 func makeUpLog(events int) []byte {
 	g := generator{
 		random: rand.New(rand.NewPCG(22, 2222)),
 		clock:  time.Date(2026, time.March, 1, 4, 0, 0, 0, time.UTC),
+		wanted: events,
 	}
 	for g.events < events {
 		g.session()
@@ -33,7 +34,8 @@ type generator struct {
 	log    bytes.Buffer
 	random *rand.Rand
 	clock  time.Time
-	events int // lines with an event, so far
+	wanted int // lines with an event, in the end
+	events int // so far
 
 	// Of the session at hand:
 	rfc3339 bool // the server writes time stamps in that format, else classic ones
@@ -94,8 +96,11 @@ func (g *generator) address() netip.Addr {
 	return netip.AddrFrom4([4]byte{198, 51, 100, byte(n)})
 }
 
-// event writes a line that tells an event.
+// event writes a line that tells an event, unless there are enough.
 func (g *generator) event(format string, args ...any) {
+	if g.events == g.wanted {
+		return
+	}
 	g.events++
 	g.line(format, args...)
 }

@@ -4,7 +4,7 @@
 // Many workers do this at once, each event in a transaction that reads, modifies and writes the
 // record of its address in a database. When events of one address meet, the database gives up all
 // their transactions but one, to be tried again. With a lock per address, taken before the
-// transaction and held until it is through, they stand in line instead. Threatscore runs the same
+// transaction and held until it is through, they queue instead. Threatscore runs the same
 // events without and with the lock, prints what that did to transactions and latencies, and proves
 // every score against a sequential pass.
 //
@@ -21,8 +21,10 @@
 // of them. The last two make the database itself let one wait for the other, so that the lock has
 // nothing to do.
 //
-// -log reads a real log, with classic or RFC 3339 time stamps; - is standard input. Without it,
-// threatscore makes a log up, the same in every run, with -events events. -svg writes a plot of
+// -log reads a real log, as syslog or the journal writes it, also compressed by gzip; - is standard
+// input. Lines that are no event are counted by the reason, and a log of which no line can be read,
+// or none is sshd's, is an error. Without -log, threatscore makes a log up, the same in every run,
+// with -events events. -svg writes a plot of
 // latencies and retries.
 //
 // Once the log is read, an interrupt (Ctrl-C) or SIGTERM stops the workers after the transactions
@@ -131,6 +133,7 @@ func (t threatscore) run(ctx context.Context, opts options) (err error) {
 		return wrong
 	}
 	fmt.Fprintln(t.stdout, "Every score equals that of a sequential pass, and every address over the threshold was blocked once.")
+	fmt.Fprint(t.stdout, conclusion(results))
 	return interruption(log.Events, results, opts)
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/seed-46f81e6d/keylock/examples/internal/report"
 	"github.com/seed-46f81e6d/keylock/examples/threatscore/store"
 )
 
@@ -35,6 +36,9 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	modes, transactions := []bool{false, true}, store.Transactions
 	flags := flag.NewFlagSet("threatscore", flag.ContinueOnError)
 	flags.SetOutput(stderr)
+	report.Usage(flags, "Threatscore raises a score per source address for every failed login in sshd's logs, in a\n"+
+		"database, by many workers at once: without and with a lock per address. It shows how many\n"+
+		"transactions conflict, how long each event takes, and proves every score.")
 	flags.Func("log", "read sshd's log from `FILE`, or from standard input if it is -; may be repeated", func(file string) error {
 		opts.logs = append(opts.logs, file)
 		return nil
@@ -47,7 +51,9 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 		opts.db = db
 		return checkDB(db)
 	})
+	kinds := false
 	flags.Func("tx", "with PostgreSQL, do transactions of one `KIND`: serializable, repeatable-read, for-update, upsert; or all (default all)", func(kind string) (err error) {
+		kinds = true
 		transactions, err = parseTransactions(kind)
 		return err
 	})
@@ -62,8 +68,16 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
 	}
-	if flags.NArg() > 0 {
-		err := fmt.Errorf("unexpected argument %q; files are given with -log", flags.Arg(0))
+	var err error
+	switch {
+	case flags.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q; files are given with -log", flags.Arg(0))
+	case kinds && opts.db == badger:
+		err = errors.New("-tx is for PostgreSQL; choose it with -db")
+	default:
+		err = report.Writable(opts.svg)
+	}
+	if err != nil {
 		fmt.Fprintln(stderr, err)
 		flags.Usage()
 		return options{}, err

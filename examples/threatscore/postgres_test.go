@@ -26,7 +26,7 @@ func TestLockSparesPostgresItsConflicts(t *testing.T) {
 	assert.Contains(t, p.stdout.String(), verified)
 
 	conflicts := func(run string) int {
-		n, err := strconv.Atoi(p.row(t, run)[3])
+		n, err := strconv.Atoi(p.row(t, run)[1])
 		require.NoError(t, err)
 		return n
 	}
@@ -94,7 +94,7 @@ func TestPrivateServerIsStartedOnDemand(t *testing.T) {
 	p.threatscore = threatscore{stdout: &p.stdout, stderr: &p.stderr}
 	require.Equal(t, exitOK, p.main(t.Context(), []string{"-db", "postgres", "-tx", "upsert", "-lock", "on", "-events", "50"}), &p.stderr)
 	assert.Contains(t, p.stdout.String(), verified)
-	assert.Equal(t, "0", p.row(t, "upsert, with the lock")[3])
+	assert.Equal(t, "0", p.row(t, "upsert, with the lock")[1])
 }
 
 func TestDatabaseURLIsTakenFromTheEnvironment(t *testing.T) {

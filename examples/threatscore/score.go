@@ -19,9 +19,11 @@ import (
 
 // severity is what one event adds to the score of its address.
 var severity = [sshlog.Kinds]int64{
-	sshlog.AuthFailure:    1, // mistyped, or another line about an attempt that is counted below, too
-	sshlog.InvalidUser:    3, // guesses names
-	sshlog.FailedPassword: 5, // guesses passwords
+	sshlog.AuthFailure:    1,  // mistyped, or another line about an attempt that is counted below, too
+	sshlog.FailedKey:      1,  // a client offers each of its keys
+	sshlog.InvalidUser:    3,  // guesses names
+	sshlog.FailedPassword: 5,  // guesses passwords
+	sshlog.TooMany:        10, // sshd closed the connection after so many attempts
 	sshlog.BreakIn:        10,
 }
 

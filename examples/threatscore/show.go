@@ -15,6 +15,11 @@ import (
 	"github.com/seed-46f81e6d/keylock/examples/threatscore/sshlog"
 )
 
+// shownKinds are the kinds of events in the order of the columns.
+var shownKinds = []sshlog.Kind{
+	sshlog.FailedPassword, sshlog.FailedKey, sshlog.InvalidUser, sshlog.AuthFailure, sshlog.TooMany, sshlog.BreakIn,
+}
+
 // topBlocked is how many blocked addresses are shown.
 const topBlocked = 10
 
@@ -35,10 +40,25 @@ func (t threatscore) show(events []sshlog.Event, results []result, opts options)
 	return nil
 }
 
-// showLog prints what kinds of lines a log has.
+// showLog prints how many lines of a log are events, and what the others are.
 func showLog(w io.Writer, log sshlog.Log) {
-	fmt.Fprintf(w, "Lines: %d. Events: %d; events whose source is not an address: %d; lines too long to read: %d; others: %d.\n",
-		log.Lines, len(log.Events), log.Unnamed, log.Overlong, log.Others())
+	fmt.Fprintf(w, "Lines: %d. Events: %d.\n", log.Lines, len(log.Events))
+	for _, others := range []struct {
+		lines int
+		what  string
+	}{
+		{log.Messages, "of sshd about something else"},
+		{log.Programs, "of other programs"},
+		{log.Unnamed, "events whose source is not an address"},
+		{log.Unreadable, "without a time, a host and a program that can be told apart"},
+		{log.Overlong, "too long to read"},
+		{log.Blank, "blank"},
+	} {
+		if others.lines > 0 {
+			fmt.Fprintf(w, "%7d %s\n", others.lines, others.what)
+		}
+	}
+	fmt.Fprintln(w)
 }
 
 // showRuns prints a line for each run.
@@ -48,16 +68,31 @@ func showRuns(w io.Writer, results []result) error {
 		latency := report.Summarize(r.latencies())
 		rows = append(rows, []string{
 			r.String(),
-			strconv.Itoa(r.committed()),
-			strconv.Itoa(r.committed() + r.conflicts()),
 			strconv.Itoa(r.conflicts()),
+			strconv.Itoa(r.committed()),
 			report.Short(r.wall).String(),
 			report.Short(latency.P50).String(),
 			report.Short(latency.P99).String(),
 			report.Short(latency.Max).String(),
 		})
 	}
-	return report.Table(w, []string{"run", "events", "transactions", "conflicts retried", "wall", "p50", "p99", "max"}, rows)
+	return report.Table(w, []string{"run", "conflicts", "events", "wall", "p50", "p99", "max"}, rows)
+}
+
+// conclusion says in one sentence what was seen; nothing unless there are pairs of runs to compare.
+func conclusion(results []result) string {
+	var conflicts [2]int
+	for _, r := range results {
+		i := 0
+		if r.locked {
+			i = 1
+		}
+		conflicts[i] += r.conflicts()
+	}
+	if len(results) < 2 || len(results)%2 != 0 {
+		return ""
+	}
+	return fmt.Sprintf("Without the lock %d transactions conflicted and were done again; with it %d.\n", conflicts[0], conflicts[1])
 }
 
 // showBlocked prints the blocked addresses with the highest scores.
@@ -73,12 +108,12 @@ func showBlocked(w io.Writer, events []sshlog.Event, r result) error {
 	var rows [][]string
 	for _, s := range blocked[:min(topBlocked, len(blocked))] {
 		row := []string{s.addr.String(), strconv.FormatInt(r.records[s.addr].Score, 10)}
-		for _, kind := range []sshlog.Kind{sshlog.FailedPassword, sshlog.InvalidUser, sshlog.AuthFailure, sshlog.BreakIn} {
+		for _, kind := range shownKinds {
 			row = append(row, strconv.FormatInt(s.counts[kind], 10))
 		}
 		rows = append(rows, row)
 	}
-	return report.Table(w, []string{"address", "score", "failed passwords", "invalid users", "auth failures", "break-in attempts"}, rows)
+	return report.Table(w, []string{"address", "score", "password", "key", "user", "PAM", "limit", "break-in"}, rows)
 }
 
 // plot writes an SVG picture of latencies and conflicts to a file.

@@ -8,9 +8,11 @@ type Kind int
 
 // The kinds of events, and the words of the log that tell them.
 const (
-	FailedPassword Kind = iota // "Failed password for"
+	FailedPassword Kind = iota // "Failed password for", "Failed keyboard-interactive/pam for"
+	FailedKey                  // "Failed publickey for", and the other methods without a password
 	InvalidUser                // "Invalid user"
-	AuthFailure                // PAM's "authentication failure; … rhost="
+	AuthFailure                // PAM's "authentication failure; … rhost=", "error: PAM: Authentication failure for"
+	TooMany                    // "error: maximum authentication attempts exceeded for"
 	BreakIn                    // "POSSIBLE BREAK-IN ATTEMPT!"
 
 	Kinds // how many kinds there are

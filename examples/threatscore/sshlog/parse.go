@@ -4,17 +4,18 @@ import (
 	"net/netip"
 	"regexp"
 	"strconv"
-	"strings"
-	"time"
 )
 
 // verdict is what a line turned out to be.
 type verdict int
 
 const (
-	isEvent   verdict = iota
-	isOther           // no event of a kind that we know
-	isUnnamed         // an event, but its source is not given as an address
+	isEvent      verdict = iota
+	isMessage            // of sshd, about something else
+	isProgram            // of another program
+	isUnnamed            // an event, but its source is not given as an address
+	isUnreadable         // it does not begin as a line of a log that we know
+	isBlank
 )
 
 // form is how a message tells an event of a kind.
@@ -27,11 +28,18 @@ type form struct {
 // message counts, n. User names and host names are chosen by the attacker, so every form is bound
 // to the start of the message and takes the address from where sshd itself writes it: the last
 // " from " of a line that ends with it, the first " rhost=", the last bracket.
+//
+// "Failed none" is no event: every client begins with that method, to learn which others there are.
 var forms = []form{
-	{FailedPassword, regexp.MustCompile(`^Failed password for .* from (?P<addr>\S+)`)},
-	{InvalidUser, regexp.MustCompile(`^Invalid user .* from (?P<addr>\S+)`)},
+	{FailedPassword, regexp.MustCompile(`^Failed (?:password|keyboard-interactive(?:/\S+)?|unknown) for .* from (?P<addr>\S+)`)},
+	{FailedKey, regexp.MustCompile(`^Failed (?:publickey|hostbased|gssapi-with-mic) for .* from (?P<addr>\S+)`)},
+	{InvalidUser, regexp.MustCompile(`^(?:Invalid|Illegal) user .* from (?P<addr>\S+)`)},
 	{AuthFailure, regexp.MustCompile(`^pam_\w+\(\S+\): authentication failure;.*? rhost=(?P<addr>\S*)`)},
 	{AuthFailure, regexp.MustCompile(`^PAM (?P<n>\d+) more authentication failures?;.*? rhost=(?P<addr>\S*)`)},
+	{InvalidUser, regexp.MustCompile(`^User .* from (?P<addr>\S+) not allowed because `)},
+	{AuthFailure, regexp.MustCompile(`^error: PAM: (?:[Aa]uthentication (?:failure|error)|User not known to the underlying authentication module) for .* from (?P<addr>\S+)`)},
+	{TooMany, regexp.MustCompile(`^error: maximum authentication attempts exceeded for .* from (?P<addr>\S+) port \d+`)},
+	{TooMany, regexp.MustCompile(`^Disconnecting (?:authenticating|invalid) user .* (?P<addr>\S+) port \d+: Too many authentication failures`)},
 	{BreakIn, regexp.MustCompile(`^reverse mapping checking getaddrinfo for .*\[(?P<addr>\S*)\] failed - POSSIBLE BREAK-IN ATTEMPT!`)},
 	{BreakIn, regexp.MustCompile(`^Address (?P<addr>\S+) maps to .* - POSSIBLE BREAK-IN ATTEMPT!`)},
 }
@@ -39,16 +47,26 @@ var forms = []form{
 // repeated is how syslog daemons fold equal messages into one.
 var repeated = regexp.MustCompile(`^message repeated (\d+) times: \[ (.*)\]$`)
 
+// solarisID is what Solaris' syslog writes before a message.
+var solarisID = regexp.MustCompile(`^\[ID \d+ [a-z0-9]+\.[a-z]+\] `)
+
 // parse reads one line of a log. The event is valid only if the verdict is isEvent.
 func parse(line string) (Event, verdict) {
-	message, ok := sshdMessage(strings.TrimRight(line, " \r\n"))
-	if !ok {
-		return Event{}, isOther
+	program, message, verdict := split(line)
+	if verdict != isMessage {
+		return Event{}, verdict
 	}
+	switch program {
+	case "sshd", "sshd-session", "sshd-auth": // newer servers log as the last two
+	default:
+		return Event{}, isProgram
+	}
+	message = solarisID.ReplaceAllString(message, "")
 	times := int64(1)
 	if fold := repeated.FindStringSubmatch(message); fold != nil {
+		var ok bool
 		if times, ok = count(fold[1]); !ok {
-			return Event{}, isOther
+			return Event{}, isMessage
 		}
 		message = fold[2]
 	}
@@ -57,7 +75,7 @@ func parse(line string) (Event, verdict) {
 			return f.event(groups, times)
 		}
 	}
-	return Event{}, isOther
+	return Event{}, isMessage
 }
 
 // event returns what the groups of a message of the form f tell, if the line says it so many times.
@@ -65,7 +83,7 @@ func (f form) event(groups []string, times int64) (Event, verdict) {
 	if i := f.message.SubexpIndex("n"); i >= 0 {
 		n, ok := count(groups[i])
 		if !ok {
-			return Event{}, isOther
+			return Event{}, isMessage
 		}
 		times *= n
 	}
@@ -74,40 +92,6 @@ func (f form) event(groups []string, times int64) (Event, verdict) {
 		return Event{}, isUnnamed
 	}
 	return Event{Addr: addr.Unmap().WithZone(""), Kind: f.kind, Count: times}, isEvent
-}
-
-// sshdMessage returns the text after "TIME HOST sshd[PID]: ". TIME is classic ("Jan  2 15:04:05")
-// or RFC 3339. Newer servers log as sshd-session and sshd-auth.
-func sshdMessage(line string) (string, bool) {
-	rest, ok := cutTime(line)
-	if !ok {
-		return "", false
-	}
-	_, rest, ok = strings.Cut(rest, " ") // the host
-	if !ok {
-		return "", false
-	}
-	tag, message, ok := strings.Cut(rest, ": ")
-	if !ok {
-		return "", false
-	}
-	switch program, _, _ := strings.Cut(tag, "["); program {
-	case "sshd", "sshd-session", "sshd-auth":
-		return message, true
-	}
-	return "", false
-}
-
-// cutTime returns what follows the time stamp and its space.
-func cutTime(line string) (string, bool) {
-	if n := len(time.Stamp); len(line) > n && line[n] == ' ' {
-		if _, err := time.Parse(time.Stamp, line[:n]); err == nil {
-			return line[n+1:], true
-		}
-	}
-	stamp, rest, _ := strings.Cut(line, " ")
-	_, err := time.Parse(time.RFC3339, stamp)
-	return rest, err == nil
 }
 
 // maxCount bounds how often a single line may say that something happened, so that no line can

@@ -2,8 +2,11 @@ package sshlog
 
 import (
 	"bufio"
+	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 )
 
 // maxLine is the length in bytes from which on a line is skipped unread. Syslog's own limit is 8 KiB.
@@ -13,49 +16,115 @@ const maxLine = 64 << 10
 type Log struct {
 	Events []Event // in the order of the lines
 
-	Lines    int // all lines, whatever they hold
-	Unnamed  int // lines with an event whose source is given by name or not at all
-	Overlong int // lines of 64 KiB and more, which are skipped
+	// All lines, and those of them that hold no event, by the reason.
+	Lines      int
+	Messages   int // of sshd, about something else
+	Programs   int // of other programs
+	Unnamed    int // an event whose source is given by name or not at all
+	Unreadable int // without a time stamp, a host and a program that we can tell apart
+	Overlong   int // of 64 KiB and more, which are skipped
+	Blank      int
 }
 
-// Others returns how many lines hold no event.
-func (l *Log) Others() int { return l.Lines - len(l.Events) - l.Unnamed - l.Overlong }
-
-// Read adds the lines of src up to its end. No line stops it, whatever bytes it is made of: what
-// is not an event is counted. A source given by name (as rhost= may give it) is counted as
-// unnamed, not looked up: who owns the address also chooses that name.
+// Read adds the lines of src, which may be compressed by gzip, up to its end. No line stops it,
+// whatever bytes it is made of: what is not an event is counted. A source given by name (as
+// rhost= may give it) is counted as unnamed, not looked up: who owns the address also chooses
+// that name.
 //
-// It returns the error of src, if one ended it early; the lines before that are kept.
+// It returns the error of src, if one ended it early; the lines before that are kept. It also
+// returns an error if src has lines and none of them can be read, or none of them is sshd's: that
+// log is not a quiet one, but another one than was meant.
 func (l *Log) Read(src io.Reader) error {
+	var log Log
+	first, err := log.read(src)
+	l.add(log)
+	if err != nil {
+		return err
+	}
+	lines := log.Lines - log.Blank
+	sshd := len(log.Events) + log.Unnamed + log.Messages
+	switch {
+	case lines == 0 || sshd > 0:
+		return nil
+	case log.Programs > 0:
+		return fmt.Errorf("no line of sshd among %d lines; the first is %q", lines, cut(first))
+	default:
+		return fmt.Errorf("none of %d lines begins with a time, a host and a program as syslog or the journal writes them; the first is %q", lines, cut(first))
+	}
+}
+
+func (l *Log) add(other Log) {
+	l.Events = append(l.Events, other.Events...)
+	l.Lines += other.Lines
+	l.Messages += other.Messages
+	l.Programs += other.Programs
+	l.Unnamed += other.Unnamed
+	l.Unreadable += other.Unreadable
+	l.Overlong += other.Overlong
+	l.Blank += other.Blank
+}
+
+// cut shortens a line for an error.
+func cut(line string) string {
+	const most = 80
+	if len(line) > most {
+		return line[:most] + "…"
+	}
+	return line
+}
+
+// read returns the first line that is not blank.
+func (l *Log) read(src io.Reader) (first string, err error) {
 	lines := bufio.NewReaderSize(src, maxLine)
+	if magic, _ := lines.Peek(2); len(magic) == 2 && magic[0] == 0x1f && magic[1] == 0x8b {
+		unzipped, err := gzip.NewReader(lines)
+		if err != nil {
+			return "", err
+		}
+		lines = bufio.NewReaderSize(unzipped, maxLine)
+	}
 	for {
 		line, err := lines.ReadSlice('\n')
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			l.Lines++
 			l.Overlong++
+			if first == "" {
+				first = cut(string(line))
+			}
 			err = skipLine(lines)
 		case len(line) > 0:
-			l.add(string(line))
+			if verdict := l.line(string(line)); first == "" && verdict != isBlank {
+				first = strings.TrimRight(string(line), "\r\n")
+			}
 		}
 		if errors.Is(err, io.EOF) {
-			return nil
+			return first, nil
 		}
 		if err != nil {
-			return err
+			return first, err
 		}
 	}
 }
 
-func (l *Log) add(line string) {
+func (l *Log) line(line string) verdict {
 	l.Lines++
 	event, verdict := parse(line)
 	switch verdict {
 	case isEvent:
 		l.Events = append(l.Events, event)
+	case isMessage:
+		l.Messages++
+	case isProgram:
+		l.Programs++
 	case isUnnamed:
 		l.Unnamed++
+	case isUnreadable:
+		l.Unreadable++
+	case isBlank:
+		l.Blank++
 	}
+	return verdict
 }
 
 // skipLine moves r behind the end of the line.

@@ -1,9 +1,12 @@
 package sshlog
 
 import (
+	"bytes"
+	"compress/gzip"
 	"errors"
 	"io"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -48,6 +51,21 @@ func TestEveryFormOfEventIsRead(t *testing.T) {
 		"Mar  1 04:00:07 bastion sshd[811]: PAM 5 more authentication failures; logname= uid=0 euid=0 tty=ssh ruser= rhost=2001:db8::7  user=root":                event("2001:db8::7", AuthFailure, 5),
 		"Mar  1 04:00:07 bastion sshd[811]: reverse mapping checking getaddrinfo for [198.51.100.1] failed - x [203.0.113.7] failed - POSSIBLE BREAK-IN ATTEMPT!": event("203.0.113.7", BreakIn, 1),
 		"Mar  1 04:00:07 bastion sshd[811]: message repeated 1000000 times: [ Failed password for root from 203.0.113.7 port 4711 ssh2]":                          event("203.0.113.7", FailedPassword, 1_000_000),
+
+		// Other methods than passwords, and what sshd says when it has had enough.
+		"Mar  1 04:00:07 bastion sshd[811]: Failed keyboard-interactive/pam for root from 203.0.113.7 port 4711 ssh2":                                     event("203.0.113.7", FailedPassword, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: Failed keyboard-interactive for invalid user x from 203.0.113.7 port 4711 ssh2":                               event("203.0.113.7", FailedPassword, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: Failed publickey for root from 203.0.113.7 port 4711 ssh2: ED25519 SHA256:7sQ1cPzVf0m2":                       event("203.0.113.7", FailedKey, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: error: PAM: Authentication failure for root from 203.0.113.7":                                                 event("203.0.113.7", AuthFailure, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: error: PAM: Authentication failure for illegal user x from 203.0.113.7":                                       event("203.0.113.7", AuthFailure, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: error: PAM: User not known to the underlying authentication module for illegal user x from 203.0.113.7":       event("203.0.113.7", AuthFailure, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: error: maximum authentication attempts exceeded for root from 203.0.113.7 port 4711 ssh2 [preauth]":           event("203.0.113.7", TooMany, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: error: maximum authentication attempts exceeded for invalid user x from 203.0.113.7 port 4711 ssh2 [preauth]": event("203.0.113.7", TooMany, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: Failed unknown for invalid user x from 203.0.113.7 port 4711 ssh2":                                            event("203.0.113.7", FailedPassword, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: error: PAM: authentication error for root from 203.0.113.7 via 198.51.100.1":                                  event("203.0.113.7", AuthFailure, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: Disconnecting invalid user x 203.0.113.7 port 4711: Too many authentication failures [preauth]":               event("203.0.113.7", TooMany, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: User root from 203.0.113.7 not allowed because not listed in AllowUsers":                                      event("203.0.113.7", InvalidUser, 1),
+		"Mar  1 04:00:07 bastion sshd[811]: Illegal user admin from 203.0.113.7":                                                                          event("203.0.113.7", InvalidUser, 1),
 	} {
 		got, verdict := parse(line)
 		assert.Equal(t, isEvent, verdict, line)
@@ -55,16 +73,102 @@ func TestEveryFormOfEventIsRead(t *testing.T) {
 	}
 }
 
+// What lies before the message differs with whatever wrote the log. A form that is not known
+// makes the log look quiet, which is the worst that a reader of logs can do.
+func TestLogsOfAllWritersAreRead(t *testing.T) {
+	const message = "Failed password for root from 203.0.113.7 port 4711 ssh2"
+	for _, line := range []string{
+		"Mar 1 04:00:07 bastion sshd[811]: " + message,
+		"Mar 01 04:00:07 bastion sshd[811]: " + message,
+		"Mar  1 04:00:07.250 bastion sshd[811]: " + message,
+		"Mar 01 04:00:07.123456 bastion sshd[811]: " + message,
+		"Dec 31 23:59:60 bastion sshd[811]: " + message,
+		"Mar  1 04:00:07 bastion auth.info sshd[811]: " + message,
+		"Mar  1 04:00:07 bastion authpriv.notice sshd[811]: " + message,
+		"Mar  1 04:00:07 bastion /usr/sbin/sshd[811]: " + message,
+		"Mar  1 04:00:07 2001:db8::1 sshd[811]: " + message,
+		"Mar  1 04:00:07 sshd[811]: " + message,
+		"Mar  1 04:00:07 bastion sshd[811]: [ID 800047 auth.info] " + message,
+		"Mar  1 04:00:07 bastion sshd(pam_unix)[811]: " + message,
+		"\x00\x00\x00\x00Mar  1 04:00:07 bastion sshd[811]: " + message,
+		"\ufeffMar  1 04:00:07 bastion sshd[811]: " + message,
+		"<38>Mar  1 04:00:07 bastion sshd[811]: " + message,
+		"2026-03-01T04:00:07+0100 bastion sshd[811]: " + message,
+		"2026-03-01T04:00:07,123456+0100 bastion sshd[811]: " + message,
+		"2026-03-01T04:00:07.123456+01:00 bastion sshd[811]: " + message,
+		"2016-12-31T23:59:60Z bastion sshd[811]: " + message,
+		"2026-03-01 04:00:07 bastion sshd[811]: " + message,
+		"Sun 2026-03-01 04:00:07 CET bastion sshd[811]: " + message,
+		"Sun 2026-03-01 04:00:07.123456 UTC bastion sshd[811]: " + message,
+		"<38>1 2026-03-01T04:00:07.123Z bastion sshd 811 - - " + message,
+		"1 2026-03-01T04:00:07Z bastion sshd 811 ID47 - \ufeff" + message,
+		`<38>1 2026-03-01T04:00:07Z bastion sshd 811 - [a@1 k="v \] \" ]"][b@1] ` + message,
+		"<38>1 - - sshd - - - " + message,
+		`{"_PID":"811","SYSLOG_IDENTIFIER":"sshd","MESSAGE":"` + message + `"}`,
+		`{"_COMM":"sshd","MESSAGE":"` + message + `"}`,
+		`{"SYSLOG_IDENTIFIER":"sshd","MESSAGE":[` + numbers("Failed password for \xff from 203.0.113.7 port 4711 ssh2") + `]}`,
+	} {
+		got, verdict := parse(line)
+		assert.Equal(t, isEvent, verdict, line)
+		assert.Equal(t, event("203.0.113.7", FailedPassword, 1), got, line)
+	}
+}
+
+// numbers is how the journal's JSON gives a text that is not UTF-8.
+func numbers(text string) string {
+	var all []string
+	for i := range len(text) {
+		all = append(all, strconv.Itoa(int(text[i])))
+	}
+	return strings.Join(all, ",")
+}
+
+func TestCompressedLogsAreRead(t *testing.T) {
+	var zipped bytes.Buffer
+	for range 2 { // rotation may append
+		w := gzip.NewWriter(&zipped)
+		_, err := io.WriteString(w, failed+"\n")
+		require.NoError(t, err)
+		require.NoError(t, w.Close())
+	}
+	var log Log
+	require.NoError(t, log.Read(bytes.NewReader(zipped.Bytes())))
+	assert.Len(t, log.Events, 2)
+
+	require.Error(t, log.Read(bytes.NewReader(zipped.Bytes()[:zipped.Len()-4])), "the end is missing")
+}
+
+// A log of something else is an error, or it would look like a quiet one.
+func TestLogOfSomethingElseIsAnError(t *testing.T) {
+	for src, want := range map[string]string{
+		"GIF89a\x01\nmore\n":                           `none of 2 lines begins with a time, a host and a program as syslog or the journal writes them; the first is "GIF89a\x01"`,
+		"\nMar  1 04:00:07 bastion cron[1]: started\n": `no line of sshd among 1 lines; the first is "Mar  1 04:00:07 bastion cron[1]: started"`,
+		strings.Repeat("x", 1<<20):                     `none of 1 lines begins with a time, a host and a program as syslog or the journal writes them; the first is "` + strings.Repeat("x", 80) + `…"`,
+	} {
+		var log Log
+		require.NoError(t, log.Read(strings.NewReader(failed)), "another log does not excuse it")
+		assert.EqualError(t, log.Read(strings.NewReader(src)), want)
+	}
+	for _, src := range []string{"", "\n\n", "Mar  1 04:00:07 bastion sshd[811]: Server listening on :: port 22."} {
+		var log Log
+		assert.NoError(t, log.Read(strings.NewReader(src)), "quiet")
+	}
+}
+
 // A user name is any text, so it may look like the rest of a message. The score must go to the
 // address that sshd saw.
 func TestUserNamesCannotAccuseOthers(t *testing.T) {
 	for message, want := range map[string]Event{
-		"Invalid user x from 198.51.100.1 port 22 from 203.0.113.7 port 4711":                                         event("203.0.113.7", InvalidUser, 1),
-		"Failed password for invalid user x from 198.51.100.1 port 22 ssh2 from 203.0.113.7 port 4711 ssh2":           event("203.0.113.7", FailedPassword, 1),
-		"Failed password for invalid user authentication failure; rhost=198.51.100.1 from 203.0.113.7 port 4711 ssh2": event("203.0.113.7", FailedPassword, 1),
-		"Invalid user [198.51.100.1] failed - POSSIBLE BREAK-IN ATTEMPT! from 203.0.113.7 port 4711":                  event("203.0.113.7", InvalidUser, 1),
-		"pam_unix(sshd:auth): authentication failure; logname= ruser= rhost=203.0.113.7  user=x rhost=198.51.100.1":   event("203.0.113.7", AuthFailure, 1),
-		"message repeated 2 times: [ Invalid user message repeated 9 times: [ x] from 203.0.113.7 port 4711]":         event("203.0.113.7", InvalidUser, 2),
+		"Invalid user x from 198.51.100.1 port 22 from 203.0.113.7 port 4711":                                                                                   event("203.0.113.7", InvalidUser, 1),
+		"Failed password for invalid user x from 198.51.100.1 port 22 ssh2 from 203.0.113.7 port 4711 ssh2":                                                     event("203.0.113.7", FailedPassword, 1),
+		"Failed password for invalid user authentication failure; rhost=198.51.100.1 from 203.0.113.7 port 4711 ssh2":                                           event("203.0.113.7", FailedPassword, 1),
+		"Invalid user [198.51.100.1] failed - POSSIBLE BREAK-IN ATTEMPT! from 203.0.113.7 port 4711":                                                            event("203.0.113.7", InvalidUser, 1),
+		"Disconnecting invalid user x 198.51.100.1 port 22: Too many authentication failures 203.0.113.7 port 4711: Too many authentication failures [preauth]": event("203.0.113.7", TooMany, 1),
+		"User x from 198.51.100.1 not allowed because x from 203.0.113.7 not allowed because not listed in AllowUsers":                                          event("203.0.113.7", InvalidUser, 1),
+		"error: maximum authentication attempts exceeded for x from 198.51.100.1 port 22 ssh2 from 203.0.113.7 port 4711 ssh2 [preauth]":                        event("203.0.113.7", TooMany, 1),
+		"error: PAM: Authentication failure for x from 198.51.100.1 from 203.0.113.7":                                                                           event("203.0.113.7", AuthFailure, 1),
+		"pam_unix(sshd:auth): authentication failure; logname= ruser= rhost=203.0.113.7  user=x rhost=198.51.100.1":                                             event("203.0.113.7", AuthFailure, 1),
+		"message repeated 2 times: [ Invalid user message repeated 9 times: [ x] from 203.0.113.7 port 4711]":                                                   event("203.0.113.7", InvalidUser, 2),
 	} {
 		got, verdict := parse("Mar  1 04:00:07 bastion sshd[811]: " + message)
 		assert.Equal(t, isEvent, verdict, message)
@@ -76,30 +180,39 @@ func TestUserNamesCannotAccuseOthers(t *testing.T) {
 		"Disconnecting: Too many authentication failures for Invalid user x from 198.51.100.1 [preauth]",
 	} {
 		_, verdict := parse("Mar  1 04:00:07 bastion sshd[811]: " + message)
-		assert.Equal(t, isOther, verdict, message)
+		assert.Equal(t, isMessage, verdict, message)
 	}
 }
 
 func TestWhatIsNoEventIsCountedAsSuch(t *testing.T) {
 	for line, want := range map[string]verdict{
-		"":                                    isOther,
-		" ":                                   isOther,
-		"Mar  1 04:00:07":                     isOther,
-		"Mar  1 04:00:07 ":                    isOther,
-		"Mar  1 04:00:07 bastion":             isOther,
-		"Mar  1 04:00:07 bastion sshd[811]: ": isOther,
-		"Mar 41 04:00:07 bastion sshd[811]: Invalid user x from 203.0.113.7":                                                 isOther,
-		"2026-03-01 04:00:07 bastion sshd[811]: Invalid user x from 203.0.113.7":                                             isOther,
-		"sshd[811]: Invalid user x from 203.0.113.7":                                                                         isOther,
-		"Mar  1 04:00:07 bastion ftpd[811]: Invalid user x from 203.0.113.7":                                                 isOther,
-		"Mar  1 04:00:07 bastion sshd[811]: Accepted password for root from 203.0.113.7 port 4711 ssh2":                      isOther,
-		"Mar  1 04:00:07 bastion sshd[811]: Connection closed by 203.0.113.7 [preauth]":                                      isOther,
-		"Mar  1 04:00:07 bastion sshd[811]: pam_unix(sshd:auth): check pass; user unknown":                                   isOther,
-		"Mar  1 04:00:07 bastion sshd[811]: message repeated 0 times: [ Invalid user x from 203.0.113.7]":                    isOther,
-		"Mar  1 04:00:07 bastion sshd[811]: message repeated 1000001 times: [ Invalid user x from 203.0.113.7]":              isOther,
-		"Mar  1 04:00:07 bastion sshd[811]: message repeated 99999999999999999999 times: [ Invalid user x from 203.0.113.7]": isOther,
-		"Mar  1 04:00:07 bastion sshd[811]: message repeated 5 times: [ Connection closed by 203.0.113.7 [preauth]]":         isOther,
-		"Mar  1 04:00:07 bastion sshd[811]: PAM 0 more authentication failures; rhost= rhost=203.0.113.7":                    isOther,
+		"":                                    isBlank,
+		" ":                                   isBlank,
+		"\x00\x00":                            isBlank,
+		"Mar  1 04:00:07":                     isUnreadable,
+		"Mar  1 04:00:07 ":                    isUnreadable,
+		"Mar  1 04:00:07 bastion":             isUnreadable,
+		"Mar  1 04:00:07 bastion sshd[811]: ": isMessage,
+		"Mar 41 04:00:07 bastion sshd[811]: Invalid user x from 203.0.113.7":                                                 isUnreadable,
+		"Mar  1 04:00:61 bastion sshd[811]: Invalid user x from 203.0.113.7":                                                 isUnreadable,
+		"sshd[811]: Invalid user x from 203.0.113.7":                                                                         isUnreadable,
+		"the first of March, bastion sshd[811]: Invalid user x from 203.0.113.7":                                             isUnreadable,
+		"<38>1 yesterday bastion sshd 811 - - Invalid user x from 203.0.113.7":                                               isUnreadable,
+		"<38>1 2026-03-01T04:00:07Z bastion sshd 811 -":                                                                      isUnreadable,
+		`{"MESSAGE":"Invalid user x from 203.0.113.7"}`:                                                                      isUnreadable,
+		`{"SYSLOG_IDENTIFIER":"sshd"`:                                                                                        isUnreadable,
+		`{"MESSAGE":[73,300],"SYSLOG_IDENTIFIER":"sshd"}`:                                                                    isUnreadable,
+		"Mar  1 04:00:07 bastion ftpd[811]: Invalid user x from 203.0.113.7":                                                 isProgram,
+		`{"MESSAGE":"Invalid user x from 203.0.113.7","SYSLOG_IDENTIFIER":"ftpd"}`:                                           isProgram,
+		"Mar  1 04:00:07 bastion sshd[811]: Failed none for invalid user guest from 203.0.113.7 port 4711 ssh2":              isMessage,
+		"Mar  1 04:00:07 bastion sshd[811]: Accepted password for root from 203.0.113.7 port 4711 ssh2":                      isMessage,
+		"Mar  1 04:00:07 bastion sshd[811]: Connection closed by 203.0.113.7 [preauth]":                                      isMessage,
+		"Mar  1 04:00:07 bastion sshd[811]: pam_unix(sshd:auth): check pass; user unknown":                                   isMessage,
+		"Mar  1 04:00:07 bastion sshd[811]: message repeated 0 times: [ Invalid user x from 203.0.113.7]":                    isMessage,
+		"Mar  1 04:00:07 bastion sshd[811]: message repeated 1000001 times: [ Invalid user x from 203.0.113.7]":              isMessage,
+		"Mar  1 04:00:07 bastion sshd[811]: message repeated 99999999999999999999 times: [ Invalid user x from 203.0.113.7]": isMessage,
+		"Mar  1 04:00:07 bastion sshd[811]: message repeated 5 times: [ Connection closed by 203.0.113.7 [preauth]]":         isMessage,
+		"Mar  1 04:00:07 bastion sshd[811]: PAM 0 more authentication failures; rhost= rhost=203.0.113.7":                    isMessage,
 
 		"Mar  1 04:00:07 bastion sshd[811]: pam_unix(sshd:auth): authentication failure; logname= rhost=a.example":                        isUnnamed,
 		"Mar  1 04:00:07 bastion sshd[811]: pam_unix(sshd:auth): authentication failure; logname= rhost=203.0.113.7.a.example  user=root": isUnnamed,
@@ -135,9 +248,8 @@ func TestGarbageBetweenEventsIsPassedOver(t *testing.T) {
 			event("2001:db8::7", InvalidUser, 1),
 			event("203.0.113.7", FailedPassword, 1),
 		},
-		Lines: 8, Unnamed: 1, Overlong: 2,
+		Lines: 8, Unnamed: 1, Overlong: 2, Unreadable: 1, Blank: 1,
 	}, log)
-	assert.Equal(t, 2, log.Others())
 }
 
 func TestLongestLineIsStillRead(t *testing.T) {
@@ -149,7 +261,7 @@ func TestLongestLineIsStillRead(t *testing.T) {
 	}
 
 	var log Log
-	require.NoError(t, log.Read(strings.NewReader(strings.Repeat("x", maxLine)))) // and nothing after it
+	require.Error(t, log.Read(strings.NewReader(strings.Repeat("x", maxLine)))) // and nothing after it
 	assert.Equal(t, Log{Lines: 1, Overlong: 1}, log)
 }
 
@@ -179,8 +291,8 @@ func FuzzRead(f *testing.F) {
 	f.Add("Mar  1 04:00:07 h sshd[1]: Address ::1%\x1b maps to x - POSSIBLE BREAK-IN ATTEMPT!")
 	f.Fuzz(func(t *testing.T, src string) {
 		var log Log
-		require.NoError(t, log.Read(strings.NewReader(src)))
-		assert.GreaterOrEqual(t, log.Others(), 0)
+		_ = log.Read(strings.NewReader(src)) // the fuzzer rarely finds a line of sshd
+		assert.Equal(t, log.Lines, len(log.Events)+log.Messages+log.Programs+log.Unnamed+log.Unreadable+log.Overlong+log.Blank)
 		for _, e := range log.Events {
 			assert.True(t, e.Addr.IsValid() && e.Addr.Zone() == "" && !e.Addr.Is4In6(), "%v", e)
 			assert.Positive(t, e.Count)
