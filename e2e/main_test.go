@@ -18,7 +18,7 @@ var roles = map[string]func() error{
 	"holder": holderMain,
 }
 
-var chaosTime = flag.Duration("chaos", 30*time.Second, "how long each chaos test goes on")
+var chaosTime = flag.Duration("chaos", 15*time.Second, "how long each chaos test of processes goes on; the one of quiet moments takes twice as long")
 
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVariable); role != "" {
