@@ -3,15 +3,16 @@
 // workers, processes that increment one counter in etcd under the key "counter". Meanwhile one
 // worker is killed and started again, and one is paused for longer than its lease, in the
 // middle of an increment. Manyprocesses prints who held the key when, with which tokens, what
-// became of the late write, and whether the counter is right.
+// became of the late write, and whether the counter is right. It needs Unix, and about 150 MB in the temporary folder.
 //
 // Usage:
 //
 //	manyprocesses [-for DURATION]
 //
-// -for is how long the workers work, 8 s by default.
+// -for is how long the workers work, 8 s by default and at least 6 s.
 //
-// The exit status is 0 if no increment was lost or doubled and the tokens grew, else 1.
+// The exit status is 0 if no increment was lost or doubled and the tokens grew, 130 if it was interrupted,
+// 2 for wrong arguments, else 1. Whatever ends it, no process stays.
 package main
 
 import (
@@ -21,44 +22,107 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"syscall"
 	"time"
 )
 
+// The processes are this program; a variable says what each is.
+const (
+	etcdVariable   = "MANYPROCESSES_DIR"      // set in the etcd server
+	workerVariable = "MANYPROCESSES_ENDPOINT" // set in the workers
+)
+
+// shortest is how long the workers have to work, so that the pause is longer than a lease.
+const shortest = 3 * leaseTTL
+
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if endpoint := os.Getenv(workerVariable); endpoint != "" {
-		exit(work(ctx, endpoint, os.Stdin, os.Stdout))
+	signal.Ignore(syscall.SIGPIPE) // a failed write is an error like others
+	if run, ok := role(); ok {
+		exit(run())
 	}
-	duration := flag.Duration("for", 8*time.Second, "how long the workers work")
-	flag.Parse()
-	exit(show(ctx, *duration, os.Stdout))
+	flags := flag.NewFlagSet("manyprocesses", flag.ExitOnError)
+	flags.Usage = func() {
+		fmt.Fprintln(flags.Output(), "Manyprocesses shows one key shared by several processes, of which one is killed and one is paused.\nUsage: manyprocesses [-for DURATION]")
+		flags.PrintDefaults()
+	}
+	duration := flags.Duration("for", 8*time.Second, fmt.Sprint("how long the workers work, at least ", shortest))
+	_ = flags.Parse(os.Args[1:])
+	switch {
+	case flags.NArg() > 0:
+		fmt.Fprintf(os.Stderr, "manyprocesses: unexpected argument %q\n", flags.Arg(0))
+		os.Exit(2)
+	case *duration < shortest:
+		fmt.Fprintf(os.Stderr, "manyprocesses: -for %v is too short: want at least %v\n", *duration, shortest)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := show(ctx, *duration, os.Stdout)
+	if ctx.Err() != nil {
+		fmt.Fprintln(os.Stderr, "manyprocesses: interrupted")
+		os.Exit(130)
+	}
+	stop()
+	exit(err)
+}
+
+// role returns what this process is to run, if it is not the one that a person has started.
+func role() (run func() error, ok bool) {
+	if dir := os.Getenv(etcdVariable); dir != "" {
+		// Ctrl-C reaches every process of a terminal: the server ends after those that need it.
+		signal.Ignore(os.Interrupt, syscall.SIGTERM)
+		return func() error { return serveEtcd(dir, os.Stdin, os.Stdout) }, true
+	}
+	if endpoint := os.Getenv(workerVariable); endpoint != "" {
+		return func() error {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return work(ctx, endpoint, os.Stdin, os.Stdout)
+		}, true
+	}
+	return nil, false
+}
+
+// self prepares this program as another process.
+func self(variable string) (*exec.Cmd, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(program)
+	cmd.Env = append(os.Environ(), variable)
+	cmd.SysProcAttr = dieWithParent()
+	return cmd, nil
 }
 
 func exit(err error) {
-	if err != nil {
+	switch {
+	case err == nil:
+		os.Exit(0)
+	case errors.Is(err, syscall.EPIPE): // whoever read the output has seen enough
+	default:
 		fmt.Fprintln(os.Stderr, "manyprocesses:", err)
-		os.Exit(1)
 	}
-	os.Exit(0)
+	os.Exit(1)
 }
 
 // show runs the whole demonstration.
 func show(ctx context.Context, duration time.Duration, out io.Writer) (err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	dir, err := os.MkdirTemp("", "manyprocesses")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	endpoint, stopEtcd, err := startEtcd(dir)
+	endpoint, etcdFailed, stopEtcd, err := startEtcd(dir)
 	if err != nil {
 		return err
 	}
 	defer stopEtcd()
 
-	story := newStory(out)
+	story := newStory(&output{out, cancel})
 	s := &stage{endpoint: endpoint, story: story}
 	defer s.killAll()
 	for _, name := range []string{"A", "B", "C"} {
@@ -80,12 +144,31 @@ func show(ctx context.Context, duration time.Duration, out io.Writer) (err error
 	for _, a := range acts {
 		select {
 		case <-time.After(time.Until(began.Add(duration * a.at / 100))):
+		case err := <-etcdFailed:
+			return err
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 		if err := a.act(); err != nil {
 			return err
 		}
 	}
-	return story.check(ctx, endpoint)
+	if err := story.check(ctx, endpoint); err != nil {
+		return err
+	}
+	return context.Cause(ctx) // the last words may not have been heard
+}
+
+// output ends everything when it cannot be written to any more.
+type output struct {
+	to   io.Writer
+	fail context.CancelCauseFunc
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.to.Write(b)
+	if err != nil {
+		o.fail(err)
+	}
+	return n, err
 }

@@ -1,11 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
-	"context"
 	"os"
-	"os/signal"
-	"syscall"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,10 +16,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if endpoint := os.Getenv(workerVariable); endpoint != "" { // the workers are this program, which is the test here
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		defer stop()
-		exit(work(ctx, endpoint, os.Stdin, os.Stdout))
+	if run, ok := role(); ok { // the processes are this program, which is the test here
+		exit(run())
+	}
+	if os.Getenv("MANYPROCESSES_MAIN") != "" {
+		os.Args = append(os.Args[:1], strings.Fields(os.Getenv("MANYPROCESSES_MAIN"))...)
+		main()
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -33,5 +36,107 @@ func TestShowTellsWhatHappenedAndCountsRight(t *testing.T) {
 		"C holds the key", "Late writes refused: 1.", "No increment was lost or doubled",
 	} {
 		assert.Contains(t, out.String(), told)
+	}
+}
+
+// program is this program as a person starts it.
+func program(t *testing.T, args string) (cmd *exec.Cmd, temporary string) {
+	temporary = t.TempDir()
+	cmd = exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "MANYPROCESSES_MAIN="+args, "TMPDIR="+temporary)
+	return cmd, temporary
+}
+
+// noProcessStays waits until no process has the folder in its environment, which all of them inherit.
+func noProcessStays(t *testing.T, temporary string) {
+	require.Eventually(t, func() bool {
+		files, err := filepath.Glob("/proc/[0-9]*/environ")
+		require.NoError(t, err)
+		for _, file := range files {
+			if environ, err := os.ReadFile(file); err == nil && strings.Contains(string(environ), temporary) {
+				return false
+			}
+		}
+		return true
+	}, 30*time.Second, 50*time.Millisecond, "a process stays")
+}
+
+// run starts the program and returns its output up to a line with the words.
+func run(t *testing.T, cmd *exec.Cmd, until string) (end func() error) {
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if strings.Contains(lines.Text(), until) {
+			return func() error {
+				_ = out.Close()
+				return cmd.Wait()
+			}
+		}
+	}
+	require.Fail(t, "the program has ended before it said "+until, "%v", cmd.Wait())
+	return nil
+}
+
+func TestReaderThatLeavesEndsEverything(t *testing.T) {
+	cmd, temporary := program(t, "-for 8s")
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	end := run(t, cmd, "A starts")
+	require.Error(t, end())
+	assert.Equal(t, 1, cmd.ProcessState.ExitCode())
+	assert.Empty(t, errs.String())
+	noProcessStays(t, temporary)
+	left, err := os.ReadDir(temporary)
+	require.NoError(t, err)
+	assert.Empty(t, left)
+}
+
+func TestKilledProgramLeavesNoProcess(t *testing.T) {
+	cmd, temporary := program(t, "-for 6s")
+	end := run(t, cmd, "is paused") // the hardest one to end
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, end())
+	noProcessStays(t, temporary)
+}
+
+func TestInterruptSaysSo(t *testing.T) {
+	cmd, temporary := program(t, "-for 8s")
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	end := run(t, cmd, "C starts")
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	require.Error(t, end())
+	assert.Equal(t, 130, cmd.ProcessState.ExitCode())
+	assert.Equal(t, "manyprocesses: interrupted\n", errs.String())
+	noProcessStays(t, temporary)
+	left, err := os.ReadDir(temporary)
+	require.NoError(t, err)
+	assert.Empty(t, left)
+}
+
+// A limit on the size of files stands for a disk that is full.
+func TestFullDiskIsReportedInOneLine(t *testing.T) {
+	cmd, temporary := program(t, "-for 8s")
+	limited := exec.Command("sh", "-c", "ulimit -f 2000; exec "+cmd.Path)
+	limited.Env = cmd.Env
+	out, err := limited.CombinedOutput()
+	require.Error(t, err)
+	assert.Equal(t, 1, limited.ProcessState.ExitCode())
+	assert.Regexp(t, `^manyprocesses: etcd has ended: file too large, while it wrote its files in [^\n]*\n$`, string(out))
+	noProcessStays(t, temporary)
+}
+
+func TestWrongArguments(t *testing.T) {
+	for args, want := range map[string]string{
+		"-for 0":     "manyprocesses: -for 0s is too short: want at least 6s\n",
+		"-for -1s":   "manyprocesses: -for -1s is too short: want at least 6s\n",
+		"more words": "manyprocesses: unexpected argument \"more\"\n",
+	} {
+		cmd, _ := program(t, args)
+		out, err := cmd.CombinedOutput()
+		require.Error(t, err)
+		assert.Equal(t, 2, cmd.ProcessState.ExitCode(), args)
+		assert.Equal(t, want, string(out))
 	}
 }

@@ -27,12 +27,11 @@ type worker struct {
 
 // start starts a worker as a process of its own: this program again.
 func (s *stage) start(name string) error {
-	program, err := os.Executable()
+	cmd, err := self(workerVariable + "=" + s.endpoint)
 	if err != nil {
 		return err
 	}
-	w := &worker{name: name, cmd: exec.Command(program), exited: make(chan struct{})}
-	w.cmd.Env = append(os.Environ(), workerVariable+"="+s.endpoint)
+	w := &worker{name: name, cmd: cmd, exited: make(chan struct{})}
 	w.cmd.Stderr = os.Stderr
 	if w.stdin, err = w.cmd.StdinPipe(); err != nil {
 		return err

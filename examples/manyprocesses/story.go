@@ -105,7 +105,7 @@ func (s *story) check(ctx context.Context, endpoint string) error {
 		return err
 	}
 	if len(got.Kvs) == 0 {
-		return fmt.Errorf("nobody has written the counter")
+		return fmt.Errorf("the counter was never written")
 	}
 	counter, err := strconv.Atoi(string(got.Kvs[0].Value))
 	if err != nil {

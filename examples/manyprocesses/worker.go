@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -19,14 +20,13 @@ import (
 )
 
 const (
-	workerVariable = "MANYPROCESSES_ENDPOINT" // set in the processes that are workers
-	leaseTTL       = 2 * time.Second
-	counterKey     = "/manyprocesses/counter"
+	leaseTTL   = 2 * time.Second
+	counterKey = "/manyprocesses/counter"
 )
 
 // work is the program of a worker: four goroutines increment the counter until ctx ends. It
 // reports every increment on out. A line on in makes it pause, as if the machine had
-// forgotten it, in the middle of the next one.
+// forgotten it, in the middle of the next one; the end of in ends the process.
 func work(ctx context.Context, endpoint string, in io.Reader, out io.Writer) error {
 	client, err := dial(endpoint)
 	if err != nil {
@@ -43,6 +43,9 @@ func work(ctx context.Context, endpoint string, in io.Reader, out io.Writer) err
 	go func() {
 		for lines := bufio.NewScanner(in); lines.Scan(); {
 			pause.Store(true)
+		}
+		if ctx.Err() == nil { // the one that started this process is gone
+			os.Exit(1)
 		}
 	}()
 	var all sync.WaitGroup
