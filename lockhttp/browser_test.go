@@ -85,7 +85,7 @@ func TestBrowserRunsNothingHostile(t *testing.T) {
 	dom := browse(t, v.URL, "5")
 	assert.Nil(t, v.strays.Load(), "hostile text made the browser ask for something")
 	assert.NotContains(t, dom, "<title>pwned")
-	assert.Contains(t, dom, `&lt;script&gt;fetch("/pwned/script")&lt;/script&gt;</a>`, "it is shown")
+	assert.Contains(t, dom, `"&lt;script&gt;fetch(\"/pwned/script\")&lt;/script&gt;"</bdi></a>`, "it is shown")
 	assert.Equal(t, 1, strings.Count(dom, "<script"))
 	assert.GreaterOrEqual(t, v.pages.Load(), int64(2), "the refreshed page was judged too")
 }
@@ -110,12 +110,12 @@ func TestBrowserShowsThePlotAndRefreshes(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	dom := browse(t, server.URL+"/?manager=m", "5")
-	assert.Regexp(t, regexp.MustCompile(`(?s)aria-label="histogram of waits".*<rect x="\d+" y="0" width="12" height="64"`), dom)
+	assert.Regexp(t, regexp.MustCompile(`(?s)aria-label="histogram of waits that have ended".*<rect x="\d+" y="0" width="12" height="64"`), dom)
 	assert.Contains(t, dom, "after the first page", "the page shows what happened after it was loaded")
 	assert.NotContains(t, dom, `class="stale"`)
 }
 
-func TestBrowserSaysWhenNobodyAnswers(t *testing.T) {
+func TestBrowserSaysWhenThereIsNoReply(t *testing.T) {
 	m := start[string](t)
 	h := lockhttp.Handler(map[string]lockhttp.Manager{"m": lockhttp.Of(m)})
 	var pages atomic.Int64

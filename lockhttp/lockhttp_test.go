@@ -169,7 +169,7 @@ func TestKeysOfAnyTypeAreFound(t *testing.T) {
 		"anys": lockhttp.Of(anys), "structs": lockhttp.Of(structs), "ints": lockhttp.Of(ints), "uints": lockhttp.Of(uints),
 		"bools": lockhttp.Of(bools), "floats": lockhttp.Of(floats), "strings": lockhttp.Of(strings_), "stringers": lockhttp.Of(stringers),
 	})
-	_, s := getJSON(t, address)
+	_, s := getJSON(t, address+"?n=100")
 	count := 0
 	for _, m := range s.Managers {
 		for _, k := range m.OldestHolds {
@@ -270,6 +270,9 @@ func TestWhatCannotBeShownSaysWhy(t *testing.T) {
 	}{
 		{"?manager=none", 404}, {"?key=1", 400}, {"?manager=m&key=x", 400}, {"?manager=f&key=1", 400},
 		{"?manager=m&id=none", 404}, {"?manager=m&key=1", 200}, {"?format=gif", 400}, {"?manager=closed&key=1", 200}, {"?manager=closed&id=1", 200},
+		{"?n=0", 400}, {"?n=-1", 400}, {"?n=x", 400}, {"?n=", 400}, {"?n=1001", 400}, {"?n=99999999999999999999", 400}, {"?n=1000", 200},
+		{"?manger=m", 400}, {"?manager=m&manager=m", 400}, {"?manager=m&key=1&id=1", 400}, {"?id=1", 400}, {"?manager=%zz", 400},
+		{"?a;b", 400}, {"?manager=m&key=99999999999999999999", 400}, {"?%ff=1", 400}, {"?format=", 400},
 	} {
 		answer, _ := get(t, address+c.query)
 		assert.Equal(t, c.want, answer.StatusCode, c.query)
@@ -277,9 +280,9 @@ func TestWhatCannotBeShownSaysWhy(t *testing.T) {
 	_, page := get(t, address)
 	assert.Contains(t, page, "This manager is closed.")
 	_, text := get(t, address+"?format=text")
-	assert.Contains(t, text, "manager closed\nis closed")
+	assert.Contains(t, text, "manager closed\nclosed")
 	_, page = get(t, address+"?manager=m&key=1")
-	assert.Contains(t, page, "Nobody holds it or waits for it.")
+	assert.Contains(t, page, "This key is neither held nor waited for.")
 	_, page = get(t, serve(t, nil))
 	assert.Contains(t, page, "No managers are shown here.")
 }
@@ -319,16 +322,25 @@ func TestRowsAreBounded(t *testing.T) {
 		m.Reserve(0)
 	}
 	address := serve(t, map[string]lockhttp.Manager{"m": lockhttp.Of(m)})
-	for query, want := range map[string]int{"": 20, "?n=5": 5, "?n=100000": 1000, "?n=-1": 20, "?n=x": 20} {
+	for query, want := range map[string]int{"": 20, "?n=5": 5, "?n=1000": 1000, "?manager=m": 20, "?manager=m&n=7": 7} {
 		_, s := getJSON(t, address+query)
 		assert.Len(t, s.Managers[0].LongestQueues, want, query)
 		assert.Len(t, s.Managers[0].OldestHolds, want, query)
 	}
 	_, s := getJSON(t, address+"?manager=m&key=0")
 	assert.Equal(t, 2001, s.Managers[0].Key.Waiting)
-	assert.Len(t, s.Managers[0].Key.Waiters, 1000)
-	_, page := get(t, address+"?manager=m&key=0")
+	assert.Len(t, s.Managers[0].Key.Waiters, 100)
+	_, page := get(t, address+"?manager=m&key=0&n=1000")
 	assert.Contains(t, page, "and 1\u202f001 more")
+	_, text := request(t, "GET", address+"?manager=m&key=0&n=1000", "text/plain")
+	assert.Contains(t, text, "and 1001 more waiters\n")
+
+	several := serve(t, map[string]lockhttp.Manager{"a": lockhttp.Of(m), "b": lockhttp.Of(m), "c": lockhttp.Of(m)})
+	for query, want := range map[string]int{"": 5, "?n=300": 300, "?n=1000": 333} {
+		_, s := getJSON(t, several+query)
+		require.Len(t, s.Managers, 3)
+		assert.Len(t, s.Managers[2].OldestHolds, want, query)
+	}
 }
 
 func TestNothingRegistersItself(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/show"
 )
 
 var (
@@ -34,75 +35,72 @@ func sourceHash(source string) string {
 }
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"css":   func() template.CSS { return template.CSS(pageCSS) },
-	"js":    func() template.JS { return template.JS(pageJS) },
-	"age":   age,
-	"count": count,
-	"plot":  newPlot,
-	"titled": func(title string, of keylock.Histogram) any {
-		return struct {
-			Title string
-			Of    keylock.Histogram
-		}{title, of}
-	},
-	"share": func(part, whole int) int { return 100 * part / max(whole, 1) },
-	"percent": func(share float64) string {
-		if share < 0.1 {
-			return fmt.Sprintf("%.2g%%", 100*share)
-		}
-		return fmt.Sprintf("%.0f%%", 100*share)
-	},
-	"keyURL": func(manager string, k key) string { return managerURL(manager) + "&" + k.Query },
-	"url":    managerURL,
-	"more":   func(all int, shown []who) int { return all - len(shown) },
-	"first": func(all []who) (first who) {
-		if len(all) > 0 {
-			first = all[0]
-		}
-		return first
-	},
+	"css":     func() template.CSS { return template.CSS(pageCSS) },
+	"js":      func() template.JS { return template.JS(pageJS) },
+	"age":     age,
+	"count":   count,
+	"percent": percent,
+	"rate":    rate,
+	"utc":     func(t time.Time) string { return t.UTC().Format(time.DateTime + " UTC") },
+	"slow":    func(d time.Duration) bool { return d >= slow },
+	"busy":    func(share float64) bool { return share >= 0.8 },
+	"share":   func(part, whole int) int { return 100 * part / max(whole, 1) },
+	"to":      func(query string) string { return "?" + query },
+	"keyURL":  func(m manager, k key) string { return "?" + m.Query + "&" + k.Query },
+	"more":    func(all int, shown []who) int { return all - len(shown) },
+	"first":   func(k key, all []who) who { return k.first(all) },
 }).Parse(pageHTML))
-
-func managerURL(name string) string { return "?" + url.Values{"manager": {name}}.Encode() }
 
 func writePage(b *bytes.Buffer, a answer) error { return page.Execute(b, a) }
 
-// age tells a duration in the two units that matter.
-func age(d time.Duration) string {
-	switch {
-	case d <= 0:
-		return "0"
-	case d < time.Microsecond:
-		return fmt.Sprintf("%d ns", d)
-	case d < time.Millisecond:
-		return fmt.Sprintf("%.3g µs", float64(d)/1e3)
-	case d < time.Second:
-		return fmt.Sprintf("%.3g ms", float64(d)/1e6)
-	case d < time.Minute:
-		return fmt.Sprintf("%.3g s", d.Seconds())
-	case d < time.Hour:
-		return fmt.Sprintf("%dm %02ds", d/time.Minute, d%time.Minute/time.Second)
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh %02dm", d/time.Hour, d%time.Hour/time.Minute)
+// A link leads to a manager.
+type link struct{ Query, Name string }
+
+// Links lead to all managers.
+func (a answer) Links() (links []link) {
+	for _, name := range a.names {
+		links = append(links, link{url.Values{"manager": {name}}.Encode(), show.Bare(&name)})
 	}
-	return fmt.Sprintf("%dd %02dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+	return links
 }
 
-// count tells a number with its thousands apart.
-func count(n any) string {
-	digits := fmt.Sprint(n)
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "\u202f" + digits[i:]
+// LongestQueue is the key with the longest queue; nil for none.
+func (m manager) LongestQueue() *key { return firstKey(m.LongestQueues) }
+
+// OldestHold is the key that has been held for longest; nil for none.
+func (m manager) OldestHold() *key { return firstKey(m.OldestHolds) }
+
+// OldestWaiting is the key of the oldest wait, as far as it is known; nil for none.
+func (m manager) OldestWaiting() *key {
+	for i := range m.LongestQueues {
+		k := &m.LongestQueues[i]
+		if k.first(k.Waiters).Age == m.OldestWait {
+			return k
+		}
 	}
-	return digits
+	return nil
+}
+
+func firstKey(keys []key) *key {
+	if len(keys) == 0 {
+		return nil
+	}
+	return &keys[0]
 }
 
 // A plot is a histogram drawn: one bar for each bucket, on the same axis always, so that
 // plots can be compared and do not jump when they are refreshed.
 type plot struct {
-	Width int
-	Bars  []bar
-	Ticks []tick
+	Title, Live string
+	Of          keylock.Histogram
+	Recent      *histogram
+	Seconds     float64
+
+	Width  int
+	Bars   []bar
+	Ticks  []tick
+	Oldest int // where the oldest of now stands; 0 for none
+	Wrong  bool
 }
 
 type bar struct {
@@ -121,20 +119,42 @@ const (
 	labelRest  = 8 // of the last label, which is longer than its bar is broad
 )
 
-// newPlot draws a histogram; nil when it is empty.
-func newPlot(h keylock.Histogram) *plot {
-	if h.Count == 0 {
-		return nil
+// Plots draw how long waits and holds took, and how long the oldest of now has lasted.
+func (m manager) Plots() (plots []plot) {
+	s := m.Stats
+	waits := newPlot("waits that have ended", s.Waits.All, m.OldestWait, m.OldestWait >= slow)
+	waits.Live = fmt.Sprintf("now %s", plural(s.Waiting, "waiter"))
+	if s.Waiting > 0 {
+		waits.Live += fmt.Sprintf(", the oldest for %s", age(m.OldestWait))
 	}
-	p := &plot{Width: len(h.Buckets)*barWidth + labelRest}
-	most := slices.Max(h.Buckets[:])
+	holds := newPlot("holds that have ended", s.Holds.All, s.All.OldestHold, m.OldestHold() != nil && m.OldestHold().Slow())
+	holds.Live = fmt.Sprintf("now %s", plural(s.Held, "grant"))
+	if s.Held > 0 {
+		holds.Live += fmt.Sprintf(", the oldest for %s", age(s.All.OldestHold))
+	}
+	if r := m.Recent; r != nil {
+		waits.Recent, holds.Recent, waits.Seconds, holds.Seconds = &r.Waits, &r.Holds, r.Seconds, r.Seconds
+	}
+	if s.Waits.Count > 0 || s.Waiting > 0 {
+		plots = append(plots, waits)
+	}
+	if s.All.Timed && (s.Holds.Count > 0 || s.Held > 0) {
+		plots = append(plots, holds)
+	}
+	return plots
+}
+
+// newPlot draws a histogram, and where the oldest of now would be counted.
+func newPlot(title string, h keylock.Histogram, oldest time.Duration, wrong bool) plot {
+	p := plot{Title: title, Of: h, Wrong: wrong, Width: len(h.Buckets)*barWidth + labelRest}
+	most := max(slices.Max(h.Buckets[:]), 1)
 	for i, n := range h.Buckets {
 		x, last := i*barWidth, i == len(h.Buckets)-1
-		title := fmt.Sprintf("%s below %s", count(n), short(h.Bound(i)))
-		if last {
-			title = fmt.Sprintf("%s longer than %s", count(n), short(h.Bound(i-1)))
-		}
 		if n > 0 {
+			title := fmt.Sprintf("%s below %s", count(n), short(h.Bound(i)))
+			if last {
+				title = fmt.Sprintf("%s longer than %s", count(n), short(h.Bound(i-1)))
+			}
 			height := max(int(n*plotHeight/most), 2) // so that the few slow ones are seen
 			p.Bars = append(p.Bars, bar{X: x + 1, Y: plotHeight - height, Height: height, Title: title})
 		}
@@ -142,18 +162,8 @@ func newPlot(h keylock.Histogram) *plot {
 			p.Ticks = append(p.Ticks, tick{X: x + barWidth, Text: short(h.Bound(i))})
 		}
 	}
-	return p
-}
-
-// short tells a bound of a histogram in two digits.
-func short(d time.Duration) string {
-	for _, unit := range []struct {
-		d    time.Duration
-		name string
-	}{{time.Minute, "min"}, {time.Second, "s"}, {time.Millisecond, "ms"}} {
-		if d >= unit.d {
-			return fmt.Sprintf("%.2g %s", float64(d)/float64(unit.d), unit.name)
-		}
+	if oldest > 0 {
+		p.Oldest = bucket(oldest)*barWidth + barWidth/2
 	}
-	return fmt.Sprintf("%.2g µs", float64(d)/float64(time.Microsecond))
+	return p
 }

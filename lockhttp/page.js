@@ -1,5 +1,5 @@
-// Every two seconds the main part of the page is replaced by that of a new one, without
-// its form being in the way of somebody who types.
+// Every two seconds the main part of the page is replaced by that of a new one, but not while
+// a key is being typed.
 const live = document.getElementById("live");
 const pause = ms => new Promise(resolve => setTimeout(resolve, ms));
 const typing = () => {
@@ -8,8 +8,8 @@ const typing = () => {
 };
 
 async function refresh() {
-  const answer = await fetch(location.href, {headers: {Accept: "text/html"}, signal: AbortSignal.timeout(10000)});
-  const next = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
+  const reply = await fetch(location.href, {headers: {Accept: "text/html"}, signal: AbortSignal.timeout(10000)});
+  const next = new DOMParser().parseFromString(await reply.text(), "text/html").querySelector("main");
   if (live.checked && !typing()) document.querySelector("main").replaceWith(next);
 }
 

@@ -3,32 +3,53 @@ package lockhttp
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // writeText writes an answer as text, for people at a terminal.
 func writeText(b *bytes.Buffer, a answer) error {
-	if a.Error != "" {
-		fmt.Fprintln(b, a.Error)
+	fmt.Fprintf(b, "%s  host %s  process %s (%d)\n", a.At.UTC().Format(time.DateTime+" UTC"), a.Host, a.Process, a.PID)
+	for _, line := range []string{a.Error, a.Summary} {
+		if line != "" {
+			fmt.Fprintf(b, "%s\n", line)
+		}
 	}
 	for _, m := range a.Managers {
-		name, _ := cut(m.Name)
-		fmt.Fprintf(b, "manager %s\n", name)
+		fmt.Fprintf(b, "\nmanager %s\n", m.Name)
 		switch {
 		case m.Closed:
-			fmt.Fprintln(b, "is closed")
+			fmt.Fprintln(b, "closed")
 		case m.Error != "":
 			fmt.Fprintln(b, m.Error)
 		case m.Key != nil:
 			writeKey(b, *m.Key)
 		default:
-			fmt.Fprintln(b, m.Stats.All)
-			writeKeys(b, "longest queues", m.LongestQueues)
-			writeKeys(b, "oldest holds", m.OldestHolds)
+			writeManager(b, m)
 		}
-		fmt.Fprintln(b)
 	}
 	return nil
+}
+
+func writeManager(b *bytes.Buffer, m manager) {
+	fmt.Fprintf(b, "since start %s ago: %v\n", age(m.Stats.All.Uptime), m.Stats.All)
+	if r := m.Recent; r != nil {
+		fmt.Fprintf(b, "last %.0f s: acquired %s (waited %s), cancelled %s, rejected %s, released %s, waits %v",
+			r.Seconds, rate(r.Acquired), rate(r.Waited), rate(r.Cancelled), rate(r.Rejected), rate(r.Released), r.Waits.All)
+		if m.Stats.All.Timed {
+			fmt.Fprintf(b, ", ended holds %v", r.Holds.All)
+		}
+		fmt.Fprintf(b, ", owner busy %s\n", percent(r.Busy))
+	}
+	if e := m.Engine; e != nil {
+		fmt.Fprintf(b, "engine: granted %d, handed off %d, lost %d\n", e.Granted, e.Handoffs, e.Lost)
+	}
+	writeKeys(b, "longest queues", m.LongestQueues)
+	writeKeys(b, "oldest holds", m.OldestHolds)
+	for _, hint := range m.Hints {
+		fmt.Fprintf(b, "\n%s\n", hint)
+	}
 }
 
 // writeKeys writes one line for each key.
@@ -37,33 +58,46 @@ func writeKeys(b *bytes.Buffer, title string, keys []key) {
 		return
 	}
 	fmt.Fprintf(b, "\n%s\n", title)
-	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "waiting\theld\tfor\tby\tfrom\tkey")
-	for _, k := range keys {
-		var h who
-		if len(k.Holders) > 0 {
-			h = k.Holders[0]
+	writeTable(b, func(row func(...any)) {
+		row("waiting", "first waits", "held", "held for", "by", "called from", "key")
+		for _, k := range keys {
+			h := k.first(k.Holders)
+			row(k.Waiting, since(k.first(k.Waiters)), k.Held, since(h), h.Session, h.Caller, k.Text)
 		}
-		fmt.Fprintf(t, "%d\t%d\t%s\t%s\t%s\t%s\n", k.Waiting, k.Held, since(h), h.Session, h.Caller, k.Text)
-	}
-	_ = t.Flush() // a buffer does not fail
+	})
 }
 
 // writeKey writes one line for each holder and each waiter of a key.
 func writeKey(b *bytes.Buffer, k key) {
 	fmt.Fprintf(b, "key %s, held by %d, waited for by %d\n\n", k.Text, k.Held, k.Waiting)
+	writeTable(b, func(row func(...any)) {
+		row("", "for", "mode", "session", "called from", "waits for")
+		for _, h := range k.Holders {
+			row(fmt.Sprintf("grant %d", h.Grant), since(h), h.Mode, h.Session, h.Caller)
+		}
+		for _, w := range k.Waiters {
+			row(fmt.Sprintf("%d.", w.Position), since(w), w.Mode, w.Session, w.Caller, w.WaitsFor)
+		}
+	})
+	if more := k.Held - len(k.Holders); more > 0 {
+		fmt.Fprintf(b, "and %d more holders\n", more)
+	}
+	if more := k.Waiting - len(k.Waiters); more > 0 {
+		fmt.Fprintf(b, "and %d more waiters\n", more)
+	}
+}
+
+// writeTable writes rows of aligned columns.
+func writeTable(b *bytes.Buffer, rows func(row func(cells ...any))) {
 	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\tfor\tmode\tsession\tfrom\twaits for")
-	for _, h := range k.Holders {
-		fmt.Fprintf(t, "grant %d\t%s\t%s\t%s\t%s\t\n", h.Grant, since(h), h.Mode, h.Session, h.Caller)
-	}
-	for _, w := range k.Waiters {
-		fmt.Fprintf(t, "%d.\t%s\t%s\t%s\t%s\t%s\n", w.Position, since(w), w.Mode, w.Session, w.Caller, w.WaitsFor)
-	}
+	rows(func(cells ...any) {
+		line := strings.TrimSuffix(fmt.Sprintf(strings.Repeat("%v\t", len(cells)), cells...), "\t")
+		_, _ = fmt.Fprintln(t, line) // a buffer does not fail
+	})
 	_ = t.Flush()
 }
 
-// since tells how long somebody has waited or held; nothing where that is not known.
+// since shows how long a request has waited or held; nothing where that is not known.
 func since(w who) string {
 	if w.Since.IsZero() {
 		return ""

@@ -1,6 +1,7 @@
 package lockhttp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,22 +9,21 @@ import (
 	"net/url"
 	"reflect"
 	"strconv"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/internal/show"
 )
 
 // A Manager is a manager of keys of any type, made by [Of].
 type Manager struct {
-	look    func(ctx context.Context, n int) manager
-	inspect func(ctx context.Context, query url.Values) (key, error)
+	look    func(ctx context.Context, n, entries int) (manager, error)
+	inspect func(ctx context.Context, q query, n int) (manager, error)
 }
 
-// A Source is what a page is made of: a [keylock.Manager], or what wraps one. What has also
-// the Stats of a cohort is shown with them.
+// A Source is what a page is made of: a [keylock.Manager], or what wraps one. If it has the
+// Stats method of a [cohort.Manager] too, the page shows what the engine did.
 type Source[K comparable] interface {
 	Top(ctx context.Context, n int) (keylock.Top[K], error)
 	Inspect(ctx context.Context, key K) (keylock.KeyInfo[K], error)
@@ -31,39 +31,56 @@ type Source[K comparable] interface {
 
 // Of makes a manager fit for [Handler].
 func Of[K comparable](m Source[K]) Manager {
+	last := new(memory)
 	return Manager{
-		look:    func(ctx context.Context, n int) manager { return look(ctx, m, n) },
-		inspect: func(ctx context.Context, query url.Values) (key, error) { return inspect(ctx, m, query) },
+		look:    func(ctx context.Context, n, entries int) (manager, error) { return look(ctx, m, last, n, entries) },
+		inspect: func(ctx context.Context, q query, n int) (manager, error) { return inspect(ctx, m, q, n) },
 	}
 }
 
 // An answer is what is shown, in any format. What has a unit has it in its JSON name.
 type answer struct {
+	At       time.Time `json:"at"`
+	Host     string    `json:"host"`
+	Process  string    `json:"process"`
+	PID      int       `json:"pid"`
 	Error    string    `json:"error,omitempty"`
-	Managers []manager `json:"managers,omitempty"`
+	Summary  string    `json:"summary,omitempty"`
+	Managers []manager `json:"managers,omitempty"` // the worst first
+
+	Worst string   `json:"-"` // where the summary leads to
+	Slow  bool     `json:"-"` // what it says is wrong
+	names []string // of all managers
 }
 
 type manager struct {
-	Name          string `json:"name"`
-	Closed        bool   `json:"closed,omitempty"`
-	Error         string `json:"error,omitempty"`
-	Stats         *stats `json:"stats,omitempty"`
-	LongestQueues []key  `json:"longest_queues,omitempty"`
-	OldestHolds   []key  `json:"oldest_holds,omitempty"`
-	Key           *key   `json:"key,omitempty"` // instead of these, where one was asked for
+	Name          string   `json:"name"`
+	Query         string   `json:"query"` // leads to the manager
+	Closed        bool     `json:"closed,omitempty"`
+	Error         string   `json:"error,omitempty"`
+	Stats         *stats   `json:"stats,omitempty"`
+	Recent        *recent  `json:"recent,omitempty"`
+	Engine        *engine  `json:"engine,omitempty"`
+	LongestQueues []key    `json:"longest_queues,omitempty"`
+	OldestHolds   []key    `json:"oldest_holds,omitempty"`
+	Key           *key     `json:"key,omitempty"` // instead of these, where one was asked for
+	Hints         []string `json:"hints,omitempty"`
 
-	Searchable bool `json:"-"` // its keys can be typed
+	Typed      string        `json:"-"` // the name as it is
+	Searchable bool          `json:"-"` // its keys can be typed
+	OldestWait time.Duration `json:"-"` // as far as it is known
 }
 
 type key struct {
 	Text    string    `json:"key"`
-	Bytes   int       `json:"key_bytes,omitempty"` // where the text is cut
-	Query   string    `json:"query"`               // leads to the key
+	Query   string    `json:"query"` // leads to the key
 	At      time.Time `json:"at"`
 	Held    int       `json:"held"`
 	Waiting int       `json:"waiting"`
 	Holders []who     `json:"holders,omitempty"`
 	Waiters []who     `json:"waiters,omitempty"`
+
+	quoted string // Text for a sentence
 }
 
 // A who holds or waits.
@@ -77,6 +94,8 @@ type who struct {
 	Seconds  float64       `json:"age_seconds,omitempty"`
 	Caller   string        `json:"caller,omitempty"`
 	WaitsFor string        `json:"waits_for,omitempty"`
+
+	quoted string // Session for a sentence
 }
 
 type stats struct {
@@ -94,6 +113,7 @@ type stats struct {
 	Hold         float64   `json:"oldest_hold_seconds,omitempty"`
 	Wait         float64   `json:"oldest_wait_seconds,omitempty"`
 	Lost         uint64    `json:"slow_log_records_lost,omitempty"`
+	Uptime       float64   `json:"uptime_seconds"`
 	Waits        histogram `json:"waits"`
 	Holds        histogram `json:"holds"`
 
@@ -105,30 +125,177 @@ type histogram struct {
 	Sum     float64  `json:"sum_seconds"`
 	Max     float64  `json:"max_seconds"`
 	Buckets []uint64 `json:"buckets,omitempty"` // bucket i counts up to 2^(10+i) nanoseconds
+
+	All keylock.Histogram `json:"-"`
 }
 
-// look looks at a whole manager.
-func look[K comparable](ctx context.Context, m Source[K], n int) manager {
-	top, err := m.Top(ctx, n)
+// An engine is what the engine of a cohort did.
+type engine struct {
+	Granted  uint64 `json:"granted"`
+	Handoffs uint64 `json:"handoffs"`
+	Lost     uint64 `json:"lost"`
+}
+
+// slow is how long a wait lasts that is shown as wrong.
+const slow = time.Second
+
+// look looks at a whole manager: at n keys of each list, with so many holders and waiters of
+// each.
+func look[K comparable](ctx context.Context, source Source[K], last *memory, n, entries int) (manager, error) {
+	top, err := source.Top(ctx, n)
 	if err != nil {
-		return manager{Closed: errors.Is(err, keylock.ErrClosed), Error: err.Error()}
+		return manager{}, err
 	}
 	s := top.Stats
-	return manager{
+	m := manager{
 		Stats: &stats{
 			Keys: s.Keys, Held: s.Held, Shared: s.Shared, Waiting: s.Waiting, LongestQueue: s.LongestQueue,
 			Acquired: s.Acquired, Waited: s.Waited, Cancelled: s.Cancelled, Rejected: s.Rejected, Released: s.Released,
-			Busy: s.Busy(), Hold: s.OldestHold.Seconds(), Wait: s.OldestWait.Seconds(), Lost: s.SlowLogLost,
+			Busy: s.Busy(), Hold: s.OldestHold.Seconds(), Wait: s.OldestWait.Seconds(), Lost: s.SlowLogLost, Uptime: s.Uptime.Seconds(),
 			Waits: newHistogram(s.Waits), Holds: newHistogram(s.Holds), All: s,
 		},
-		LongestQueues: keys(top.LongestQueues),
-		OldestHolds:   keys(top.OldestHolds),
+		LongestQueues: keys(top.LongestQueues, entries),
+		OldestHolds:   keys(top.OldestHolds, entries),
 		Searchable:    typeable[K](),
+		OldestWait:    s.OldestWait,
+	}
+	before, ok := last.since(s)
+	m.Recent = newRecent(before, s, ok)
+	for _, k := range m.LongestQueues {
+		m.OldestWait = max(m.OldestWait, k.first(k.Waiters).Age)
+	}
+	if c, ok := any(source).(interface {
+		Stats(context.Context) (cohort.Stats, error)
+	}); ok {
+		s, err := c.Stats(ctx)
+		if err != nil {
+			return manager{}, err
+		}
+		m.Engine = &engine{Granted: s.Granted, Handoffs: s.Handoffs, Lost: s.Lost}
+	}
+	m.Hints = hints(m)
+	return m, nil
+}
+
+// hints say which options would show more.
+func hints(m manager) (hints []string) {
+	if !m.Stats.All.Timed {
+		hints = append(hints, "Start the manager with keylock.WithHoldTimes() to see for how long keys are held.")
+	}
+	for _, list := range [][]key{m.LongestQueues, m.OldestHolds} {
+		for _, k := range list {
+			if first := cmp.Or(k.first(k.Holders), k.first(k.Waiters)); first.Mode != "" {
+				if first.Caller == "" {
+					hints = append(hints, "Start the manager with keylock.WithCallers() to see from which line of code locks are asked for.")
+				}
+				return hints
+			}
+		}
+	}
+	return hints
+}
+
+// worstFirst orders managers by the time that is lost to waiting: the requests that wait, times
+// the oldest wait. Those that do not reply come before all, those that have ended after all.
+func worstFirst(a, b manager) int {
+	rank := func(m manager) int {
+		switch {
+		case m.Error != "":
+			return 0
+		case m.Closed:
+			return 2
+		}
+		return 1
+	}
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(b.lostTime(), a.lostTime()))
+}
+
+func (m manager) lostTime() float64 {
+	if m.Stats == nil {
+		return 0
+	}
+	return float64(m.Stats.Waiting) * m.OldestWait.Seconds()
+}
+
+// worst returns the key whose waiters lose most time; nil when nothing waits.
+func (m manager) worst() *key {
+	var worst *key
+	lost := func(k *key) float64 { return float64(k.Waiting) * k.first(k.Waiters).Age.Seconds() }
+	for i := range m.LongestQueues {
+		if k := &m.LongestQueues[i]; worst == nil || lost(k) > lost(worst) {
+			worst = k
+		}
+	}
+	return worst
+}
+
+// summarize says what is worst, in a sentence or two.
+func (a *answer) summarize() {
+	waiting := 0
+	for _, m := range a.Managers {
+		if m.Key != nil {
+			return
+		}
+		if m.Stats != nil {
+			waiting += m.Stats.Waiting
+		}
+	}
+	if len(a.Managers) > 0 {
+		a.Summary = "Nothing waits."
+	}
+	for _, m := range a.Managers {
+		k := m.worst()
+		if k == nil {
+			continue
+		}
+		a.Summary = plural(waiting, "request") + " wait" + verb(waiting)
+		if len(a.Managers) > 1 {
+			a.Summary += ", most of all in manager " + m.Name
+		}
+		a.Summary += fmt.Sprintf(". Key %s has %s, the first for %s", k.quoted, plural(k.Waiting, "waiter"), age(k.first(k.Waiters).Age))
+		if k.Held > 0 {
+			a.Summary += "; it is held" + k.heldBy()
+		}
+		a.Summary += "."
+		a.Worst, a.Slow = "?"+m.Query+"&"+k.Query, k.Slow()
+		return
 	}
 }
 
+// heldBy says who holds the key, as far as it is known.
+func (k key) heldBy() (text string) {
+	h := k.first(k.Holders)
+	if !h.Since.IsZero() {
+		text += " for " + age(h.Age)
+	}
+	if h.Session != "" {
+		text += " by session " + h.quoted
+	}
+	if k.Held > 1 {
+		text += fmt.Sprintf(" and %d more", k.Held-1)
+	}
+	if h.Caller != "" {
+		text += ", called from " + h.Caller
+	}
+	return text
+}
+
+func plural(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return count(n) + " " + what
+}
+
+func verb(n int) string {
+	if n == 1 {
+		return "s"
+	}
+	return ""
+}
+
 func newHistogram(h keylock.Histogram) histogram {
-	shown := histogram{Count: h.Count, Sum: h.Sum.Seconds(), Max: h.Max.Seconds()}
+	shown := histogram{Count: h.Count, Sum: h.Sum.Seconds(), Max: h.Max.Seconds(), All: h}
 	if h.Count > 0 {
 		shown.Buckets = h.Buckets[:]
 	}
@@ -138,49 +305,64 @@ func newHistogram(h keylock.Histogram) histogram {
 // errGone is what a link gets that leads nowhere any more.
 var errGone = errors.New("this key is not held or waited for any more, or not among the first 1000 of either list")
 
+// A badKey is what was typed and is no key.
+type badKey struct{ text string }
+
+func (e badKey) Error() string { return e.text }
+
 // inspect looks at the key that a query names: by itself or, where that is not possible,
-// by its hash, among the keys that a page may have shown.
-func inspect[K comparable](ctx context.Context, m Source[K], query url.Values) (key, error) {
-	if query.Has("key") {
-		wanted, err := parse[K](query.Get("key"))
-		if err != nil {
-			return key{}, err
-		}
+// by its hash, among the keys that a page may have shown. It shows n of its holders and
+// waiters.
+func inspect[K comparable](ctx context.Context, m Source[K], q query, n int) (manager, error) {
+	found := func(wanted K) (manager, error) {
 		info, err := m.Inspect(ctx, wanted)
-		return newKey(info), err
+		if err != nil {
+			return manager{}, err
+		}
+		k := newKey(&info, n)
+		return manager{Key: &k}, nil
+	}
+	if q.key != nil {
+		wanted, err := parse[K](*q.key)
+		if err != nil {
+			return manager{}, err
+		}
+		return found(wanted)
 	}
 	top, err := m.Top(ctx, maxRows)
 	if err != nil {
-		return key{}, err
+		return manager{}, err
 	}
 	for _, shown := range [][]keylock.KeyInfo[K]{top.LongestQueues, top.OldestHolds} {
-		for _, k := range shown {
-			if hash(k.Key) == query.Get("id") {
-				info, err := m.Inspect(ctx, k.Key)
-				return newKey(info), err
+		for i := range shown {
+			if hash(shown[i].Key) == *q.id {
+				return found(shown[i].Key)
 			}
 		}
 	}
-	return key{}, errGone
+	return manager{}, errGone
 }
 
-func keys[K comparable](infos []keylock.KeyInfo[K]) []key {
+func keys[K comparable](infos []keylock.KeyInfo[K], entries int) []key {
 	shown := make([]key, len(infos))
-	for i, info := range infos {
-		shown[i] = newKey(info)
+	for i := range infos {
+		shown[i] = newKey(&infos[i], entries)
 	}
 	return shown
 }
 
-func newKey[K comparable](info keylock.KeyInfo[K]) key {
-	k := key{Query: reference(info.Key), At: info.At, Held: info.Held, Waiting: info.Waiting}
-	k.Text, k.Bytes = cut(fmt.Sprintf("%+v", info.Key))
-	for _, h := range info.Holders {
+// newKey makes texts of a key and of at most so many of its holders and waiters each.
+func newKey[K comparable](info *keylock.KeyInfo[K], entries int) key {
+	k := key{
+		Text: show.Bare(&info.Key), Query: reference(&info.Key), At: info.At, Held: info.Held, Waiting: info.Waiting,
+		quoted: show.Quoted(&info.Key),
+	}
+	for _, h := range info.Holders[:min(entries, len(info.Holders))] {
 		w := newWho(h.Mode, h.Session, info.At, h.Since, h.Caller)
 		w.Grant = h.Seq
 		k.Holders = append(k.Holders, w)
 	}
-	for _, q := range info.Waiters {
+	for _, q := range info.Waiters[:min(entries, len(info.Waiters))] {
 		w := newWho(q.Mode, q.Session, info.At, q.Since, q.Caller)
 		w.Position, w.WaitsFor = q.Position, waitsFor(q, info.Held)
 		k.Waiters = append(k.Waiters, w)
@@ -188,9 +370,22 @@ func newKey[K comparable](info keylock.KeyInfo[K]) key {
 	return k
 }
 
+// first returns the first of the holders or of the waiters; the zero who if there is none.
+func (key) first(all []who) (first who) {
+	if len(all) > 0 {
+		first = all[0]
+	}
+	return first
+}
+
+// Slow reports whether requests wait for the key for too long.
+func (k key) Slow() bool { return k.first(k.Waiters).Age >= slow }
+
 func newWho(mode keylock.Mode, session string, at, since time.Time, caller keylock.Caller) who {
 	w := who{Mode: mode.String(), Since: since, Caller: caller.String()}
-	w.Session, _ = cut(session)
+	if session != "" {
+		w.Session, w.quoted = show.Bare(&session), show.Quoted(&session)
+	}
 	if !since.IsZero() {
 		w.Age = at.Sub(since)
 		w.Seconds = w.Age.Seconds()
@@ -218,32 +413,17 @@ func waitsFor(w keylock.Waiter, held int) string {
 	return text
 }
 
-// maxText is how many bytes of a key or of a label are shown.
-const maxText = 256
-
-// cut returns text that is harmless anywhere: on one line, valid, without characters
-// that cannot be seen, and not longer than maxText or so. Where it is cut it also says
-// how many bytes there were.
-func cut(text string) (shown string, bytes int) {
-	if len(text) > maxText {
-		text, bytes = strings.ToValidUTF8(text[:maxText], ""), len(text)
-	}
-	if utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return text, bytes
-	}
-	quoted := strconv.Quote(text)
-	return quoted[1 : len(quoted)-1], bytes
-}
+// maxTyped is how many bytes of a key an address has, at most.
+const maxTyped = 256
 
 // reference is the part of a query that leads to a key.
-func reference[K comparable](k K) string {
+func reference[K comparable](k *K) string {
 	if typeable[K]() {
-		text := url.Values{"key": {typed(k)}}.Encode()
-		if len(text) <= 1024 {
-			return text
+		if text := typed(k); len(text) <= maxTyped {
+			return url.Values{"key": {text}}.Encode()
 		}
 	}
-	return url.Values{"id": {hash(k)}}.Encode()
+	return url.Values{"id": {hash(*k)}}.Encode()
 }
 
 var seed = maphash.MakeSeed()
@@ -256,9 +436,9 @@ func typeable[K comparable]() bool {
 	return kind == reflect.String || kind <= reflect.Uint64 // booleans and integers come first
 }
 
-// typed is the text from which parse makes a key again. It asks no method of the key.
-func typed[K comparable](k K) string {
-	v := reflect.ValueOf(k)
+// typed is the text from which parse makes a key again. It calls no method of the key.
+func typed[K comparable](k *K) string {
+	v := reflect.ValueOf(k).Elem()
 	switch {
 	case v.CanInt():
 		return strconv.FormatInt(v.Int(), 10)
@@ -270,7 +450,7 @@ func typed[K comparable](k K) string {
 	return v.String()
 }
 
-// parse makes a key of what somebody typed.
+// parse makes a key of what was typed.
 func parse[K comparable](text string) (k K, err error) {
 	v := reflect.ValueOf(&k).Elem()
 	switch kind := v.Kind(); {
@@ -289,7 +469,10 @@ func parse[K comparable](text string) (k K, err error) {
 		u, err = strconv.ParseUint(text, 10, v.Type().Bits())
 		v.SetUint(u)
 	default:
-		err = errors.New("keys of this type cannot be typed")
+		return k, badKey{"keys of type " + show.Type[K]() + " cannot be typed; follow the links to them"}
 	}
-	return k, err
+	if err != nil {
+		return k, badKey{show.Quoted(&text) + " is no key of type " + show.Type[K]()}
+	}
+	return k, nil
 }
