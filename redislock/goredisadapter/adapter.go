@@ -1,0 +1,104 @@
+// Package goredisadapter lets package redislock use a go-redis client, for a
+// single server, Sentinel or a cluster. It is a module of its own, so that
+// users of rueidis do not download go-redis, and the other way round.
+package goredisadapter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/seed-46f81e6d/keylock/redislock"
+)
+
+// New returns the client as package redislock uses it: a *redis.Client, also one made by
+// NewFailoverClient, or a *redis.ClusterClient. It returns an error for another type, and for
+// a client that repeats requests whose outcome is unknown: set MaxRetries to -1, so that an
+// unlock that was carried out is not repeated and then taken for one that found nothing.
+//
+// A connection that dies silently is noticed after the client's ReadTimeout: set it well below the TTL.
+func New(client redis.UniversalClient) (redislock.Client, error) {
+	switch c := client.(type) {
+	case *redis.Client:
+		if c.Options().MaxRetries > 0 {
+			return nil, errors.New("goredisadapter: the client repeats requests; set its MaxRetries to -1")
+		}
+		return adapter{
+			master:    func(context.Context, string) (*redis.Client, error) { return c, nil },
+			subscribe: c.Subscribe,
+		}, nil
+	case *redis.ClusterClient:
+		if c.Options().MaxRetries > 0 {
+			return nil, errors.New("goredisadapter: the client repeats requests; leave its MaxRetries 0")
+		}
+		return adapter{master: c.MasterForKey, subscribe: c.SSubscribe, moved: c.ReloadState}, nil
+	default:
+		return nil, fmt.Errorf("goredisadapter: a %T has no single master for a key", client)
+	}
+}
+
+type adapter struct {
+	master    func(ctx context.Context, key string) (*redis.Client, error) // of a key
+	subscribe func(ctx context.Context, channels ...string) *redis.PubSub
+	moved     func(ctx context.Context) // nil but in a cluster
+}
+
+// scripter is what a client and a connection have in common.
+type scripter interface {
+	EvalSha(ctx context.Context, sha1 string, keys []string, args ...any) *redis.Cmd
+	Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd
+}
+
+func (a adapter) Run(ctx context.Context, call redislock.Call) (reply []string, acknowledged int, err error) {
+	master, err := a.master(ctx, call.Keys[0])
+	if err != nil {
+		return nil, 0, err
+	}
+	if call.Replicas == 0 {
+		reply, err = a.run(ctx, master, call)
+		return reply, 0, err
+	}
+	own := master.Conn()
+	defer own.Close()
+	if reply, err = a.run(ctx, own, call); err != nil {
+		return nil, 0, err
+	}
+	n, err := own.Wait(ctx, call.Replicas, call.Within).Result()
+	return reply, int(n), err
+}
+
+func (a adapter) run(ctx context.Context, c scripter, call redislock.Call) ([]string, error) {
+	args := make([]any, len(call.Args))
+	for i, arg := range call.Args {
+		args[i] = arg
+	}
+	reply, err := c.EvalSha(ctx, call.Script.SHA1, call.Keys, args...).StringSlice()
+	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
+		reply, err = c.Eval(ctx, call.Script.Source, call.Keys, args...).StringSlice()
+	}
+	if err != nil && a.moved != nil {
+		a.moved(ctx) // the slot may have another master now, which the next request will go to
+	}
+	return reply, err
+}
+
+func (a adapter) Subscribe(ctx context.Context, channel string, subscribed func(), message func(string)) error {
+	subscription := a.subscribe(ctx, channel)
+	defer subscription.Close()
+	defer context.AfterFunc(ctx, func() { _ = subscription.Close() })() // Receive does not heed ctx while it reads
+	for {
+		received, err := subscription.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		switch r := received.(type) {
+		case *redis.Subscription:
+			subscribed()
+		case *redis.Message:
+			message(r.Payload)
+		}
+	}
+}

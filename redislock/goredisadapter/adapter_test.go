@@ -1,0 +1,120 @@
+package goredisadapter_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
+	"github.com/seed-46f81e6d/keylock/redislock"
+	"github.com/seed-46f81e6d/keylock/redislock/goredisadapter"
+	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+func newEngine(t testing.TB, client redis.UniversalClient, opts ...redislock.Option) *redislock.Engine {
+	c, err := goredisadapter.New(client)
+	require.NoError(t, err)
+	e, err := redislock.New(c, append([]redislock.Option{redislock.WithQuarantine(0), redislock.WithTTL(2 * time.Second)}, opts...)...)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		_ = e.Close(ctx)
+		_ = client.Close()
+	})
+	return e
+}
+
+func newClient(addr string) *redis.Client {
+	return redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, ReadTimeout: time.Second, DialTimeout: time.Second})
+}
+
+func TestConformance(t *testing.T) {
+	s := redistest.Start(t)
+	networks := make(map[cohort.Engine]*redistest.Network)
+	cohorttest.Run(t, cohorttest.Harness{
+		Engine: func() (cohort.Engine, error) {
+			n := redistest.NewNetwork(t, s.Addr())
+			e := newEngine(t, newClient(n.Addr))
+			networks[e] = n
+			return e, nil
+		},
+		Cut:  func(e cohort.Engine) error { networks[e].Set(redistest.Weather{Silent: true}); return nil },
+		Heal: func(e cohort.Engine) error { networks[e].Set(redistest.Weather{}); return nil },
+	})
+	redistest.Eventually(t, "no entry is left", func() bool {
+		_, entries := s.Left(t)
+		return entries == 0
+	})
+}
+
+// A waiter hears of its grant, also when its subscription had to be made again.
+func TestNotices(t *testing.T) {
+	s := redistest.Start(t)
+	holder := newEngine(t, newClient(s.Addr()), redislock.WithTTL(2*time.Minute))
+	waiter := newEngine(t, newClient(s.Addr()), redislock.WithTTL(2*time.Minute))
+	for i := range 3 {
+		held, err := holder.Acquire(t.Context(), "key")
+		require.NoError(t, err)
+		granted := make(chan cohort.Grant, 1)
+		go func() {
+			g, err := waiter.Acquire(t.Context(), "key")
+			if assert.NoError(t, err) {
+				granted <- g
+			}
+		}()
+		redistest.Eventually(t, "the waiter waits", func() bool {
+			_, entries := s.Left(t)
+			return entries == 2
+		})
+		if i > 0 {
+			s.Must(t, "CLIENT", "KILL", "TYPE", "pubsub")
+		}
+		began := time.Now()
+		require.NoError(t, held.Release(t.Context()))
+		g := <-granted
+		assert.Less(t, time.Since(began), 15*time.Second, "long before it would have looked")
+		require.NoError(t, g.Release(t.Context()))
+	}
+}
+
+func TestReplicasAcknowledge(t *testing.T) {
+	master := redistest.Start(t)
+	replica := master.Replica(t)
+	e := newEngine(t, newClient(master.Addr()), redislock.WithReplicas(1))
+	g, err := e.Acquire(t.Context(), "key")
+	require.NoError(t, err)
+	hash, field, epoch := g.(*redislock.Grant).Guard()
+	assert.Equal(t, epoch, replica.Must(t, "HGET", hash, field))
+	require.NoError(t, g.Release(t.Context()))
+	master.CutReplicas(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err = e.Acquire(ctx, "key")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+func TestClientsThatDoNotFitAreRefused(t *testing.T) {
+	repeats := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
+	defer repeats.Close()
+	_, err := goredisadapter.New(repeats)
+	require.ErrorContains(t, err, "MaxRetries")
+	cluster := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}, MaxRetries: 2})
+	defer cluster.Close()
+	_, err = goredisadapter.New(cluster)
+	require.ErrorContains(t, err, "MaxRetries")
+	ring := redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"a": "127.0.0.1:1"}})
+	defer ring.Close()
+	_, err = goredisadapter.New(ring)
+	require.ErrorContains(t, err, "Ring")
+}
