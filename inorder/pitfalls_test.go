@@ -132,18 +132,17 @@ func TestPitfall3EverybodyReturnsWhenAFullGroupStops(t *testing.T) {
 	}
 }
 
-// The end comes while work runs that does not hear of it.
-func TestPitfall3GoReturnsThoughWorkGoesOn(t *testing.T) {
+// The end comes while all that fills the queue is of others, and stays.
+func TestPitfall3GoReturnsThoughTheQueueStaysFull(t *testing.T) {
 	bubbles(t, 1, func(t *testing.T, parent group) {
 		g := parent.Sub(t.Context())
 		goOn := make(chan struct{})
 		for range 3 {
-			require.NoError(t, g.Go(t.Context(), "a", func(context.Context) error { <-goOn; return nil }))
+			require.NoError(t, parent.Go(t.Context(), "a", func(context.Context) error { <-goOn; return nil }))
 			synctest.Wait()
 		}
 		var calls sync.WaitGroup
 		calls.Go(func() { assert.ErrorIs(t, g.Go(t.Context(), "b", nothing), errBad) })
-		calls.Go(func() { assert.NoError(t, parent.Go(t.Context(), "b", nothing), "the room is for those behind") })
 		synctest.Wait()
 		g.Stop(errBad)
 		calls.Wait()
@@ -393,6 +392,41 @@ func TestPitfall8ClosedManagerFailsTheGroup(t *testing.T) {
 		g := inorder.Over(t.Context(), m, 4, inorder.WithKeyFailures())
 		require.NoError(t, g.Go(t.Context(), "a", nothing))
 		assert.ErrorIs(t, g.Wait(), keylock.ErrClosed)
+	})
+}
+
+// Stop comes at any moment of the way from one work to the next: when Wait has returned, nothing of the
+// group holds a key or waits for one.
+func TestPitfall8NothingIsHeldAfterWait(t *testing.T) {
+	m := keylock.Start[string](context.Background())
+	defer m.Close()
+	watch(t, func() {
+		for i := range 20_000 {
+			g := inorder.Over(t.Context(), m, 1+i%2)
+			sub := g.Sub(t.Context())
+			for range 3 {
+				assert.NoError(t, sub.Go(t.Context(), "a", nothing))
+			}
+			stopped := make(chan struct{})
+			go func() {
+				defer close(stopped)
+				for range i % 7 {
+					runtime.Gosched()
+				}
+				sub.Stop(errBad)
+			}()
+			if i%3 == 0 {
+				<-stopped
+			}
+			g.Wait()
+			lock, free := m.TryAcquire("a")
+			if !free {
+				t.Error("the key is held")
+				return
+			}
+			lock.Release()
+			<-stopped
+		}
 	})
 }
 

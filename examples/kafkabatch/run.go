@@ -20,6 +20,9 @@ import (
 // run is the command: it consumes the topic in every mode and reports, also when a mode fails or
 // ctx ends; then it reports what there is so far, and returns the error.
 func run(ctx context.Context, s settings, stdout, stderr io.Writer) error {
+	if s.loads > 0 {
+		return runLoads(ctx, s.loads, stdout, stderr)
+	}
 	where := "on the cluster given"
 	if s.brokers == nil {
 		cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
@@ -175,7 +178,7 @@ func (r *recorder) wall() time.Duration {
 type member interface{ run(context.Context) error }
 
 // batching returns a member that handles batches in the recorder's mode.
-func batching(s settings, group string, r *recorder, keys *keylock.Manager[string], handle handler) (member, error) {
+func batching(s settings, group string, r *recorder, keys *keylock.Manager[string], handle handler) (*consumer, error) {
 	c, err := newConsumer(s.brokers, s.topic, group)
 	if err != nil {
 		return nil, err
@@ -193,7 +196,7 @@ func batching(s settings, group string, r *recorder, keys *keylock.Manager[strin
 }
 
 // streaming returns a member that handles records as they come.
-func streaming(s settings, group string, r *recorder, handle handler) member {
+func streaming(s settings, group string, r *recorder, handle handler) *streamer {
 	c := newStreamer(s.brokers, s.topic, group)
 	c.poll, c.limit, c.handle = s.batchSize, s.limit, handle
 	c.window.records, c.window.span = s.window, int64(10*s.window)

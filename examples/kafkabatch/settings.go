@@ -24,6 +24,7 @@ type settings struct {
 	work       time.Duration
 	failEvery  int
 	svg        string
+	loads      int // rounds of them; 0: the topic, and no loads
 }
 
 // parse reads the flags. It writes help, and what is wrong with the flags, to w.
@@ -43,6 +44,7 @@ func parse(args []string, w io.Writer) (settings, error) {
 	flags.IntVar(&s.window, "window", 5000, "streaming: read at most `n` records of a partition ahead, and one poll")
 	flags.DurationVar(&s.work, "work", 200*time.Microsecond, "how long the work of one record waits")
 	flags.IntVar(&s.failEvery, "fail-every", 0, "fail at every `n`th call of the handler")
+	flags.IntVar(&s.loads, "loads", 0, "instead, measure batches and streaming under many loads, in `n` rounds")
 	flags.StringVar(&s.svg, "svg", "", "write a plot to this `file`")
 	if err := flags.Parse(args); err != nil {
 		return settings{}, err
@@ -76,8 +78,8 @@ func (s settings) check(rest []string) error {
 		return fmt.Errorf("unexpected argument %q", rest[0])
 	case s.keys < 1, s.partitions < 1, s.batchSize < 1, s.limit < 1, s.window < 1:
 		return errors.New("-keys, -partitions, -batch, -limit and -window must be at least 1")
-	case s.records < 0, s.failEvery < 0, s.work < 0:
-		return errors.New("-records, -fail-every and -work must not be negative")
+	case s.records < 0, s.failEvery < 0, s.work < 0, s.loads < 0:
+		return errors.New("-records, -fail-every, -work and -loads must not be negative")
 	}
 	return nil
 }
