@@ -28,9 +28,19 @@
 // A cohort has these of its local manager, in which a process that waits at the engine holds
 // the key, and
 //
-//	keylock_cohort_engine_grants_total   locks that the engine granted to this process
-//	keylock_cohort_handoffs_total        times that one was handed off within this process
-//	keylock_cohort_losses_total          locks that were lost before they were released
+//	keylock_cohort_claims{state}                  claims of this process at the engine: waiting, held
+//	keylock_cohort_engine_grants_total            locks that the engine granted to this process
+//	keylock_cohort_engine_refusals_total          requests that ended at the engine without a grant
+//	keylock_cohort_handoffs_total                 times that one was handed off within this process
+//	keylock_cohort_losses_total                   locks that were lost before they were released
+//	keylock_cohort_engine_wait_seconds            histogram: how long the engine took to grant
+//	keylock_cohort_engine_release_seconds         histogram: how long the engine took to confirm a release
+//	keylock_cohort_slow_log_lost_records_total    records that cohort.WithSlowLog did not log
+//	keylock_cohort_engine_retries_total           requests to the service that failed and were repeated
+//	keylock_cohort_engine_orphans_total           keys left behind by requests that were carried out too late, and removed
+//	keylock_cohort_engine_sessions_total          sessions that have begun, such as leases
+//	keylock_cohort_engine_sessions_lost_total     those that ended before the engine was closed
+//	keylock_cohort_engine_session_age_seconds     how long ago the session began; absent when there is none
 package prom
 
 import (
@@ -48,34 +58,27 @@ type Source interface {
 	Stats(ctx context.Context) (keylock.Stats, error)
 }
 
-// A CohortSource is a [cohort.Manager].
-type CohortSource interface {
-	Stats(ctx context.Context) (cohort.Stats, error)
-}
-
 // NewCollector returns a collector of a manager's totals, under a name that no other
 // manager has in the same registry.
 func NewCollector(name string, manager Source) prometheus.Collector {
-	return newCollector(name, false, func(ctx context.Context) (cohort.Stats, error) {
+	return newCollector(name, func(ctx context.Context) (cohort.Stats, error) {
 		local, err := manager.Stats(ctx)
 		return cohort.Stats{Local: local}, err
 	})
 }
 
-// NewCohortCollector is [NewCollector] for a cohort: the metrics of its local manager, and
-// those of its engine.
-func NewCohortCollector(name string, manager CohortSource) prometheus.Collector {
-	return newCollector(name, true, manager.Stats)
-}
-
-func newCollector(name string, isCohort bool, stats func(context.Context) (cohort.Stats, error)) prometheus.Collector {
-	desc := func(metric, help string, labels ...string) *prometheus.Desc {
+// describer returns what makes the descriptions of the metrics of one manager.
+func describer(name string) func(metric, help string, labels ...string) *prometheus.Desc {
+	return func(metric, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("keylock_"+metric, help, labels, prometheus.Labels{"manager": name})
 	}
+}
+
+func newCollector(name string, stats func(context.Context) (cohort.Stats, error)) *collector {
+	desc := describer(name)
 	return &collector{
-		stats:    stats,
-		isCohort: isCohort,
-		up:       desc("up", "Whether the manager runs: 0 when it has ended, or did not reply in time."),
+		stats: stats,
+		up:    desc("up", "Whether the manager runs: 0 when it has ended, or did not reply in time."),
 
 		keys:    desc("keys", "Keys that are held or waited for."),
 		holders: desc("holders", "Live grants.", "mode"),
@@ -93,23 +96,18 @@ func newCollector(name string, isCohort bool, stats func(context.Context) (cohor
 		holds:      desc("hold_seconds", "How long grants that have ended were held."),
 		oldestHold: desc("oldest_hold_seconds", "How long the oldest live grant has been held."),
 		oldestWait: desc("oldest_wait_seconds", "How long the oldest wait has lasted."),
-
-		engineGrants: desc("cohort_engine_grants_total", "Locks that the engine granted to this process."),
-		handoffs:     desc("cohort_handoffs_total", "Times that an engine's lock was handed off within this process."),
-		losses:       desc("cohort_losses_total", "Engine's locks that were lost before they were released."),
 	}
 }
 
 type collector struct {
-	stats    func(context.Context) (cohort.Stats, error)
-	isCohort bool
+	stats  func(context.Context) (cohort.Stats, error)
+	cohort *cohortMetrics // nil for a manager without an engine
 
 	up                                    *prometheus.Desc
 	keys, holders, waiters, longest       *prometheus.Desc
 	requests, releases, waits             *prometheus.Desc
 	ownerRequests, ownerBusy, lostRecords *prometheus.Desc
 	holds, oldestHold, oldestWait         *prometheus.Desc
-	engineGrants, handoffs, losses        *prometheus.Desc
 }
 
 // patience is how long a scrape waits for the owner, which replies in microseconds unless
@@ -121,8 +119,8 @@ func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 		c.up, c.keys, c.holders, c.waiters, c.longest, c.requests, c.releases, c.waits,
 		c.ownerRequests, c.ownerBusy, c.lostRecords, c.holds, c.oldestHold, c.oldestWait,
 	}
-	if c.isCohort {
-		all = append(all, c.engineGrants, c.handoffs, c.losses)
+	if c.cohort != nil {
+		all = append(all, c.cohort.all()...)
 	}
 	for _, d := range all {
 		descs <- d
@@ -166,10 +164,8 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 		gauge(c.oldestHold, s.OldestHold.Seconds())
 		gauge(c.oldestWait, s.OldestWait.Seconds())
 	}
-	if c.isCohort {
-		counter(c.engineGrants, all.Granted)
-		counter(c.handoffs, all.Handoffs)
-		counter(c.losses, all.Lost)
+	if c.cohort != nil {
+		c.cohort.collect(metrics, all)
 	}
 }
 

@@ -2,6 +2,7 @@ package prom_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -186,23 +187,49 @@ func TestCohortHasTheMetricsOfItsEngineToo(t *testing.T) {
 	m := cohort.Start(ctx, engine)
 	defer m.Close()
 	require.NoError(t, m.Do(ctx, "k", func(context.Context) error { return nil }))
+	l, err := m.Acquire(ctx, "held")
+	require.NoError(t, err)
+	engine.Script(cohorttest.Fault{Call: cohorttest.Acquire, Err: errors.New("refused")})
+	_, err = m.Acquire(ctx, "refused")
+	require.Error(t, err)
+	engine.Expire()
+	require.ErrorIs(t, l.Release(), cohort.ErrLost)
+	l, err = m.Acquire(ctx, "held")
+	require.NoError(t, err)
+	defer l.Release()
 	want := `
+		# HELP keylock_cohort_claims Claims of this process at the engine.
+		# TYPE keylock_cohort_claims gauge
+		keylock_cohort_claims{manager="orders",state="held"} 1
+		keylock_cohort_claims{manager="orders",state="waiting"} 0
+		# HELP keylock_cohort_engine_refusals_total Requests for locks that ended at the engine without a grant.
+		# TYPE keylock_cohort_engine_refusals_total counter
+		keylock_cohort_engine_refusals_total{manager="orders"} 1
+		# HELP keylock_cohort_engine_sessions_lost_total Sessions that ended before the engine was closed.
+		# TYPE keylock_cohort_engine_sessions_lost_total counter
+		keylock_cohort_engine_sessions_lost_total{manager="orders"} 1
+		# HELP keylock_cohort_engine_sessions_total Sessions that have begun.
+		# TYPE keylock_cohort_engine_sessions_total counter
+		keylock_cohort_engine_sessions_total{manager="orders"} 2
 		# HELP keylock_cohort_engine_grants_total Locks that the engine granted to this process.
 		# TYPE keylock_cohort_engine_grants_total counter
-		keylock_cohort_engine_grants_total{manager="orders"} 1
+		keylock_cohort_engine_grants_total{manager="orders"} 3
 		# HELP keylock_cohort_handoffs_total Times that an engine's lock was handed off within this process.
 		# TYPE keylock_cohort_handoffs_total counter
 		keylock_cohort_handoffs_total{manager="orders"} 0
 		# HELP keylock_cohort_losses_total Engine's locks that were lost before they were released.
 		# TYPE keylock_cohort_losses_total counter
-		keylock_cohort_losses_total{manager="orders"} 0
+		keylock_cohort_losses_total{manager="orders"} 1
 	`
 	c := prom.NewCohortCollector("orders", m)
 	require.NoError(t, testutil.CollectAndCompare(c, strings.NewReader(want),
-		"keylock_cohort_engine_grants_total", "keylock_cohort_handoffs_total", "keylock_cohort_losses_total"))
+		"keylock_cohort_engine_grants_total", "keylock_cohort_handoffs_total", "keylock_cohort_losses_total", "keylock_cohort_claims",
+		"keylock_cohort_engine_refusals_total", "keylock_cohort_engine_sessions_total", "keylock_cohort_engine_sessions_lost_total"))
 	registry := prometheus.NewPedanticRegistry()
 	require.NoError(t, registry.Register(c))
 	assert.Contains(t, gather(t, registry), "keylock_wait_seconds")
+	assert.Contains(t, gather(t, registry), "keylock_cohort_engine_wait_seconds")
+	assert.Contains(t, gather(t, registry), "keylock_cohort_engine_release_seconds")
 	problems, err := testutil.CollectAndLint(c)
 	require.NoError(t, err)
 	assert.Empty(t, problems)
