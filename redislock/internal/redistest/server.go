@@ -4,6 +4,7 @@ package redistest
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -25,7 +26,6 @@ type Server struct {
 	Port int
 	Dir  string
 	args []string
-	name string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended
 }
@@ -42,12 +42,12 @@ func Installed(t testing.TB) {
 
 // Start starts a server with the given settings, such as "--appendonly", "yes". It ends with the test.
 func Start(t testing.TB, settings ...string) *Server {
-	return start(t, "redis-server", append([]string{"--save", "", "--repl-diskless-sync-delay", "0"}, settings...))
+	return start(t, append([]string{"--save", "", "--repl-diskless-sync-delay", "0"}, settings...))
 }
 
-func start(t testing.TB, name string, settings []string) *Server {
+func start(t testing.TB, settings []string) *Server {
 	Installed(t)
-	s := &Server{Dir: t.TempDir(), name: name, args: settings}
+	s := &Server{Dir: t.TempDir(), args: settings}
 	t.Cleanup(func() { s.Kill() })
 	for range 50 {
 		s.Port = 20000 + rand.IntN(12000) // below what the system gives away, and room for the bus of a cluster above
@@ -55,7 +55,7 @@ func start(t testing.TB, name string, settings []string) *Server {
 			return s
 		}
 	}
-	t.Fatalf("%s does not start; it logged\n%s", name, s.Log())
+	t.Fatalf("redis-server does not start; it logged\n%s", s.Log())
 	return nil
 }
 
@@ -70,13 +70,9 @@ func (s *Server) Log() string {
 
 // launch starts the process and waits until it serves. It fails when another program has the port.
 func (s *Server) launch(settings []string) error {
-	config := filepath.Join(s.Dir, "config")
-	if s.name == "redis-sentinel" {
-		settings = append([]string{config}, settings...)
-	}
-	args := append(settings, "--port", strconv.Itoa(s.Port), "--bind", "127.0.0.1", "--dir", s.Dir,
+	args := append(settings[:len(settings):len(settings)], "--port", strconv.Itoa(s.Port), "--bind", "127.0.0.1", "--dir", s.Dir,
 		"--logfile", filepath.Join(s.Dir, "log"), "--daemonize", "no")
-	s.cmd = exec.Command(s.name, args...)
+	s.cmd = exec.Command("redis-server", args...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
 		return err
@@ -91,7 +87,7 @@ func (s *Server) launch(settings []string) error {
 	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); {
 		select {
 		case <-done:
-			return fmt.Errorf("%s has ended", s.name)
+			return errors.New("redis-server has ended")
 		case <-time.After(5 * time.Millisecond):
 		}
 		// The process itself must answer: the port could be another server's.
@@ -100,7 +96,7 @@ func (s *Server) launch(settings []string) error {
 		}
 	}
 	s.Kill()
-	return fmt.Errorf("%s does not serve", s.name)
+	return errors.New("redis-server does not serve")
 }
 
 // Restart starts a server again that was killed, with the same port and folder, and settings besides.
@@ -154,7 +150,7 @@ func read(r *bufio.Reader) (string, error) {
 	kind, rest := line[0], strings.TrimSpace(line[1:])
 	switch kind {
 	case '-':
-		return "", fmt.Errorf("%s", rest)
+		return "", errors.New(rest)
 	case '$':
 		n, err := strconv.Atoi(rest)
 		if err != nil || n < 0 {
@@ -216,6 +212,51 @@ func (s *Server) CutReplicas(t testing.TB) {
 		_, _ = s.Do("CLIENT", "KILL", "TYPE", "replica")
 		return strings.Contains(s.Must(t, "INFO", "replication"), "connected_slaves:0")
 	})
+}
+
+// Sentinels starts three sentinels that watch over the master under the given name, and waits until they know
+// each other and the replicas.
+func (s *Server) Sentinels(t testing.TB, name string, replicas int) []*Server {
+	var all []*Server
+	for range 3 {
+		config := filepath.Join(t.TempDir(), "config")
+		lines := fmt.Sprintf("sentinel monitor %s 127.0.0.1 %d 2\nsentinel down-after-milliseconds %s 1000\nsentinel failover-timeout %s 10000\n", name, s.Port, name, name)
+		if err := os.WriteFile(config, []byte(lines), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, start(t, []string{config, "--sentinel"}))
+	}
+	for _, sentinel := range all {
+		Eventually(t, "the sentinels know each other", func() bool {
+			info, _ := sentinel.Do("INFO", "sentinel")
+			return strings.Contains(info, fmt.Sprintf("slaves=%d,sentinels=3", replicas))
+		})
+	}
+	return all
+}
+
+// Cluster starts three masters with a replica each.
+func Cluster(t testing.TB) []*Server {
+	var all []*Server
+	create := []string{"--cluster", "create"}
+	for range 6 {
+		s := Start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--cluster-replica-validity-factor", "0")
+		all = append(all, s)
+		create = append(create, s.Addr())
+	}
+	out, err := exec.Command("redis-cli", append(create, "--cluster-replicas", "1", "--cluster-yes")...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, s := range all {
+		Eventually(t, "the cluster is whole", func() bool {
+			info, _ := s.Do("CLUSTER", "INFO")
+			role, _ := s.Do("INFO", "replication")
+			return strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:6") &&
+				(strings.Contains(role, "role:master") && strings.Contains(role, "connected_slaves:1") || strings.Contains(role, "master_link_status:up"))
+		})
+	}
+	return all
 }
 
 // Eventually waits until the condition holds.
