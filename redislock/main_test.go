@@ -1,11 +1,22 @@
 package redislock_test
 
 import (
+	"flag"
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
+// The test binary is also the worker processes of the chaos test.
 func TestMain(m *testing.M) {
+	if addrs := os.Getenv(workerVariable); addrs != "" {
+		if err := workerMain(addrs); err != nil {
+			os.Stderr.WriteString("worker: " + err.Error() + "\n")
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	flag.Parse()
 	goleak.VerifyTestMain(m)
 }

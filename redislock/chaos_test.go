@@ -1,0 +1,273 @@
+package redislock_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/redislock"
+	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
+	"github.com/seed-46f81e6d/keylock/redislock/rueidisadapter"
+)
+
+var chaosTime = flag.Duration("chaos", 10*time.Second, "how long the chaos test goes on")
+
+const (
+	workerVariable = "KEYLOCK_REDIS_WORKER" // the addresses of the lock server and of the resource
+	workerTTL      = time.Second
+)
+
+// The resource is a counter on another server that checks tokens. It does nothing else
+// against lost updates: what is written does not depend on what is there.
+var (
+	readCounter = rueidis.NewLuaScript(`
+		local seen = redis.call('GET', 'seen') or ''
+		if ARGV[1] < seen then return -1 end
+		redis.call('SET', 'seen', ARGV[1])
+		return tonumber(redis.call('GET', 'count') or '0')`)
+	writeCounter = rueidis.NewLuaScript(`
+		if redis.call('GET', 'seen') ~= ARGV[1] then return -1 end
+		redis.call('SET', 'count', ARGV[2])
+		redis.call('RPUSH', 'log', ARGV[1] .. ' ' .. ARGV[2])
+		return 0`)
+)
+
+var errFenced = errors.New("fenced off")
+
+// increment adds one to the counter.
+func increment(ctx context.Context, resource rueidis.Client, token string) error {
+	count, err := readCounter.Exec(ctx, resource, nil, []string{token}).AsInt64()
+	if err == nil && count >= 0 {
+		time.Sleep(rand.N(3 * time.Millisecond))
+		var n int64
+		n, err = writeCounter.Exec(ctx, resource, nil, []string{token, strconv.FormatInt(count+1, 10)}).AsInt64()
+		count = min(count, n)
+	}
+	if err == nil && count < 0 {
+		return errFenced
+	}
+	return err
+}
+
+// workerMain increments the counter with four goroutines until SIGTERM, some of which do not wait long.
+func workerMain(addrs string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	server, resourceAddr, _ := strings.Cut(addrs, " ")
+	connect := func(addr string) (rueidis.Client, error) {
+		return rueidis.NewClient(rueidis.ClientOption{
+			InitAddress: []string{addr}, ForceSingleClient: true, DisableCache: true, ConnWriteTimeout: 500 * time.Millisecond,
+			Dialer: net.Dialer{Timeout: 500 * time.Millisecond, KeepAlive: 200 * time.Millisecond},
+		})
+	}
+	var client rueidis.Client
+	for { // the lock server may be down just now
+		var err error
+		if client, err = connect(server); err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	resource, err := connect(resourceAddr)
+	if err != nil {
+		return err
+	}
+	engine, err := redislock.New(rueidisadapter.New(client), redislock.WithTTL(workerTTL))
+	if err != nil {
+		return err
+	}
+	locks := cohort.Start(context.Background(), engine, cohort.WithMaxHandoffs(8))
+	var all sync.WaitGroup
+	for g := range 4 {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				patience := time.Hour
+				if g == 0 { // often cancelled
+					patience = rand.N(20 * time.Millisecond)
+				}
+				waiting, cancel := context.WithTimeout(ctx, patience)
+				lock, err := locks.Acquire(waiting, "counter")
+				cancel()
+				if err != nil {
+					fmt.Println("failed", err)
+					time.Sleep(rand.N(10 * time.Millisecond))
+					continue
+				}
+				// It does not heed lock.Context(), so that only the token keeps out what is late.
+				if err := increment(context.Background(), resource, lock.Token().String()); err != nil {
+					fmt.Println("failed", err)
+				} else {
+					fmt.Println("done", lock.Token())
+				}
+				_ = lock.Release()
+			}
+		})
+	}
+	all.Wait()
+	closing, cancel := context.WithTimeout(context.Background(), redistest.Patience/2)
+	defer cancel()
+	err = locks.Shutdown(closing)
+	client.Close()
+	resource.Close()
+	return err
+}
+
+// worker is a worker process.
+type worker struct {
+	cmd  *exec.Cmd
+	mu   sync.Mutex
+	done map[string]bool // tokens of the increments that it reported
+	last string
+	end  chan struct{}
+}
+
+func startWorker(t *testing.T, server, resource string) *worker {
+	w := &worker{cmd: exec.Command(os.Args[0]), done: make(map[string]bool), end: make(chan struct{})}
+	w.cmd.Env = append(os.Environ(), workerVariable+"="+server+" "+resource)
+	w.cmd.Stderr = os.Stderr
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := w.cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, w.cmd.Start())
+	go func() {
+		defer close(w.end)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			w.mu.Lock()
+			w.last = lines.Text()
+			if token, ok := strings.CutPrefix(w.last, "done "); ok {
+				w.done[token] = true
+			}
+			w.mu.Unlock()
+		}
+		_ = w.cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		w.signal(syscall.SIGKILL)
+		<-w.end
+	})
+	return w
+}
+
+func (w *worker) signal(s syscall.Signal) { _ = w.cmd.Process.Signal(s) }
+
+func (w *worker) increments() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.done)
+}
+
+// Processes increment a counter under a lock, while they are killed, stopped, cut off and impatient, and the
+// lock server is stopped, restarted without its newest data and emptied. No increment may be lost or
+// doubled, tokens grow, every process gets on in the end, and nothing is left behind.
+func TestChaos(t *testing.T) {
+	s := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "everysec")
+	resource := redistest.Start(t)
+	const processes = 3
+	seed := rand.Uint64()
+	t.Log("seed", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	var networks []*redistest.Network
+	var workers, past []*worker
+	for range processes {
+		n := redistest.NewNetwork(t, s.Addr())
+		networks = append(networks, n)
+		workers = append(workers, startWorker(t, n.Addr, resource.Addr()))
+	}
+	counts := make(map[string]int)
+	for until := time.Now().Add(*chaosTime); time.Now().Before(until); {
+		time.Sleep(time.Duration(300+random.IntN(700)) * time.Millisecond)
+		i := random.IntN(processes)
+		pause := workerTTL/2 + time.Duration(random.Int64N(int64(workerTTL)))
+		var what string
+		switch random.IntN(7) {
+		case 0, 1:
+			what = "killed"
+			workers[i].signal(syscall.SIGKILL)
+			<-workers[i].end
+			past = append(past, workers[i])
+			workers[i] = startWorker(t, networks[i].Addr, resource.Addr())
+		case 2:
+			what = "stopped"
+			workers[i].signal(syscall.SIGSTOP)
+			time.Sleep(pause)
+			workers[i].signal(syscall.SIGCONT)
+		case 3:
+			what = "cut off"
+			networks[i].Set(redistest.Weather{Silent: random.IntN(2) == 0, NoReplies: true})
+			time.Sleep(pause)
+			networks[i].Set(redistest.Weather{})
+		case 4:
+			what = "server stopped"
+			s.Signal(syscall.SIGSTOP)
+			time.Sleep(pause / 2)
+			s.Signal(syscall.SIGCONT)
+		case 5:
+			what = "server restarted"
+			s.Kill()
+			s.Restart(t)
+		case 6:
+			what = "server emptied"
+			s.Must(t, "FLUSHALL")
+		}
+		counts[what]++
+	}
+	for i, w := range workers { // every one gets on, now that the world is whole
+		soFar := w.increments()
+		redistest.Eventually(t, fmt.Sprintf("worker %d gets on", i), func() bool { return w.increments() > soFar+5 })
+	}
+	for _, w := range workers {
+		w.signal(syscall.SIGTERM)
+	}
+	for _, w := range workers {
+		receive(t, w.end, "the end of a worker")
+		require.Zero(t, w.cmd.ProcessState.ExitCode(), w.last)
+	}
+	// What was killed is swept by whoever comes next, after the TTL.
+	sweeper := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(workerTTL), redislock.WithQuarantine(workerTTL))
+	g := acquire(t, sweeper, "counter")
+	redistest.Eventually(t, "one session and its entry are left", func() bool {
+		sessions, entries := s.Left(t)
+		return sessions == 1 && entries == 1
+	})
+	require.NoError(t, g.Release(t.Context()))
+
+	log := strings.Split(resource.Must(t, "LRANGE", "log", "0", "-1"), "\n")
+	written := make(map[string]bool)
+	last := ""
+	for i, line := range log {
+		token, count, _ := strings.Cut(line, " ")
+		require.Equal(t, strconv.Itoa(i+1), count, "the increment with the token %s: one was lost or doubled", token)
+		require.Greater(t, token, last, "tokens grow")
+		written[token], last = true, token
+	}
+	reported := 0
+	for _, w := range append(past, workers...) {
+		for token := range w.done {
+			reported++
+			assert.True(t, written[token], "reported with token %s, and not there", token)
+		}
+	}
+	t.Logf("%d increments, %d of them reported, by %d processes; %v", len(log), reported, len(past)+len(workers), counts)
+	assert.Greater(t, len(log), 20)
+}
