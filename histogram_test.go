@@ -1,6 +1,7 @@
 package keylock_test
 
 import (
+	"fmt"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -19,6 +20,48 @@ func TestHistogramBounds(t *testing.T) {
 	assert.InDelta(t, time.Second, h.Bound(20), float64(100*time.Millisecond))
 	assert.InDelta(t, 18*time.Minute, h.Bound(last-1), float64(time.Minute))
 	assert.Equal(t, time.Duration(math.MaxInt64), h.Bound(last))
+	for _, i := range []int{-1, last + 1} {
+		assert.PanicsWithValue(t, fmt.Sprintf("keylock: Histogram.Bound(%d): want 0 to 31", i), func() { h.Bound(i) })
+	}
+}
+
+func TestQuantileOutOfRange(t *testing.T) {
+	h := keylock.Histogram{Count: 2, Max: time.Second}
+	h.Buckets[3], h.Buckets[20] = 1, 1
+	assert.Equal(t, h.Bound(3), h.Quantile(-1))
+	assert.Equal(t, h.Bound(3), h.Quantile(0))
+	assert.Equal(t, h.Bound(3), h.Quantile(0.5))
+	assert.Equal(t, time.Second, h.Quantile(1))
+	assert.Equal(t, time.Second, h.Quantile(math.Inf(1)))
+	assert.PanicsWithValue(t, "keylock: Histogram.Quantile(NaN)", func() { h.Quantile(math.NaN()) })
+}
+
+// Durations end at 292 years; what ten thousand wait for eleven days is more.
+func TestSumOfManyLongWaitsIsRight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := keylock.Start[int](t.Context(), keylock.WithHoldTimes())
+		defer m.Close()
+		held, _ := m.TryAcquire(1)
+		waits := make([]keylock.Reservation[int], 10_000)
+		for i := range waits {
+			waits[i] = m.Reserve(1)
+		}
+		const each = 11 * 24 * time.Hour
+		time.Sleep(each)
+		for _, r := range waits {
+			r.Cancel()
+		}
+		for range 400 {
+			m.TryAcquireShared(2)
+		}
+		held.Release()
+		s, err := m.Stats(t.Context())
+		require.NoError(t, err)
+		assert.InDelta(t, 10_000*each.Seconds(), s.Waits.Sum, 1)
+		assert.Equal(t, each, s.Waits.Mean())
+		assert.Equal(t, each, s.Waits.Max)
+		assert.Equal(t, each.Seconds(), s.Holds.Sum)
+	})
 }
 
 func TestHistogramOfNothing(t *testing.T) {
@@ -48,9 +91,10 @@ func TestWaitsAreCountedInTheirBuckets(t *testing.T) {
 		h := s.Waits
 		assert.EqualValues(t, len(waits), h.Count)
 		assert.EqualValues(t, s.Waited, h.Count)
-		assert.Equal(t, time.Hour+time.Second+time.Millisecond+4094, h.Sum)
+		sum := time.Hour + time.Second + time.Millisecond + 4094
+		assert.InDelta(t, sum.Seconds(), h.Sum, 1e-9)
 		assert.Equal(t, time.Hour, h.Max)
-		assert.Equal(t, h.Sum/7, h.Mean())
+		assert.InDelta(t, sum/7, h.Mean(), 1)
 		want := keylock.Histogram{}.Buckets
 		want[0], want[1], want[10], want[20], want[31] = 2, 2, 1, 1, 1
 		assert.Equal(t, want, h.Buckets)
@@ -80,7 +124,7 @@ func TestWaitsCountCancelledOnesAndNotThoseServedAtOnce(t *testing.T) {
 		s, err := m.Stats(t.Context())
 		require.NoError(t, err)
 		assert.EqualValues(t, 2, s.Waits.Count)
-		assert.Equal(t, 3*time.Second, s.Waits.Sum)
+		assert.Equal(t, 3.0, s.Waits.Sum)
 		assert.Zero(t, s.Waited)
 	})
 }

@@ -12,7 +12,7 @@ import (
 // after the end.
 func (m *Manager[K]) Stats(ctx context.Context) (Stats, error) {
 	mustContext(ctx)
-	return ask(ctx, m, func(o *owner[K]) Stats { return o.stats(o.meter.now()) })
+	return ask(ctx, m, func(o *owner[K]) Stats { return o.stats(o.meter.read()) })
 }
 
 // Contains reports whether key is held or waited for. It returns ctx.Err() when ctx is
@@ -29,17 +29,6 @@ func (m *Manager[K]) Contains(ctx context.Context, key K) (bool, error) {
 	return ask(ctx, m, func(o *owner[K]) bool { return o.table.Contains(key) })
 }
 
-// Snapshot returns what is known of every key that is held or waited for, all at one
-// point of the manager's history, in no particular order. While the owner collects it
-// nobody is served, so it costs everybody time in proportion to the number of holders
-// and waiters: for a million of them seconds, and hundreds of megabytes. [Manager.Top]
-// and [Manager.Inspect] are for looking at a manager that is large, or busy. It returns
-// ctx.Err() when ctx is done and [ErrClosed] after the end.
-func (m *Manager[K]) Snapshot(ctx context.Context) ([]KeyInfo[K], error) {
-	mustContext(ctx)
-	return ask(ctx, m, (*owner[K]).snapshot)
-}
-
 // Top returns the totals, the at most n keys with the most waiters, and the at most n
 // keys that have been held for longest, all at one point of the manager's history. Of
 // each key it shows at most the first 16 holders and the first 16 waiters. Whatever the
@@ -53,9 +42,8 @@ func (m *Manager[K]) Top(ctx context.Context, n int) (Top[K], error) {
 	return ask(ctx, m, func(o *owner[K]) Top[K] { return o.top(n) })
 }
 
-// Inspect returns what is known of one key: all its holders and all its waiters, and
-// none of either when there are none. It costs everybody time in proportion to how many
-// they are. It returns ctx.Err() when ctx is done, [ErrClosed] after the end, and
+// Inspect returns what is known of one key at one point of the manager's history: how many
+// holders and waiters there are, and at most the first 1,000 of either. It returns ctx.Err() when ctx is done, [ErrClosed] after the end, and
 // [ErrInvalidKey] for a key that is not equal to itself. A key that cannot be compared
 // panics.
 func (m *Manager[K]) Inspect(ctx context.Context, key K) (KeyInfo[K], error) {
@@ -67,7 +55,7 @@ func (m *Manager[K]) Inspect(ctx context.Context, key K) (KeyInfo[K], error) {
 		return KeyInfo[K]{}, err
 	}
 	return ask(ctx, m, func(o *owner[K]) KeyInfo[K] {
-		return o.describe(o.table.Look(key), o.meter.now(), everybody)
+		return o.describe(o.table.Look(key), o.meter.now(), table.Shown)
 	})
 }
 
@@ -77,11 +65,11 @@ func (o *owner[K]) stats(now time.Duration) Stats {
 	s := Stats{
 		Keys: c.Keys, Held: c.Held, Shared: c.Shared, Waiting: c.Waiting, LongestQueue: o.table.LongestQueue(),
 		Acquired: c.Acquired, Waited: c.Waited, Cancelled: c.Cancelled, Rejected: c.Rejected, Released: c.Released,
-		Waits: o.meter.waits, Requests: o.meter.requests, Serving: o.meter.serving, Uptime: now,
+		Waits: o.meter.waits.shown(), Requests: o.meter.requests, Serving: o.meter.serving, Uptime: now,
 	}
 	if t := o.tracking; t != nil && t.timed {
 		s.Timed = true
-		s.Holds, s.OldestHold, s.OldestWait = t.times, t.grants.age(now), t.waits.age(now)
+		s.Holds, s.OldestHold, s.OldestWait = t.times.shown(), t.grants.age(now), t.waits.age(now)
 		if t.slow != nil {
 			s.SlowLogLost = t.slow.lost.Load()
 		}
@@ -89,18 +77,9 @@ func (o *owner[K]) stats(now time.Duration) Stats {
 	return s
 }
 
-// snapshot describes all keys.
-func (o *owner[K]) snapshot() []KeyInfo[K] {
-	keys, now := make([]KeyInfo[K], 0, o.table.Counts().Keys), o.meter.now()
-	for v := range o.table.All() {
-		keys = append(keys, o.describe(v, now, everybody))
-	}
-	return keys
-}
-
 // top describes the keys that one would look at first.
 func (o *owner[K]) top(n int) Top[K] {
-	now := o.meter.now()
+	now := o.meter.read()
 	found := Top[K]{Stats: o.stats(now)}
 	if n > 0 {
 		for v := range o.table.Ranked() {
@@ -135,24 +114,19 @@ func (o *owner[K]) oldest(n int, now time.Duration) (found []KeyInfo[K]) {
 	return found
 }
 
-const (
-	topPlaces = 16 // how many holders and waiters of a key Top shows
-	everybody = int(^uint(0) >> 1)
-)
+// topPlaces is how many holders and waiters of a key Top shows.
+const topPlaces = 16
 
 // describe describes a key, with at most so many holders and so many waiters.
 func (o *owner[K]) describe(v table.View[K], now time.Duration, most int) KeyInfo[K] {
-	info := KeyInfo[K]{Key: v.Key, At: o.meter.at(now), Held: v.Held, Waiting: v.Waiting}
-	if most == everybody {
-		info.Holders, info.Waiters = make([]Holder, 0, v.Held), make([]Waiter, 0, v.Waiting)
+	info := KeyInfo[K]{
+		Key: v.Key, At: o.meter.at(now), Held: v.Held, Waiting: v.Waiting,
+		Holders: make([]Holder, 0, min(v.Held, most)), Waiters: make([]Waiter, 0, min(v.Waiting, most)),
 	}
-	for p := range v.Entries {
-		switch {
-		case p.Seq == 0 && len(info.Waiters) == most:
-			return info
-		case p.Seq == 0:
+	for p := range v.First(most) {
+		if p.Seq == 0 {
 			info.Waiters = append(info.Waiters, o.waiter(p, len(info.Waiters)+1))
-		case len(info.Holders) < most:
+		} else {
 			info.Holders = append(info.Holders, o.holder(p))
 		}
 	}

@@ -72,7 +72,9 @@ func newManager[K comparable](lifetime <-chan struct{}, options options, mailbox
 		done:    make(chan struct{}),
 	}
 	m.pool.New = func() any { return &acquire[K]{replied: make(chan bool, 2), predicted: true} }
-	return m, &owner[K]{m: m, lifetime: lifetime, table: table.New[K](options.table), meter: newMeter()}
+	o := &owner[K]{m: m, lifetime: lifetime, table: table.New[K](options.table)}
+	o.meter = newMeter(o.table.Worked)
+	return m, o
 }
 
 // mailboxSize is how many requests may wait for the owner before their senders do.
@@ -81,14 +83,15 @@ const mailboxSize = 128
 // An owner is the goroutine that owns the lock table. Only run, and what it serves, touch
 // its fields.
 type owner[K comparable] struct {
-	m        *Manager[K]
-	lifetime <-chan struct{} // the Done of Start's context
-	table    *table.Table[K]
-	meter    meter
-	tracking *tracking[K] // nil unless an option needs it
-	idle     *idle        // what WaitIdle calls wait for; nil while none does
-	draining bool         // Shutdown was called: new requests are refused
-	ended    bool
+	m         *Manager[K]
+	lifetime  <-chan struct{} // the Done of Start's context
+	table     *table.Table[K]
+	meter     meter
+	tracking  *tracking[K]   // nil unless an option needs it
+	idle      *idle          // what WaitIdle calls wait for; nil while none does
+	snapshots []*snapshot[K] // that are asked for, the first of which have begun
+	draining  bool           // Shutdown was called: new requests are refused
+	ended     bool
 }
 
 // run receives one request after the other, until the end.
@@ -103,6 +106,9 @@ func (o *owner[K]) run() {
 			break
 		}
 		msg.serve(o)
+		if o.meter.timing {
+			o.meter.served()
+		}
 	}
 	o.m.gate.before("sets ended")
 	o.m.ended.Store(true)
@@ -145,6 +151,7 @@ func (o *owner[K]) checkIdle() {
 func (o *owner[K]) end(cause error) {
 	o.ended = true
 	o.m.cause = cause
+	o.endSnapshots()
 	for _, tag := range o.table.CancelAll() {
 		r := tag.(*acquire[K])
 		o.waited(r, o.meter.now(), "closed")

@@ -6,12 +6,21 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
+
+// testMeter is a meter of an owner whose table says how much it has done.
+func testMeter() (w *meter, work *uint64) {
+	work = new(uint64)
+	m := newMeter(func() uint64 { return *work })
+	return &m, work
+}
 
 // An owner that never pauses uses a reading of the clock again, but not for long.
 func TestBusyOwnerReadsItsClockEverySixteenthRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newMeter()
+		w, work := testMeter()
+		w.sample = 1000
 		assert.Zero(t, w.now())
 		time.Sleep(time.Second)
 		for range 15 {
@@ -26,25 +35,73 @@ func TestBusyOwnerReadsItsClockEverySixteenthRequest(t *testing.T) {
 		assert.Equal(t, time.Second, w.now())
 		w.next(1) // there was a pause before it
 		assert.Equal(t, 2*time.Second, w.now())
+
+		time.Sleep(time.Second)
+		w.next(1)
+		*work += 15 // one request has done much
+		assert.Equal(t, 3*time.Second, w.now())
+
+		w.long(func() { time.Sleep(time.Second) })
+		assert.Equal(t, 4*time.Second, w.now())
 	})
 }
 
-// One request in about 64 is timed, and stands for all since the one before it.
+// serve receives and serves a request that takes a while.
+func serve(w *meter, more int, took time.Duration) {
+	w.next(more)
+	time.Sleep(took)
+	if w.timing {
+		w.served()
+	}
+}
+
+// One request in about sixty is timed, and stands for all since the one before it.
 func TestTimeOfAllRequestsIsEstimatedFromSome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newMeter()
+		w, _ := testMeter()
 		for range 1000 {
-			w.next(1)
-			time.Sleep(time.Millisecond) // it serves
+			serve(w, 1, time.Millisecond)
 		}
-		w.next(0)
 		assert.InDelta(t, time.Second, w.serving, float64(70*time.Millisecond))
 
 		before := w.serving
 		for range 1000 {
-			w.next(0)
+			serve(w, 0, time.Millisecond)
 			time.Sleep(time.Second) // it waits for the next
 		}
-		assert.InDelta(t, before, w.serving, float64(70*time.Millisecond), "to wait is not to be busy")
+		assert.InDelta(t, before+time.Second, w.serving, float64(70*time.Millisecond), "to wait is not to be busy")
+	})
+}
+
+// A long request that happens to be timed does not stand for the short ones before it, and
+// those that may be long are timed always.
+func TestServingIsNeverMoreThanHasPassed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, always := range []bool{false, true} {
+			w, _ := testMeter()
+			begun := time.Now()
+			for i := range 100_000 {
+				time.Sleep(time.Millisecond) // it is quiet
+				if i%1000 == 0 {
+					w.next(0)
+					if always {
+						w.long(func() { time.Sleep(time.Second) })
+					} else {
+						time.Sleep(time.Second)
+					}
+					if w.timing {
+						w.served()
+					}
+				} else {
+					serve(w, 0, time.Microsecond)
+				}
+				require.LessOrEqual(t, w.serving, time.Since(begun))
+			}
+			if always {
+				assert.InDelta(t, 100*time.Second, w.serving, float64(time.Second))
+			} else {
+				assert.Less(t, w.serving, 101*time.Second)
+			}
+		}
 	})
 }

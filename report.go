@@ -73,8 +73,10 @@ type KeyInfo[K comparable] struct {
 	Held    int       // how many hold it
 	Waiting int       // how many wait for it
 
-	Holders []Holder // in the order in which they asked; those that Top left out are missing at the end
-	Waiters []Waiter // in the order in which they will be granted; as above
+	// Holders and waiters in their order: at most the first 1,000 of either, of Top the first
+	// 16. Those that are left out are missing at the end.
+	Holders []Holder
+	Waiters []Waiter
 }
 
 // A Holder is a live grant of a key.

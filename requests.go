@@ -258,8 +258,10 @@ func (r *handoff[K]) refuse() { r.passed <- false }
 // closeSession ends all that a session waits for and holds.
 type closeSession[K comparable] struct{ session *table.Session[K] }
 
-func (r *closeSession[K]) serve(o *owner[K]) {
-	cancelled, released, granted := o.table.CloseSession(r.session)
+func (r *closeSession[K]) serve(o *owner[K]) { o.meter.long(func() { o.closeSession(r.session) }) }
+
+func (o *owner[K]) closeSession(s *table.Session[K]) {
+	cancelled, released, granted := o.table.CloseSession(s)
 	for _, tag := range cancelled {
 		o.waited(tag.(*acquire[K]), o.meter.now(), "session closed")
 		tag.(*acquire[K]).refuse()
@@ -281,7 +283,7 @@ type question[K comparable] struct {
 }
 
 func (q *question[K]) serve(o *owner[K]) {
-	q.answer(o)
+	o.meter.long(func() { q.answer(o) })
 	q.replied <- nil
 }
 

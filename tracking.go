@@ -10,7 +10,7 @@ import (
 // Only the owner touches it.
 type tracking[K comparable] struct {
 	timed         bool // WithHoldTimes: the clock is read for grants too
-	times         Histogram
+	times         histogram
 	waits, grants ages[K]
 	slow          *slowLog[K] // nil unless WithSlowLog
 }

@@ -3,7 +3,6 @@ package cohort
 import (
 	"context"
 	"log/slog"
-	"math"
 	"time"
 
 	"github.com/seed-46f81e6d/keylock"
@@ -131,11 +130,7 @@ func (cs *claims) info(key string) Claim {
 func observe(h *keylock.Histogram, d time.Duration) {
 	d = max(d, 0)
 	h.Count++
-	if h.Sum > math.MaxInt64-d {
-		h.Sum = math.MaxInt64
-	} else {
-		h.Sum += d
-	}
+	h.Sum += d.Seconds()
 	h.Max = max(h.Max, d)
 	for i := range h.Buckets {
 		if d < h.Bound(i) || i == len(h.Buckets)-1 {

@@ -295,7 +295,7 @@ func verb(n int) string {
 }
 
 func newHistogram(h keylock.Histogram) histogram {
-	shown := histogram{Count: h.Count, Sum: h.Sum.Seconds(), Max: h.Max.Seconds(), All: h}
+	shown := histogram{Count: h.Count, Sum: h.Sum, Max: h.Max.Seconds(), All: h}
 	if h.Count > 0 {
 		shown.Buckets = h.Buckets[:]
 	}

@@ -177,5 +177,5 @@ func newHistogram(d *prometheus.Desc, h keylock.Histogram) prometheus.Metric {
 		below += n
 		buckets[h.Bound(i).Seconds()] = below
 	}
-	return prometheus.MustNewConstHistogram(d, h.Count, h.Sum.Seconds(), buckets)
+	return prometheus.MustNewConstHistogram(d, h.Count, h.Sum, buckets)
 }

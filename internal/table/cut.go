@@ -101,6 +101,9 @@ func (c *cuts[K]) show(q *queue[K]) (cost int) {
 		}
 	}
 	q.cut = c.begun
+	for _, running := range c.running[:min(len(c.running), 1)] {
+		running.table.worked += uint64(cost)
+	}
 	return cost
 }
 

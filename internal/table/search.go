@@ -20,7 +20,10 @@ func (t *Table[K]) cycle(r *Request[K]) []WaitEdge[K] {
 	s := &t.search
 	s.limit, s.request = t.config.SharedLimit, r
 	s.keys = t.blocking(r, s.keys)
-	defer s.reset()
+	defer func() {
+		t.worked += s.looked
+		s.reset()
+	}()
 	s.nodes = append(s.nodes, node[K]{session: r.Session})
 	r.Session.node = 0
 	if !s.reach() {
@@ -109,6 +112,8 @@ type search[K comparable] struct {
 	stuckOnly bool    // keep to nodes that reduce left stuck
 	found     bool
 	last      via[K] // how the start was reached
+
+	looked uint64 // at how many entries it has
 
 	free []int32 // nodes that can go on, and have not been dealt with
 }
@@ -237,6 +242,7 @@ func (s *search[K]) waits(from int32, q *queue[K], at *entry[K], mode Mode) {
 			}
 		}
 		c.looked = p.next
+		s.looked++
 	}
 	// When more was looked at already than this waiter asks for, it was reached then.
 	last := c.exclusive
@@ -254,6 +260,7 @@ func (s *search[K]) waits(from int32, q *queue[K], at *entry[K], mode Mode) {
 
 // visit notes that one session waits for the one of an entry, if it has one.
 func (s *search[K]) visit(from int32, p *entry[K]) {
+	s.looked++
 	o := p.ticket.session
 	if o == nil {
 		return
@@ -305,6 +312,7 @@ func (s *search[K]) reduce() bool {
 			entries := k.entries()
 			for j := range entries {
 				s.scanOf(entries[j].queue)
+				s.looked++
 				s.nodes[i].blocked++
 			}
 		}

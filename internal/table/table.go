@@ -43,6 +43,7 @@ type Table[K comparable] struct {
 	counts Counts
 
 	arrivals uint64 // requests that were let into a queue
+	worked   uint64 // entries that were moved or looked at
 	ranking  ranking[K]
 	search   search[K]
 	cuts     cuts[K]
@@ -162,6 +163,7 @@ func (t *Table[K]) joinAll(r *Request[K]) Answer[K] {
 	}
 	k := t.ticket(r)
 	k.many = t.spare.takeMany(len(r.Keys))
+	t.worked += uint64(len(r.Keys))
 	if k.session == nil {
 		k.session = &k.many.solo
 	}
@@ -220,6 +222,10 @@ func (t *Table[K]) settle(k *Ticket[K], free bool) Answer[K] {
 	}
 	return Answer[K]{Outcome: Granted, Token: t.grant(k)}
 }
+
+// Worked is how many entries it has moved or looked at. It tells, without a clock, whether
+// a transition may have taken long.
+func (t *Table[K]) Worked() uint64 { return t.worked }
 
 // Reject counts a request that the caller refused before it came to the table.
 func (t *Table[K]) Reject() { t.counts.Rejected++ }
@@ -312,6 +318,7 @@ func (t *Table[K]) CancelAll() []any {
 // discards it.
 func (t *Table[K]) leave(k *Ticket[K]) {
 	entries := k.entries()
+	t.worked += uint64(len(entries))
 	for i := range entries {
 		p := &entries[i]
 		q := p.queue
@@ -354,6 +361,7 @@ func (t *Table[K]) advance(q *queue[K]) {
 // grant makes a ticket that nobody blocks a holder of all its keys.
 func (t *Table[K]) grant(k *Ticket[K]) Token[K] {
 	entries := k.entries()
+	t.worked += uint64(len(entries))
 	if len(t.cuts.running) > 0 {
 		for i := range entries { // before it is any different
 			t.cuts.touch(entries[i].queue)
