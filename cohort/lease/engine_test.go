@@ -1,9 +1,16 @@
 package lease_test
 
 import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
@@ -26,6 +33,395 @@ func TestConformance(t *testing.T) {
 		Heal:   func(e cohort.Engine) error { links[e].heal(); return nil },
 	})
 	require.Eventually(t, func() bool { _, entries := s.left(); return entries == 0 }, 5*time.Second, time.Millisecond)
+}
+
+const ttl = 10 * time.Second
+
+// bubble runs f in a bubble with a server, and checks that nothing is left at it.
+func bubble(t *testing.T, f func(t *testing.T, s *server)) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		f(t, s)
+		synctest.Wait()
+		_, entries := s.left()
+		assert.Zero(t, entries, "entries are left behind")
+	})
+}
+
+// process returns the engine of one more process, which is closed when the test ends.
+func process(t *testing.T, s *server) (*lease.Engine, *link) {
+	l := s.link()
+	e, err := lease.New(l, lease.Config{Name: "memory", TTL: ttl})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, e.Close(context.Background())) })
+	return e, l
+}
+
+func acquire(t *testing.T, e *lease.Engine, key string) *lease.Grant {
+	t.Helper()
+	g, err := e.Acquire(t.Context(), key)
+	require.NoError(t, err)
+	return g.(*lease.Grant)
+}
+
+// begin starts an Acquire, and returns when it waits.
+func begin(t *testing.T, e *lease.Engine, key string) <-chan *lease.Grant {
+	granted := make(chan *lease.Grant, 1)
+	go func() {
+		if g, err := e.Acquire(t.Context(), key); err == nil {
+			granted <- g.(*lease.Grant)
+		} else {
+			assert.Error(t, t.Context().Err(), "%v", err)
+		}
+	}()
+	synctest.Wait()
+	return granted
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// failing makes one kind of call fail, after it was carried out or without.
+func failing(which call, carriedOut bool, err error) func(call, func()) error {
+	return func(c call, do func()) error {
+		if c != which {
+			do()
+			return nil
+		}
+		if carriedOut {
+			do()
+		}
+		return err
+	}
+}
+
+// The replies to renewals are late by half of the TTL, and then stay away: the
+// deadline counts from when the last confirmed renewal was sent.
+func TestTrustCountsFromTheSending(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, l := process(t, s)
+		g := acquire(t, e, "key")
+		began := time.Now()
+		l.set(func(c call, do func()) error {
+			do()
+			if c == "renew" {
+				time.Sleep(5 * time.Second)
+			}
+			return nil
+		})
+		time.Sleep(9 * time.Second) // the renewal that was sent at 2.5 s was confirmed at 7.5 s
+		assert.False(t, isClosed(g.Lost()))
+		l.set(failing("renew", true, errors.New("the reply is lost")))
+		<-g.Lost()
+		// Two more were sent before, at 5 and 7.5 s, and confirmed at 10 and 12.5 s: the last counts from 7.5 s.
+		assert.Equal(t, 15500*time.Millisecond, time.Since(began))
+		require.ErrorIs(t, g.Release(t.Context()), cohort.ErrLost)
+	})
+}
+
+// A process that was paused wakes before its timers: the clock decides.
+func TestPausedHolderIsLateByTheClock(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, _ := process(t, s)
+		g := acquire(t, e, "key")
+		e.Overdue()
+		require.ErrorIs(t, g.Release(t.Context()), cohort.ErrLost)
+		assert.True(t, isClosed(g.Lost()))
+		g = acquire(t, e, "key") // in another session
+		require.NoError(t, g.Release(t.Context()))
+	})
+}
+
+// A grant that comes to a process that was paused beyond its deadline is not taken.
+func TestGrantAfterThePauseIsNotTaken(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		holder, _ := process(t, s)
+		e, l := process(t, s)
+		held := acquire(t, holder, "key")
+		granted := begin(t, e, "key")
+		before := l.session()
+		e.Overdue()
+		require.NoError(t, held.Release(t.Context()))
+		g := <-granted
+		assert.NotEqual(t, before, g.Entry().Session.ID)
+		require.NoError(t, g.Release(t.Context()))
+	})
+}
+
+func TestLostNoticeIsRepairedByALook(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		holder, _ := process(t, s)
+		e, l := process(t, s)
+		held := acquire(t, holder, "key")
+		granted := begin(t, e, "key")
+		l.beDeaf(true)
+		released := time.Now()
+		require.NoError(t, held.Release(t.Context()))
+		g := <-granted
+		assert.LessOrEqual(t, time.Since(released), ttl/4)
+		require.NoError(t, g.Release(t.Context()))
+	})
+}
+
+// The wait for a dead process ends with its session, although no notice is sent.
+func TestDeadHeadIsMetWhenItsSessionHasEnded(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		dead, l := process(t, s)
+		acquire(t, dead, "key")
+		e, _ := process(t, s)
+		granted := begin(t, e, "key")
+		l.cut()
+		cut := time.Now()
+		g := <-granted
+		assert.LessOrEqual(t, time.Since(cut), ttl+2*time.Millisecond)
+		l.heal()
+		require.NoError(t, g.Release(t.Context()))
+	})
+}
+
+// The reply to an Enter is lost, its caller gives up, and the request arrives at the store after the
+// Leave: it must do nothing then.
+func TestEnterThatArrivesLateDoesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, l := process(t, s)
+		require.NoError(t, acquire(t, e, "key").Release(t.Context()))
+		var late atomic.Bool
+		l.set(func(c call, do func()) error {
+			if c == "enter" {
+				time.AfterFunc(3*time.Second, func() { do(); late.Store(true) })
+				return errors.New("the connection was lost")
+			}
+			do()
+			return nil
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := e.Acquire(ctx, "key")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.ErrorContains(t, err, "the connection was lost", "it says what went wrong before")
+		l.set(nil)
+		time.Sleep(5 * time.Second)
+		require.True(t, late.Load())
+		_, entries := s.left()
+		assert.Zero(t, entries)
+		g, err := e.TryAcquire(t.Context(), "key")
+		require.NoError(t, err)
+		require.NoError(t, g.Release(t.Context()))
+	})
+}
+
+// The Leave of a cancelled Acquire waits for the reply to its Enter, and leaves no note.
+func TestCleanUpFollowsTheReply(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, l := process(t, s)
+		l.set(func(c call, do func()) error {
+			if c == "enter" {
+				time.Sleep(time.Second)
+			}
+			do()
+			return nil
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		_, err := e.Acquire(ctx, "key")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, 100*time.Millisecond, time.Since(began), "Acquire returns at once")
+		time.Sleep(2 * time.Second)
+		assert.Empty(t, s.refused)
+	})
+}
+
+// Whatever the errors are, a release goes on until it is confirmed.
+func TestReleaseOutlastsErrors(t *testing.T) {
+	for name, err := range map[string]error{
+		"that pass": errors.New("no leader"), "refusals": lease.Refused(errors.New("permission denied")), "held": cohort.ErrHeld,
+	} {
+		for _, carriedOut := range []bool{true, false} {
+			t.Run(name+", carried out: "+strconv.FormatBool(carriedOut), func(t *testing.T) {
+				bubble(t, func(t *testing.T, s *server) {
+					e, l := process(t, s)
+					other, _ := process(t, s)
+					g := acquire(t, e, "key")
+					l.set(failing("leave", carriedOut, err))
+					short, cancel := context.WithTimeout(t.Context(), time.Second)
+					defer cancel()
+					require.ErrorIs(t, g.Release(short), context.DeadlineExceeded)
+					l.set(nil)
+					require.NoError(t, acquire(t, other, "key").Release(t.Context()))
+					require.NoError(t, g.Release(t.Context()), "it was a success, and says so")
+					assert.True(t, isClosed(g.Lost()))
+				})
+			})
+		}
+	}
+}
+
+func TestRefusalEndsAnAcquire(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, l := process(t, s)
+		denied := errors.New("permission denied")
+		for _, c := range []call{"begin", "enter"} {
+			l.set(failing(c, false, lease.Refused(denied)))
+			_, err := e.Acquire(t.Context(), "key")
+			require.ErrorIs(t, err, denied)
+			_, err = e.TryAcquire(t.Context(), "key")
+			require.ErrorIs(t, err, denied)
+			require.NotErrorIs(t, err, cohort.ErrHeld)
+			l.set(nil)
+			require.NoError(t, acquire(t, e, "key").Release(t.Context()))
+		}
+	})
+}
+
+// More keys are held than one renewal asks about: each is asked about in its turn.
+func TestEveryHeldKeyIsAudited(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, _ := process(t, s)
+		var held []*lease.Grant
+		for i := range 3000 {
+			held = append(held, acquire(t, e, strconv.Itoa(i)))
+		}
+		for _, i := range []int{0, 1500, 2999} {
+			s.delete(strconv.Itoa(i))
+		}
+		time.Sleep(3*ttl/4 + time.Second)
+		for i, g := range held {
+			if lost := i%1500 == 0 || i == 2999; assert.Equal(t, lost, isClosed(g.Lost()), i) && lost {
+				require.ErrorIs(t, g.Release(t.Context()), cohort.ErrLost)
+			} else {
+				require.NoError(t, g.Release(t.Context()))
+			}
+		}
+	})
+}
+
+func TestWantedIsSignalled(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		a, _ := process(t, s)
+		b, _ := process(t, s)
+		c, _ := process(t, s)
+		held := acquire(t, a, "key")
+		synctest.Wait()
+		assert.False(t, isClosed(held.Wanted()))
+		second := begin(t, b, "key")
+		third := begin(t, c, "key")
+		assert.True(t, isClosed(held.Wanted()))
+		require.NoError(t, held.Release(t.Context()))
+		g := <-second
+		synctest.Wait()
+		assert.True(t, isClosed(g.Wanted()), "from the start, because another waits")
+		require.NoError(t, g.Release(t.Context()))
+		g = <-third
+		synctest.Wait()
+		assert.False(t, isClosed(g.Wanted()))
+		require.NoError(t, g.Release(t.Context()))
+	})
+}
+
+// What was lost is ended at the store, so that others need not wait for its TTL.
+func TestLostSessionIsEnded(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, l := process(t, s)
+		other, _ := process(t, s)
+		g := acquire(t, e, "key")
+		l.set(failing("renew", false, errors.New("lost")))
+		<-g.Lost()
+		lost := time.Now()
+		theirs := acquire(t, other, "key")
+		assert.Less(t, time.Since(lost), time.Second)
+		require.NoError(t, theirs.Release(t.Context()))
+		assert.Greater(t, theirs.Epoch(), g.Epoch())
+	})
+}
+
+// The reply to Begin is lost and the engine closes: the session must not be left.
+func TestCloseEndsASessionWhoseBeginWasNotAnswered(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		l := s.link()
+		e, err := lease.New(l, lease.Config{Name: "memory", TTL: ttl})
+		require.NoError(t, err)
+		l.set(failing("begin", true, errors.New("the reply is lost")))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = e.Acquire(ctx, "key")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.NoError(t, e.Close(t.Context()))
+		sessions, _ := s.left()
+		assert.Zero(t, sessions)
+	})
+}
+
+func TestCloseOfAnUnreachableStoreIsBoundedAndCanBeRepeated(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		l := s.link()
+		e, err := lease.New(l, lease.Config{Name: "memory", TTL: ttl})
+		require.NoError(t, err)
+		g := acquire(t, e, "key")
+		l.cut()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, e.Close(ctx), context.DeadlineExceeded)
+		assert.True(t, isClosed(g.Lost()))
+		l.heal()
+		require.NoError(t, e.Close(t.Context()))
+		require.NoError(t, e.Close(t.Context()))
+		sessions, _ := s.left()
+		assert.Zero(t, sessions)
+		require.ErrorIs(t, g.Release(t.Context()), cohort.ErrLost)
+	})
+}
+
+// Renewals are few, however many keys are held or waited for.
+func TestOneRenewalForAllKeys(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, l := process(t, s)
+		var held []*lease.Grant
+		for i := range 100 {
+			held = append(held, acquire(t, e, strconv.Itoa(i)))
+		}
+		before := l.count("renew")
+		time.Sleep(ttl)
+		assert.InDelta(t, 4, l.count("renew")-before, 1)
+		for _, g := range held {
+			require.NoError(t, g.Release(t.Context()))
+		}
+	})
+}
+
+// What has ended is forgotten, also between two renewals.
+func TestEndedAttemptsAreForgotten(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, _ := process(t, s)
+		for range 20_000 {
+			require.NoError(t, acquire(t, e, "key").Release(t.Context()))
+		}
+		synctest.Wait()
+		assert.Less(t, e.Known(), 2000)
+	})
+}
+
+func TestErrorsCutLongKeys(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, _ := process(t, s)
+		key := strings.Repeat("k", 1<<20)
+		g := acquire(t, e, key)
+		_, err := e.TryAcquire(t.Context(), key)
+		require.ErrorIs(t, err, cohort.ErrHeld)
+		assert.Less(t, len(err.Error()), 200)
+		require.NoError(t, g.Release(t.Context()))
+	})
+}
+
+func TestTTLMustBePositive(t *testing.T) {
+	_, err := lease.New(newServer().link(), lease.Config{Name: "memory"})
+	require.ErrorContains(t, err, "memory: a TTL of 0s")
 }
 
 // session returns the ID of the link's last session.
