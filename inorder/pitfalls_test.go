@@ -430,6 +430,37 @@ func TestPitfall8NothingIsHeldAfterWait(t *testing.T) {
 	})
 }
 
+// The same with an outsider who gets the key in between, and keeps it until Wait has returned.
+func TestPitfall8WaitDoesNotWaitForOutsiders(t *testing.T) {
+	m := keylock.Start[string](context.Background())
+	defer m.Close()
+	watch(t, func() {
+		for i := range 5000 {
+			g := inorder.Over(t.Context(), m, 1)
+			begun, reserved := make(chan struct{}), make(chan struct{})
+			assert.NoError(t, g.Go(t.Context(), "a", func(context.Context) error {
+				close(begun)
+				<-reserved
+				return nil
+			}))
+			assert.NoError(t, g.Go(t.Context(), "a", nothing))
+			<-begun
+			outsider := m.Reserve("a")
+			go func() {
+				close(reserved)
+				for range i % 5 {
+					runtime.Gosched()
+				}
+				g.Stop(errBad)
+			}()
+			g.Wait()
+			lock, err := outsider.Wait(t.Context())
+			assert.NoError(t, err)
+			lock.Release()
+		}
+	})
+}
+
 func TestRetryReleasesTheLockMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := keylock.Start[string](context.Background())

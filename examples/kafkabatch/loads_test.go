@@ -24,21 +24,3 @@ func TestLoadsAreHandledInEveryWay(t *testing.T) {
 		assert.NotEmpty(t, rows)
 	}
 }
-
-// One key waits for one slow record, at most: that is what streaming is for. The bound leaves room for a
-// busy machine.
-func TestSlowRecordHoldsUpItsKeyOnly(t *testing.T) {
-	cluster := startCluster(t)
-	slow := load{"slow", 2000, 0, -1, closedLoads[2].next}
-	walls := make(map[string]time.Duration)
-	for _, w := range ways() {
-		if w.name != "batch 500" && w.name != "streaming 500" {
-			continue
-		}
-		r, err := runWay(t.Context(), cluster, slow, w, w.mode.suffix, 1)
-		require.NoError(t, err)
-		walls[w.name] = r.wall
-		t.Log(w.name, r.wall, "floor", r.floor)
-	}
-	assert.Less(t, walls["streaming 500"], walls["batch 500"])
-}

@@ -217,6 +217,9 @@ func (s *streamer) do(ctx context.Context, a *assignment, record *kgo.Record, ma
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 10*time.Second
 	a.group.TryGo(orderKeyOf(record), func(ctx context.Context) error {
+		if err := ctx.Err(); err != nil { // its turn came as its partition went
+			return err
+		}
 		mark.Start()
 		returned := false
 		defer func() {
@@ -230,6 +233,10 @@ func (s *streamer) do(ctx context.Context, a *assignment, record *kgo.Record, ma
 			mark.Done()
 			a.finished(s, record)
 			return nil
+		}
+		if ctx.Err() != nil { // its partition was taken away, or run ends
+			s.retried(record, err)
+			return err
 		}
 		if failed++; failed == s.tries {
 			err = fmt.Errorf("handle offset %d of partition %d: failed %d times in a row, it stays uncommitted: %w",

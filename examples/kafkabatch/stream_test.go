@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -166,9 +167,61 @@ func TestStreamThatIsThrownOutJoinsAgain(t *testing.T) {
 	assert.Equal(t, findings{handled: 1000, again: found.again}, found)
 }
 
-// 10. A commit and a revocation at the same time, with members who come and go. With an eager balancer
-// everything is taken from everyone; with a cooperative one a member keeps what it keeps.
-func TestStreamMembersJoinAndLeave(t *testing.T) {
+// 10. A commit is under way when the partition is taken away: the callback waits for it, and after the
+// callback there is none any more, although work ends then.
+func TestPitfall10NoCommitAfterTheCallback(t *testing.T) {
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, 1, 100, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), watchdog)
+	defer cancel()
+	commits, goOn := make(chan int64, 1000), make(chan struct{})
+	var held sync.Once
+	underWay := make(chan struct{})
+	cluster.ControlKey(int16(kmsg.OffsetCommit), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		held.Do(func() { close(underWay); <-goOn })
+		commits <- r.(*kmsg.OffsetCommitRequest).Topics[0].Partitions[0].Offset
+		return nil, nil, false
+	})
+	late := make(chan struct{})
+	s := stream(t, cluster, newWitness(), func(_ context.Context, record *kgo.Record) error {
+		if record.Offset == 50 {
+			<-late
+		}
+		return nil
+	})
+	s.grace = time.Millisecond
+	var member errgroup.Group
+	running, stop := context.WithCancel(ctx)
+	member.Go(func() error { return s.run(running) })
+	<-underWay
+	released := make(chan struct{})
+	go func() {
+		defer close(released)
+		s.release(ctx, []int32{0}, true)
+	}()
+	select {
+	case <-released:
+		t.Error("it did not wait for the commit")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(goOn)
+	<-released
+	for len(commits) > 0 {
+		assert.LessOrEqual(t, <-commits, int64(50))
+	}
+	close(late)
+	s.work.WaitIdle(ctx)
+	require.NoError(t, s.commit(ctx, nil))
+	assert.Empty(t, commits)
+	stop()
+	require.NoError(t, member.Wait())
+	assert.GreaterOrEqual(t, lagNow(t, readings), int64(50))
+}
+
+// 10. Members come and go. With an eager balancer everything is taken from everyone; with a cooperative
+// one a member keeps what it keeps, with all that it has read of it.
+func TestPitfall10MembersJoinAndLeave(t *testing.T) {
 	for name, balancer := range map[string]kgo.GroupBalancer{"eager": kgo.RangeBalancer(), "cooperative": kgo.CooperativeStickyBalancer()} {
 		t.Run(name, func(t *testing.T) {
 			const partitions = 4
@@ -226,8 +279,12 @@ func TestStreamMembersJoinAndLeave(t *testing.T) {
 			}
 			first, firstLeaves := start()
 			eventually("the first has all", func() bool { return owns(first) == partitions })
+			before := first.live()
 			second, secondLeaves := start()
 			eventually("they share", func() bool { return owns(first) == partitions/2 && owns(second) == partitions/2 })
+			for _, a := range first.live() {
+				assert.Equal(t, name == "cooperative", slices.Contains(before, a), "an assignment goes on, or is a new one")
+			}
 			firstLeaves()
 			eventually("the second has all", func() bool { return owns(second) == partitions })
 			endProducing()

@@ -109,7 +109,7 @@ func (w *witness) retried(record *kgo.Record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	in := w.keys[orderKeyOf(record)]
-	in.last, in.failed = record.Offset-1, false
+	in.last, in.failed = min(in.last, record.Offset-1), false
 }
 
 // released tells the witness that the records of a partition come again from an offset on.

@@ -15,7 +15,7 @@ import (
 
 var (
 	snippet  = regexp.MustCompile("(?s)```go\n(.*?)```")
-	testName = regexp.MustCompile("`(Test[A-Za-z]+)`")
+	testName = regexp.MustCompile("`(Test[A-Za-z0-9]+)`")
 )
 
 // Check fails the test unless the page has a section whose heading begins with the given words,
