@@ -13,6 +13,8 @@
 // longest queues, and those that have been held for longest. A key leads to its queue. What
 // has waited for a second or longer is coloured, and so is what makes it wait.
 //
+// A cohort, in front of an engine such as etcd, is shown by [OfCohort].
+//
 // Accept: application/json or ?format=json gets the same as JSON, text/plain or ?format=text
 // as text. The other parameters are manager=NAME for one manager, with it key=KEY for one
 // key, and n=N for at most N rows of each list: from 1 to 1000, 20 by default, 5 where several

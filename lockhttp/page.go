@@ -35,20 +35,22 @@ func sourceHash(source string) string {
 }
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"css":     func() template.CSS { return template.CSS(pageCSS) },
-	"js":      func() template.JS { return template.JS(pageJS) },
-	"age":     age,
-	"count":   count,
-	"percent": percent,
-	"rate":    rate,
-	"utc":     func(t time.Time) string { return t.UTC().Format(time.DateTime + " UTC") },
-	"slow":    func(d time.Duration) bool { return d >= slow },
-	"busy":    func(share float64) bool { return share >= 0.8 },
-	"share":   func(part, whole int) int { return 100 * part / max(whole, 1) },
-	"to":      func(query string) string { return "?" + query },
-	"keyURL":  func(m manager, k key) string { return "?" + m.Query + "&" + k.Query },
-	"more":    func(all int, shown []who) int { return all - len(shown) },
-	"first":   func(k key, all []who) who { return k.first(all) },
+	"css":            func() template.CSS { return template.CSS(pageCSS) },
+	"js":             func() template.JS { return template.JS(pageJS) },
+	"age":            age,
+	"count":          count,
+	"percent":        percent,
+	"rate":           rate,
+	"utc":            func(t time.Time) string { return t.UTC().Format(time.DateTime + " UTC") },
+	"slow":           func(d time.Duration) bool { return d >= slow },
+	"busy":           func(share float64) bool { return share >= 0.8 },
+	"share":          func(part, whole int) int { return 100 * part / max(whole, 1) },
+	"to":             func(query string) string { return "?" + query },
+	"keyURL":         func(m manager, k key) string { return "?" + m.Query + "&" + k.Query },
+	"claimURL":       func(m manager, c claim) string { return "?" + m.Query + "&" + c.Query },
+	"moreContenders": func(k key) int { return k.Contenders - len(k.Engine) },
+	"more":           func(all int, shown []who) int { return all - len(shown) },
+	"first":          func(k key, all []who) who { return k.first(all) },
 }).Parse(pageHTML))
 
 func writePage(b *bytes.Buffer, a answer) error { return page.Execute(b, a) }

@@ -43,12 +43,71 @@ func writeManager(b *bytes.Buffer, m manager) {
 		fmt.Fprintf(b, ", owner busy %s\n", percent(r.Busy))
 	}
 	if e := m.Engine; e != nil {
-		fmt.Fprintf(b, "engine: granted %d, handed off %d, lost %d\n", e.Granted, e.Handoffs, e.Lost)
+		writeEngine(b, *e)
 	}
 	writeKeys(b, "longest queues", m.LongestQueues)
 	writeKeys(b, "oldest holds", m.OldestHolds)
 	for _, hint := range m.Hints {
 		fmt.Fprintf(b, "\n%s\n", hint)
+	}
+}
+
+// writeEngine writes what the engine of a cohort does.
+func writeEngine(b *bytes.Buffer, e engine) {
+	fmt.Fprintf(b, "engine: waiting %d, held %d, granted %d, refused %d, handed off %d, lost %d, waits %v, releases %v\n",
+		e.Waiting, e.Held, e.Granted, e.Refused, e.Handoffs, e.Lost, e.Waits.All, e.Releases.All)
+	if e.Sessions > 0 {
+		fmt.Fprintf(b, "engine sessions: begun %d, lost %d", e.Sessions, e.SessionsLost)
+		if e.Session != "" && !e.SessionBegan.IsZero() {
+			fmt.Fprintf(b, ", now %s for %s", e.Session, age(time.Since(e.SessionBegan)))
+		}
+		fmt.Fprintf(b, "; requests repeated %d, orphans removed %d\n", e.Retries, e.Orphans)
+	}
+	if e.LastError != "" {
+		fmt.Fprintf(b, "last error of the engine, %s ago: %s\n", age(time.Since(e.LastErrorAt)), e.LastError)
+	}
+	if len(e.OldestWaits) > 0 {
+		fmt.Fprintf(b, "\noldest waits at the engine\n")
+		writeTable(b, func(row func(...any)) {
+			row("waiting", "key")
+			for _, c := range e.OldestWaits {
+				row(age(c.Age), c.Text)
+			}
+		})
+	}
+}
+
+// writeContenders writes the claim of this process and the engine's queue.
+func writeContenders(b *bytes.Buffer, k key) {
+	if c := k.Claim; c != nil {
+		fmt.Fprintf(b, "\nat the engine: %s for %s", c.State, age(c.Age))
+		if c.Token != "" {
+			fmt.Fprintf(b, ", token %s", c.Token)
+		}
+		if c.Lost {
+			fmt.Fprint(b, ", lost")
+		}
+		fmt.Fprintln(b)
+	}
+	if k.EngineError != "" {
+		fmt.Fprintf(b, "\nthe engine's queue is not known: %s\n", k.EngineError)
+	}
+	if len(k.Engine) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\nthe engine's queue\n")
+	writeTable(b, func(row func(...any)) {
+		row("", "in the queue for", "epoch", "process")
+		for i, c := range k.Engine {
+			epoch := ""
+			if c.Epoch > 0 {
+				epoch = fmt.Sprint(c.Epoch)
+			}
+			row(c.Role(i), c.InQueue(), epoch, c.Name())
+		}
+	})
+	if more := k.Contenders - len(k.Engine); more > 0 {
+		fmt.Fprintf(b, "and %d more\n", more)
 	}
 }
 
@@ -85,6 +144,7 @@ func writeKey(b *bytes.Buffer, k key) {
 	if more := k.Waiting - len(k.Waiters); more > 0 {
 		fmt.Fprintf(b, "and %d more waiters\n", more)
 	}
+	writeContenders(b, k)
 }
 
 // writeTable writes rows of aligned columns.

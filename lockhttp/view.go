@@ -23,7 +23,7 @@ type Manager struct {
 }
 
 // A Source is what a page is made of: a [keylock.Manager], or what wraps one. If it has the
-// Stats method of a [cohort.Manager] too, the page shows what the engine did.
+// Stats method of a [cohort.Manager] too, the page shows what the engine did. For a cohort, see [OfCohort].
 type Source[K comparable] interface {
 	Top(ctx context.Context, n int) (keylock.Top[K], error)
 	Inspect(ctx context.Context, key K) (keylock.KeyInfo[K], error)
@@ -80,6 +80,12 @@ type key struct {
 	Holders []who     `json:"holders,omitempty"`
 	Waiters []who     `json:"waiters,omitempty"`
 
+	// Of a cohort, where one key was asked for.
+	Claim       *claim      `json:"claim,omitempty"`
+	Engine      []contender `json:"engine,omitempty"` // first the holder
+	Contenders  int         `json:"contenders,omitempty"`
+	EngineError string      `json:"engine_error,omitempty"`
+
 	quoted string // Text for a sentence
 }
 
@@ -129,13 +135,6 @@ type histogram struct {
 	All keylock.Histogram `json:"-"`
 }
 
-// An engine is what the engine of a cohort did.
-type engine struct {
-	Granted  uint64 `json:"granted"`
-	Handoffs uint64 `json:"handoffs"`
-	Lost     uint64 `json:"lost"`
-}
-
 // slow is how long a wait lasts that is shown as wrong.
 const slow = time.Second
 
@@ -171,7 +170,7 @@ func look[K comparable](ctx context.Context, source Source[K], last *memory, n, 
 		if err != nil {
 			return manager{}, err
 		}
-		m.Engine = &engine{Granted: s.Granted, Handoffs: s.Handoffs, Lost: s.Lost}
+		m.Engine = newEngine(s, nil)
 	}
 	m.Hints = hints(m)
 	return m, nil

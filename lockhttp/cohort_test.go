@@ -1,0 +1,91 @@
+package lockhttp_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
+	"github.com/seed-46f81e6d/keylock/lockhttp"
+)
+
+// A cohort is shown like a manager, and with its engine: in every format, as a whole and one key.
+func TestCohortIsShownWithItsEngine(t *testing.T) {
+	store := cohorttest.NewStore()
+	defer store.Close()
+	engine := store.Engine()
+	ours := cohort.Start(t.Context(), engine, cohort.WithLocal(keylock.WithHoldTimes()))
+	defer ours.Close()
+	theirs := cohort.Start(t.Context(), store.Engine())
+	defer theirs.Close()
+	const key = "<b>order</b>"
+	held, err := theirs.Acquire(t.Context(), key)
+	require.NoError(t, err)
+	engine.Script(cohorttest.Fault{Call: cohorttest.Acquire, Err: errors.New("try again"), Passes: true})
+	ctx, cancel := context.WithCancel(t.Context())
+	waited := make(chan struct{})
+	go func() {
+		defer close(waited)
+		_, _ = ours.Acquire(ctx, key)
+	}()
+	defer func() { cancel(); <-waited }()
+	require.Eventually(t, func() bool { return store.Len(key) == 2 }, 10*time.Second, time.Millisecond)
+
+	address := serve(t, map[string]lockhttp.Manager{"orders": lockhttp.OfCohort(ours)})
+	one := address + "?manager=orders&key=" + url.QueryEscape(key)
+	for _, format := range []string{"&format=json", "&format=text", "&format=html"} {
+		resp, body := get(t, address+"?n=20"+format)
+		require.Equal(t, http.StatusOK, resp.StatusCode, body)
+		assert.Contains(t, body, "order")
+		if format == "&format=html" {
+			assert.NotContains(t, body, key)
+		}
+		resp, body = get(t, one+format)
+		require.Equal(t, http.StatusOK, resp.StatusCode, body)
+		assert.Contains(t, body, "process 2", format)
+		if format == "&format=html" {
+			assert.NotContains(t, body, key)
+		}
+	}
+	var shown struct {
+		Managers []struct {
+			Engine struct {
+				Waiting     int
+				Retries     uint64
+				OldestWaits []struct{ Key, State string } `json:"oldest_waits"`
+			}
+			Key struct {
+				Claim  struct{ State string }
+				Engine []struct {
+					Process string
+					Own     bool
+					Epoch   uint64
+				}
+			}
+		}
+	}
+	_, body := get(t, address+"?format=json")
+	require.NoError(t, json.Unmarshal([]byte(body), &shown))
+	seen := shown.Managers[0].Engine
+	assert.Equal(t, 1, seen.Waiting)
+	assert.Equal(t, uint64(1), seen.Retries)
+	require.Len(t, seen.OldestWaits, 1)
+	assert.Equal(t, key, seen.OldestWaits[0].Key)
+	_, body = get(t, one+"&format=json")
+	require.NoError(t, json.Unmarshal([]byte(body), &shown))
+	assert.Equal(t, "waiting", shown.Managers[0].Key.Claim.State)
+	require.Len(t, shown.Managers[0].Key.Engine, 2)
+	assert.Equal(t, held.Token().Epoch, shown.Managers[0].Key.Engine[0].Epoch)
+	assert.True(t, shown.Managers[0].Key.Engine[1].Own)
+
+	require.NoError(t, held.Release())
+}
