@@ -1,0 +1,73 @@
+package pglock_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
+	"github.com/seed-46f81e6d/keylock/pglock"
+	"github.com/seed-46f81e6d/keylock/pglock/internal/pgtest"
+)
+
+// migrated starts a server that has the tables.
+func migrated(t testing.TB, settings ...string) *pgtest.Server {
+	s := pgtest.Start(t, settings...)
+	require.NoError(t, pglock.Migrate(t.Context(), s.Connect(t)))
+	return s
+}
+
+// newEngine returns an engine that is closed when the test ends.
+func newEngine(t testing.TB, s *pgtest.Server, addr string, opts ...pglock.Option) *pglock.Engine {
+	e, err := pglock.New(s.Config(t, addr), opts...)
+	require.NoError(t, err)
+	t.Cleanup(func() { closeEngine(e) })
+	return e
+}
+
+func closeEngine(e cohort.Engine) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_ = e.Close(ctx)
+}
+
+func acquire(t testing.TB, e cohort.Engine, key string) *pglock.Grant {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), pgtest.Patience)
+	defer cancel()
+	g, err := e.Acquire(ctx, key)
+	require.NoError(t, err)
+	return g.(*pglock.Grant)
+}
+
+func TestConformance(t *testing.T) {
+	s := migrated(t)
+	conn := s.Connect(t)
+	networks := make(map[cohort.Engine]*pgtest.Network)
+	cohorttest.Run(t, cohorttest.Harness{
+		Engine: func() (cohort.Engine, error) {
+			n := pgtest.NewNetwork(t, s.Addr())
+			e := newEngine(t, s, n.Addr, pglock.WithTTL(2*time.Second))
+			networks[e] = n
+			return e, nil
+		},
+		Revoke: func(e cohort.Engine) error {
+			session := acquire(t, e, "which session is it").Entry().Session.ID
+			_, err := conn.Exec(t.Context(), "SELECT pglock_end($1, '0', false)", session)
+			return err
+		},
+		Delete: func(key string) error {
+			_, err := conn.Exec(t.Context(), "DELETE FROM pglock_key WHERE key = $1", append([]byte{0}, key...))
+			return err
+		},
+		Cut:  func(e cohort.Engine) error { networks[e].Set(pgtest.Weather{Silent: true}); return nil },
+		Heal: func(e cohort.Engine) error { networks[e].Set(pgtest.Weather{}); return nil },
+	})
+	assert.Eventually(t, func() bool {
+		return pgtest.Count(t, conn, "SELECT count(*) FROM pglock_key WHERE pglock_alive(entry) OR queue <> '{}'") == 0
+	}, pgtest.Patience, 20*time.Millisecond, "entries are left behind")
+}

@@ -1,0 +1,267 @@
+// Package pgtest starts private PostgreSQL servers for tests, on loopback and in temporary
+// folders, with networks in between that fail when they are told to.
+package pgtest
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Patience is how long a test waits for what must happen, on a machine that is busy.
+const Patience = 60 * time.Second
+
+// Server is a PostgreSQL server, or a pgbouncer in front of one.
+type Server struct {
+	Port int
+	Dir  string // of its files
+	bin  string // folder of its binaries
+}
+
+// missing skips the test because a program is not installed, and fails it in CI.
+func missing(t testing.TB, program, pkg string) {
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s is missing; it comes with Debian's package %s", program, pkg)
+	}
+	t.Skipf("needs %s, from Debian's package %s", program, pkg)
+}
+
+// binaries returns the folder of the newest server that is installed.
+func binaries(t testing.TB) string {
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
+	if len(found) == 0 {
+		if path, err := exec.LookPath("postgres"); err == nil {
+			return filepath.Dir(path)
+		}
+		missing(t, "postgres", "postgresql")
+	}
+	slices.Sort(found)
+	return filepath.Dir(found[len(found)-1])
+}
+
+// Start starts a server with the given settings, such as "fsync=off". It ends with the test.
+func Start(t testing.TB, settings ...string) *Server {
+	s := &Server{Dir: folder(t), bin: binaries(t)}
+	s.must(t, "initdb", "-D", s.data(), "-A", "trust", "-U", "keylock", "--no-sync", "-E", "UTF8", "--locale=C")
+	s.configure(t, settings)
+	s.launch(t)
+	return s
+}
+
+// Standby starts a server that follows the primary. With lag it applies what it receives so much later.
+func (s *Server) Standby(t testing.TB, settings ...string) *Server {
+	b := &Server{Dir: folder(t), bin: s.bin}
+	b.must(t, "pg_basebackup", "-D", b.data(), "-h", "127.0.0.1", "-p", strconv.Itoa(s.Port), "-U", "keylock", "-R", "-X", "stream", "-c", "fast", "--no-sync")
+	b.configure(t, settings)
+	b.launch(t)
+	return b
+}
+
+func (s *Server) data() string { return filepath.Join(s.Dir, "data") }
+
+// configure writes the settings; a later call has the last word.
+func (s *Server) configure(t testing.TB, settings []string) {
+	all := append([]string{
+		"listen_addresses='127.0.0.1'", "unix_socket_directories=''", "max_connections=200", "fsync=off",
+		"wal_level=replica", "max_wal_senders=5", "hot_standby=on",
+	}, settings...)
+	f, err := os.OpenFile(filepath.Join(s.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("\n" + strings.Join(all, "\n") + "\n"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// launch starts the server on a port that is free.
+func (s *Server) launch(t testing.TB) {
+	t.Cleanup(func() { _ = s.ctl("stop", "-m", "immediate") })
+	for range 20 {
+		s.Port = 20000 + rand.IntN(12000) // below what the system gives away
+		if s.StartAgain() == nil {
+			return
+		}
+	}
+	log, _ := os.ReadFile(filepath.Join(s.Dir, "log"))
+	t.Fatalf("PostgreSQL does not start; it logged\n%s", log)
+}
+
+// StartAgain starts a server that was stopped or killed.
+func (s *Server) StartAgain() error {
+	return s.ctl("start", "-w", "-t", "60", "-l", filepath.Join(s.Dir, "log"), "-o", "-p "+strconv.Itoa(s.Port))
+}
+
+// Stop stops the server in good order.
+func (s *Server) Stop() error { return s.ctl("stop", "-m", "fast", "-w") }
+
+// Crash ends the server at once, without writing what is in memory.
+func (s *Server) Crash() error { return s.ctl("stop", "-m", "immediate", "-w") }
+
+// Promote makes a standby a primary.
+func (s *Server) Promote() error { return s.ctl("promote", "-w") }
+
+func (s *Server) ctl(args ...string) error {
+	out, err := s.command("pg_ctl", append([]string{"-D", s.data(), "-s"}, args...)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("pg_ctl %v: %w\n%s", args, err, out)
+	}
+	return nil
+}
+
+// Addr returns where it listens.
+func (s *Server) Addr() string { return "127.0.0.1:" + strconv.Itoa(s.Port) }
+
+// Config returns how to connect to it, or to a proxy in front of it.
+func (s *Server) Config(t testing.TB, addr string) *pgx.ConnConfig {
+	if addr == "" {
+		addr = s.Addr()
+	}
+	config, err := pgx.ParseConfig("postgres://keylock@" + addr + "/postgres?connect_timeout=2&sslmode=disable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+// Connect returns a connection that is closed when the test ends.
+func (s *Server) Connect(t testing.TB) *pgx.Conn {
+	conn, err := pgx.ConnectConfig(context.Background(), s.Config(t, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+// Must executes a statement.
+func Must(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
+	t.Helper()
+	if _, err := conn.Exec(context.Background(), sql, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Count returns the number that a query gives.
+func Count(t testing.TB, conn *pgx.Conn, sql string, args ...any) (n int) {
+	t.Helper()
+	if err := conn.QueryRow(context.Background(), sql, args...).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (s *Server) must(t testing.TB, program string, args ...string) {
+	if out, err := s.command(program, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", program, err, out)
+	}
+}
+
+// command runs a program of the server as a user that is not root, which PostgreSQL refuses to be.
+func (s *Server) command(program string, args ...string) *exec.Cmd {
+	if !strings.Contains(program, "/") {
+		program = filepath.Join(s.bin, program)
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Dir = s.Dir
+	if u := account(); u != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id(u.Uid), Gid: id(u.Gid)}}
+	}
+	return cmd
+}
+
+// account is who runs a server; nil for the user of this process.
+func account() *user.User {
+	if os.Getuid() != 0 {
+		return nil
+	}
+	for _, name := range []string{"postgres", "nobody"} {
+		if u, err := user.Lookup(name); err == nil {
+			return u
+		}
+	}
+	return nil
+}
+
+func id(text string) uint32 {
+	n, _ := strconv.ParseUint(text, 10, 32)
+	return uint32(n)
+}
+
+// folder returns a temporary folder that belongs to the server's user.
+func folder(t testing.TB) string {
+	dir, err := os.MkdirTemp("", "pglock-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if u := account(); u != nil {
+		if err := os.Chown(dir, int(id(u.Uid)), int(id(u.Gid))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// Bouncer starts a pgbouncer in transaction mode in front of the server. It ends with the test.
+func (s *Server) Bouncer(t testing.TB) *Server {
+	program := "/usr/sbin/pgbouncer"
+	if _, err := os.Stat(program); err != nil {
+		missing(t, "pgbouncer", "pgbouncer")
+	}
+	b := &Server{Dir: folder(t), bin: s.bin}
+	for range 20 {
+		b.Port = 20000 + rand.IntN(12000)
+		config := fmt.Sprintf(`[databases]
+postgres = host=127.0.0.1 port=%d dbname=postgres user=keylock
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %d
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+max_client_conn = 500
+default_pool_size = 10
+`, s.Port, b.Port)
+		if err := os.WriteFile(filepath.Join(b.Dir, "ini"), []byte(config), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		cmd := b.command(program, "-q", "ini")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			conn, err := pgx.ConnectConfig(context.Background(), b.Config(t, ""))
+			if err == nil {
+				_ = conn.Close(context.Background())
+				t.Cleanup(func() {
+					_ = cmd.Process.Signal(syscall.SIGINT)
+					<-ended
+				})
+				return b
+			}
+			select {
+			case <-ended: // the port is taken
+				deadline = time.Time{}
+			default:
+			}
+		}
+	}
+	t.Fatal("pgbouncer does not start")
+	return nil
+}

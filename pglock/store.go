@@ -1,0 +1,352 @@
+package pglock
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/lease"
+)
+
+// store is the lease.Store in PostgreSQL.
+type store struct {
+	config *pgxpool.Config
+	options
+
+	mu    sync.Mutex
+	pool  *pgxpool.Pool // nil until it is needed, and after close
+	swept time.Time     // when this process last swept
+}
+
+// connections returns the pool. After close it is another one: a Close that failed may be repeated.
+func (s *store) connections() (*pgxpool.Pool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pool == nil {
+		pool, err := pgxpool.NewWithConfig(context.Background(), s.config)
+		if err != nil {
+			return nil, lease.Refused(err) // of the configuration; it does not connect yet
+		}
+		s.pool = pool
+	}
+	return s.pool, nil
+}
+
+// close returns a function that closes the connections, and waits until they are not in use.
+func (s *store) close() func() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pool := s.pool
+	s.pool = nil
+	if pool == nil {
+		return func() {}
+	}
+	return pool.Close
+}
+
+// longest is the length in bytes up to which a key is stored as it is: an index has room for 2,704.
+const longest = 1024
+
+// keyOf returns what stands for a key in the table.
+func keyOf(key string) []byte {
+	if len(key) <= longest {
+		return append([]byte{0}, key...)
+	}
+	sum := sha256.Sum256([]byte(key))
+	return append(append([]byte{1}, sum[:]...), key[:64]...)
+}
+
+// brief returns a key for an error, cut when it is long.
+func brief(key string) string {
+	const most = 64
+	if len(key) <= most {
+		return strconv.Quote(key)
+	}
+	return strconv.Quote(key[:most]) + "… of " + strconv.Itoa(len(key)) + " bytes"
+}
+
+// call executes one statement that returns one row, in a transaction of its own that does not depend on the
+// database's default isolation, in one round trip.
+func (s *store) call(ctx context.Context, into []any, sql string, args ...any) error {
+	pool, err := s.connections()
+	if err != nil {
+		return err
+	}
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return judge(err)
+	}
+	defer conn.Release()
+	var batch pgx.Batch
+	batch.Queue("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+	batch.Queue(sql, args...)
+	batch.Queue("COMMIT")
+	results := conn.SendBatch(ctx, &batch)
+	_, err = results.Exec()
+	if err == nil {
+		err = results.QueryRow().Scan(into...)
+	}
+	if err == nil {
+		_, err = results.Exec() // only now it is committed
+	}
+	closeErr := results.Close()
+	if err != nil {
+		// The transaction is open, or in doubt.
+		_ = conn.Conn().Close(ctx)
+		return judge(err)
+	}
+	return judge(closeErr)
+}
+
+func interval(d time.Duration) string {
+	return strconv.FormatInt(d.Microseconds(), 10) + " microseconds"
+}
+
+// judge marks what waiting does not mend. It is the only place that decides so.
+func judge(err error) error {
+	var reply *pgconn.PgError
+	if err == nil || !errors.As(err, &reply) {
+		return err // a connection that is cut, or refused because nothing listens, passes
+	}
+	switch reply.Code {
+	case "42P01", "42883", "3F000": // a table, a function or a schema that is not there
+		return lease.Refused(fmt.Errorf("%w; has Migrate been run, and is its schema in the search_path?", err))
+	case "42501", "3D000", "0LP01": // a privilege or a database that is missing
+		return lease.Refused(err)
+	case "55P03", // a guard holds the row
+		"25006", // a standby, before its promotion
+		"57014": // a statement_timeout
+		return err
+	}
+	switch reply.Code[:2] {
+	case "28", // a password, or pg_hba.conf
+		"22", "42", "0A", "23", "21": // a statement that this server does not understand
+		return lease.Refused(err)
+	}
+	// Connections (08), resources (53), conflicts (40), a shutdown (57), an I/O error (58), an internal
+	// one (XX), and whatever else a server may say for a while.
+	return err
+}
+
+func (s *store) Begin(ctx context.Context, id lease.Session) error {
+	var void any
+	err := s.call(ctx, []any{&void}, "SELECT pglock_begin($1, $2::interval, $3::interval, $4)::text",
+		id.ID, interval(id.TTL), interval(s.quarantine), s.durable)
+	if err == nil {
+		s.sweep(ctx)
+	}
+	return err
+}
+
+func (s *store) Renew(ctx context.Context, id lease.Session, held []lease.Held) ([]lease.Held, error) {
+	keys, attempts, epochs := make([][]byte, len(held)), make([]int64, len(held)), make([]int64, len(held))
+	for i, h := range held {
+		keys[i], attempts[i], epochs[i] = keyOf(h.Key), int64(h.Attempt), int64(h.Epoch)
+	}
+	var (
+		alive     bool
+		positions []int32
+	)
+	err := s.call(ctx, []any{&alive, &positions},
+		"SELECT alive, missing FROM pglock_renew($1, $2::interval, $3, $4, $5, $6)",
+		id.ID, interval(id.TTL), keys, attempts, epochs, s.durable)
+	if err != nil {
+		return nil, err
+	}
+	if !alive {
+		return nil, lease.ErrSessionGone
+	}
+	var missing []lease.Held
+	for _, p := range positions {
+		if p < 1 || int(p) > len(held) {
+			return nil, fmt.Errorf("position %d of %d in the reply to a renewal", p, len(held))
+		}
+		missing = append(missing, held[p-1])
+	}
+	s.sweep(ctx)
+	return missing, nil
+}
+
+// sweepEvery is how often a process removes what was not used for an hour.
+const sweepEvery = 10 * time.Minute
+
+// sweep removes rows that were not used for an hour, now and then. Its error is of no interest: the
+// next process will sweep.
+func (s *store) sweep(ctx context.Context) {
+	s.mu.Lock()
+	due := time.Since(s.swept) > sweepEvery
+	if due {
+		s.swept = time.Now()
+	}
+	s.mu.Unlock()
+	if due {
+		var n int32
+		_ = s.call(ctx, []any{&n}, "SELECT pglock_sweep()")
+	}
+}
+
+func (s *store) Enter(ctx context.Context, e lease.Entry, try bool) (lease.Standing, error) {
+	var (
+		outcome string
+		epoch   *int64
+		wanted  bool
+		again   *float64
+	)
+	err := s.call(ctx, []any{&outcome, &epoch, &wanted, &again},
+		"SELECT outcome, granted, wanted, extract(epoch FROM again)::float8 FROM pglock_enter($1, $2, $3, $4, $5::interval, $6)",
+		keyOf(e.Key), e.Session.ID, int64(e.Attempt), try, interval(s.quarantine), s.durable)
+	switch {
+	case err != nil:
+		return lease.Standing{}, err
+	case outcome == "gone":
+		return lease.Standing{}, lease.ErrSessionGone
+	case outcome == "held":
+		return lease.Standing{}, cohort.ErrHeld
+	case outcome == "granted" && epoch != nil:
+		return lease.Standing{Epoch: uint64(*epoch), Wanted: wanted}, nil
+	case outcome == "waits" && again != nil:
+		return lease.Standing{Again: max(time.Duration(*again*float64(time.Second)), time.Millisecond)}, nil
+	default: // "left" cannot be the reply to a request that is waited for
+		return lease.Standing{}, fmt.Errorf("the reply %q to an entry", outcome)
+	}
+}
+
+func (s *store) Leave(ctx context.Context, e lease.Entry, late bool) (bool, error) {
+	var alive, found bool
+	err := s.call(ctx, []any{&alive, &found}, "SELECT alive, present FROM pglock_leave($1, $2, $3, $4, $5::interval, $6)",
+		keyOf(e.Key), e.Session.ID, int64(e.Attempt), late, interval(s.quarantine), s.durable)
+	switch {
+	case err != nil:
+		return false, err
+	case !alive:
+		return false, lease.ErrSessionGone
+	}
+	return found, nil
+}
+
+func (s *store) End(ctx context.Context, id lease.Session) error {
+	for more := true; more; {
+		err := s.call(ctx, []any{&more}, "SELECT pglock_end($1, $2::interval, $3)", id.ID, interval(s.quarantine), s.durable)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// channel is what the process of a session listens to. A name has at most 63 bytes.
+func channel(session string) string { return "pglock_" + session }
+
+// Listen passes on what the server sends to the session's channel. A pooler in transaction mode says yes to
+// LISTEN and passes nothing on, so it notifies itself first, over another connection; where that is not
+// heard it asks by the clock.
+func (s *store) Listen(ctx context.Context, id lease.Session, notices chan<- lease.Notice) error {
+	config := s.listener.Copy()
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(closing)
+	}()
+	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel(id.ID)}.Sanitize()); err != nil {
+		return err
+	}
+	heard, err := s.probe(ctx, conn, id)
+	if err != nil {
+		return err
+	}
+	if !heard {
+		return s.poll(ctx, id, notices)
+	}
+	n := lease.Notice{Kind: lease.Look}
+	for ok := true; ; {
+		if ok {
+			select {
+			case notices <- n:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		message, err := conn.WaitForNotification(ctx)
+		if err != nil {
+			return err
+		}
+		n, ok = parseNotice(message.Payload)
+	}
+}
+
+// probe reports whether a notification to the session's channel arrives.
+func (s *store) probe(ctx context.Context, conn *pgx.Conn, id lease.Session) (heard bool, err error) {
+	var void any
+	if err := s.call(ctx, []any{&void}, "SELECT pg_notify($1, 'probe')::text", channel(id.ID)); err != nil {
+		return false, err
+	}
+	short, cancel := context.WithTimeout(ctx, id.TTL/4)
+	defer cancel()
+	for {
+		message, err := conn.WaitForNotification(short)
+		switch {
+		case err == nil && message.Payload == "probe":
+			return true, nil
+		case err == nil: // of a grant meanwhile; a look follows
+		case ctx.Err() != nil:
+			return false, ctx.Err()
+		case short.Err() != nil:
+			return false, nil
+		default:
+			return false, err
+		}
+	}
+}
+
+// poll has every waiting entry ask four times per TTL.
+func (s *store) poll(ctx context.Context, id lease.Session, notices chan<- lease.Notice) error {
+	every := time.NewTicker(id.TTL / 4)
+	defer every.Stop()
+	for {
+		select {
+		case notices <- lease.Notice{Kind: lease.Look}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// parseNotice reads "granted EPOCH ATTEMPT" and "wanted 0 ATTEMPT".
+func parseNotice(message string) (n lease.Notice, ok bool) {
+	words := strings.Fields(message)
+	if len(words) != 3 {
+		return n, false
+	}
+	switch words[0] {
+	case "granted":
+		n.Kind = lease.Granted
+	case "wanted":
+		n.Kind = lease.Wanted
+	default:
+		return n, false
+	}
+	var err1, err2 error
+	n.Epoch, err1 = strconv.ParseUint(words[1], 10, 64)
+	n.Attempt, err2 = strconv.ParseUint(words[2], 10, 64)
+	return n, err1 == nil && err2 == nil
+}
