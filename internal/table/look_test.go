@@ -40,3 +40,38 @@ func TestLookingStopsWhenToldTo(t *testing.T) {
 		require.Equal(t, 1, seen)
 	}
 }
+
+// However many hold a key already, a writer that leaves the queue lets in all the readers behind it.
+func TestAllReadersBehindAWriterAreGranted(t *testing.T) {
+	for _, holders := range []int{1, 10, 100, 1000} {
+		tab := table.New[int](table.Config{})
+		for range holders {
+			join(t, tab, table.Request[int]{Key: 1, Mode: table.Shared}, table.Granted)
+		}
+		writer := join(t, tab, table.Request[int]{Key: 1}, table.Waiting).Ticket
+		for range 50 {
+			join(t, tab, table.Request[int]{Key: 1, Mode: table.Shared}, table.Waiting)
+		}
+		last := join(t, tab, table.Request[int]{Key: 1}, table.Waiting).Ticket
+		require.Len(t, tab.Cancel(writer), 50, "%d holders", holders)
+		require.NoError(t, tab.Check())
+		tab.Cancel(last)
+	}
+}
+
+// A request for many keys waits only if none of its queues is full, however many they are.
+func TestBoundHoldsForAnyNumberOfKeys(t *testing.T) {
+	for _, keys := range []int{1, 2, 7, 8, 9, 100} {
+		tab := table.New[int](table.Config{MaxWaiters: 1})
+		many := make([]int, keys)
+		for i := range many {
+			many[i] = i
+		}
+		last := many[keys-1]
+		join(t, tab, table.Request[int]{Key: last}, table.Granted)
+		join(t, tab, table.Request[int]{Key: last}, table.Waiting)
+		a := join(t, tab, table.Request[int]{Keys: many}, table.Full)
+		require.Equal(t, last, a.Refusal.Key, "%d keys", keys)
+		require.Equal(t, 1, tab.Counts().Keys)
+	}
+}
