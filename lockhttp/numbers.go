@@ -32,7 +32,7 @@ func age(d time.Duration) string {
 	return fmt.Sprintf("%dd %02dh", r/(24*time.Hour), r%(24*time.Hour)/time.Hour)
 }
 
-// short shows a bound of a histogram in about two digits.
+// short shows a bound of a histogram in two digits or three.
 func short(d time.Duration) string {
 	unit, name := time.Microsecond, "µs"
 	switch {
@@ -43,11 +43,14 @@ func short(d time.Duration) string {
 	case d >= time.Millisecond:
 		unit, name = time.Millisecond, "ms"
 	}
-	return significant(float64(d)/float64(unit), 2) + " " + name
+	digits, v := 2, float64(d)/float64(unit)
+	if v >= 100 {
+		digits = 3
+	}
+	return significant(v, digits) + " " + name
 }
 
-// significant shows a number in so many digits, or more where it takes more to say it
-// without a power of ten.
+// significant shows a number in so many digits, without a power of ten.
 func significant(v float64, digits int) string {
 	text := strconv.FormatFloat(v, 'e', digits-1, 64)
 	v = number(text) // rounded, so that 9.999 has the digits of 10
