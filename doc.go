@@ -45,7 +45,7 @@
 //  10. No leaks. One goroutine per manager. A waiting call starts none. After
 //     [Manager.Done] is closed none is left, whatever was held or queued. (For a context
 //     of a type that it does not know, package context watches Start's with one more. And
-//     [WithSlowLog] has one for its logger, which ends when the logger returns.)
+//     [WithSlowLog] has up to four for its logger, which end when the logger returns.)
 //  11. One history. [Manager.Stats], [Manager.Contains] and [Manager.Snapshot] each show
 //     one point of it; a goroutine always sees its own earlier calls in them.
 //  12. The owner never runs user code and never waits for a caller. A key that cannot be

@@ -54,20 +54,21 @@ func WithCallers() Option { return func(o *options) { o.callers = true } }
 // for each grant.
 func WithHoldTimes() Option { return func(o *options) { o.holdTimes = true } }
 
-// WithSlowLog makes the manager tell the logger, while it happens, of every wait and
-// every hold that lasts longer than after: of its key, its session, how long the line is
-// and, for a wait, who holds the key; with [WithCallers] also where in the code they
-// asked. It tells again when twice after have passed, four times after, and so on, at
-// level Warn, and once more, at level Info, when the wait or the hold is over. It implies
-// [WithHoldTimes].
+// WithSlowLog logs each wait and each hold that lasts longer than after, while it lasts: its
+// key, its session, how many requests wait, and, for a wait, who holds the key; with
+// [WithCallers] also the lines of code that asked. It logs again after twice that time, four
+// times, and so on, at level Warn, and once more, at level Info, when the wait or the hold
+// has ended. It implies [WithHoldTimes].
 //
-// It is never a flood. Of the waits for one key it tells of one at a time, because the
-// line says how many wait behind it, and within a time of after it begins with at most 32
-// lines. The logger is called on a goroutine of its own, whom nobody waits for: of a
-// logger that blocks, more than 64 lines are lost, as is one in which it panics, but
-// never a grant is late. Stats.SlowLogLost counts them, and the next line tells how many.
-// That goroutine ends, after the lines that are left, when the manager has ended; Done and
-// Close do not wait for it, because a logger may block for ever.
+// Of the waits for one key it logs one at a time, because the record says how many wait, and
+// within a time of after it begins at most 32 records. The logger is called on a goroutine of
+// its own, so it never delays a lock. When a call takes longer than a second, another
+// goroutine goes on with the next record, up to four in all; then 64 records wait, and
+// further ones are lost. A record in which the logger panics, or ends its goroutine, is lost,
+// too. Stats.SlowLogLost counts what is lost, and the next record says how much it is.
+//
+// After the manager has ended, the records that are left are logged, and the goroutine ends;
+// Close and Done do not wait for that.
 //
 // A nil logger panics, and so does an after that is not positive.
 func WithSlowLog(logger *slog.Logger, after time.Duration) Option {

@@ -254,7 +254,7 @@ func TestSlowLogGoesOnBesideCallsThatBlock(t *testing.T) {
 		m := keylock.Start[int](t.Context(), keylock.WithSlowLog(slog.New(h), time.Second))
 		requireHolds(t, m, 10)
 		logged := drained(h.logged)
-		assert.Len(t, logged, 17, "all but three")
+		require.Len(t, logged, 17, "all but three")
 		assert.Equal(t, []string{"key=1", "key=2"}, logged[:2])
 		assert.Equal(t, "key=10", logged[16])
 		close(free)

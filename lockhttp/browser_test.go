@@ -132,7 +132,7 @@ func TestBrowserSaysWhenThereIsNoReply(t *testing.T) {
 }
 
 // One screen is as wide as a phone, and nothing has to be scrolled sideways there, also
-// not with keys that nobody could break.
+// not with keys that have no space to break at.
 func TestBrowserFitsANarrowScreen(t *testing.T) {
 	m := keylock.Start[string](t.Context(), keylock.WithHoldTimes(), keylock.WithCallers())
 	t.Cleanup(func() { m.Close() })

@@ -91,7 +91,7 @@ func getJSON(t *testing.T, address string) (status int, s shown) {
 	return answer.StatusCode, s
 }
 
-func TestLinesAndHoldersAreShown(t *testing.T) {
+func TestQueuesAndHoldersAreShown(t *testing.T) {
 	m := start[string](t)
 	m.Session("culprit").TryAcquire("k")
 	m.Session("victim").Reserve("k")
@@ -358,7 +358,7 @@ func TestHandlerWorksWhereverItIsMounted(t *testing.T) {
 	assert.Contains(t, recorder.Body.String(), `href="?manager=m&amp;key=k"`)
 }
 
-// A slow reader holds nobody up: an answer is complete before the first byte is written.
+// A slow reader delays no lock: a page is complete before the first byte is written.
 func TestSlowReaderDisturbsNoLock(t *testing.T) {
 	m := start[int](t)
 	stuck := &stuckWriter{header: http.Header{}, reading: make(chan struct{}), free: make(chan struct{})}

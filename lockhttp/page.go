@@ -101,7 +101,7 @@ type plot struct {
 	Width  int
 	Bars   []bar
 	Ticks  []tick
-	Oldest int // where the oldest of now stands; 0 for none
+	Oldest int // where the oldest live one would be counted; 0 for none
 	Wrong  bool
 }
 

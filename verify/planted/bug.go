@@ -125,7 +125,7 @@ func copyModule(root string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, part := range []string{"internal", "fuzz", "verify"} {
+	for _, part := range []string{"internal", "cohort", "lockhttp", "fuzz", "verify"} {
 		if err := os.CopyFS(filepath.Join(to, part), os.DirFS(filepath.Join(root, part))); err != nil {
 			return "", err
 		}

@@ -19,6 +19,7 @@ type check struct {
 // checks are in the order of what they cost.
 var checks = []check{
 	{"table", "", "test -timeout=60s ./internal/table"},
+	{"text", "", "test -short -timeout=90s -skip=TestBrowser ./internal/show ./lockhttp"},
 	{"explorer", "", "test -tags=explore -timeout=90s -run=" + skipped.Explorer + " ."},
 	{"behaviour", "", "test -short -timeout=120s -skip=" + skipped.Sources + " ."},
 	{"fuzz", "fuzz", "test -short -timeout=90s ."},
