@@ -37,7 +37,7 @@ type failure[K comparable] struct {
 	n int
 }
 
-// Go takes the next place in the queue of key for fn and returns nil; or it returns an error,
+// Go adds fn to the queue of key and returns nil; or it returns an error,
 // and fn is not going to be called. While the queue is full it waits for room, see [WithQueue].
 // The context that fn gets is the group's: ctx is for that wait only.
 //
@@ -215,6 +215,11 @@ func (g *Group[K]) Reopen(key K) error {
 // refusal returns why the group accepts nothing; nil when it does.
 func (g *Group[K]) refusal() error {
 	g.notice()
+	return g.reason()
+}
+
+// reason is refusal as far as it has been noticed.
+func (g *Group[K]) reason() error {
 	switch {
 	case g.err != nil && g.err != ErrStopped:
 		return fmt.Errorf("%w: %w", ErrStopped, g.err)
@@ -249,7 +254,7 @@ func (g *Group[K]) drop(key K) bool {
 func (g *Group[K]) waitForRoom(ctx context.Context) error {
 	s := g.sched
 	w := &roomWaiter[K]{group: g, answered: make(chan error, 1)}
-	w.place = s.blocked.PushBack(w)
+	w.element = s.blocked.PushBack(w)
 	s.unlock()
 	var giveUp error // when there is no answer yet
 	if ctx.Value(insideOf[K]{s}) != nil {
@@ -263,8 +268,8 @@ func (g *Group[K]) waitForRoom(ctx context.Context) error {
 		giveUp = ctx.Err()
 	}
 	s.lock()
-	if w.place != nil {
-		s.blocked.Remove(w.place)
+	if w.element != nil {
+		s.blocked.Remove(w.element)
 		return giveUp
 	}
 	if err := <-w.answered; err != nil {

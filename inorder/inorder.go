@@ -1,8 +1,8 @@
 // Package inorder runs work concurrently, and the work of one key in order.
 //
-// A [Group] is like an errgroup whose work has keys. [Group.Go] takes the next place in the
-// queue of a key and returns; work of different keys runs side by side, at most limit at a
-// time, and work of one key runs one after another, in the order of the calls.
+// A [Group] is like an errgroup whose work has keys. [Group.Go] adds work to the queue of its
+// key and returns; work of different keys runs side by side, at most limit at a time, and work
+// of one key runs one after another, in the order of the calls.
 //
 //	g := inorder.New[string](ctx, 64)
 //	for event := range events {
@@ -42,11 +42,11 @@
 //
 // [New] has keys of its own. [Over] works under the locks of a [keylock.Manager] and keeps
 // its guarantees for all who use it: while work of a key runs, the group holds the lock of
-// the key, and between two works of a key it takes the next place in the manager's queue
-// before it releases. So it never holds up another user of the key for longer than one work,
-// and the manager's WaitIdle does not return in between. Inside the group the order is that
-// of the calls. Towards others the group is one requester per key: its later work has no
-// place in the manager's queue yet.
+// the key, and between two works of a key it reserves the key again before it releases. So it
+// never holds up another user of the key for longer than one work, and the manager's WaitIdle
+// does not return in between. Inside the group the order is that
+// of the calls. Towards others the group is one requester per key: its later work is not in
+// the manager's queue yet.
 //
 // # Failure, retry, poison
 //

@@ -29,7 +29,7 @@ type scheduler[K comparable] struct {
 // A roomWaiter is a call of Go that waits for room.
 type roomWaiter[K comparable] struct {
 	group    *Group[K]
-	place    *list.Element // in blocked; nil once it is answered
+	element  *list.Element // in blocked; nil once it is answered
 	answered chan error    // nil: there is room, and it is counted in waiting
 }
 
@@ -170,8 +170,8 @@ func (s *scheduler[K]) admit() {
 func (s *scheduler[K]) refuseWaiters() {
 	for e := s.blocked.Front(); e != nil; {
 		next := e.Next()
-		if g := e.Value.(*roomWaiter[K]).group; g.closed || g.err != nil {
-			s.answer(e, g.refusal())
+		if err := e.Value.(*roomWaiter[K]).group.reason(); err != nil {
+			s.answer(e, err)
 		}
 		e = next
 	}
@@ -181,7 +181,7 @@ func (s *scheduler[K]) refuseWaiters() {
 func (s *scheduler[K]) answer(e *list.Element, err error) {
 	w := e.Value.(*roomWaiter[K])
 	s.blocked.Remove(e)
-	w.place = nil
+	w.element = nil
 	w.answered <- err
 }
 

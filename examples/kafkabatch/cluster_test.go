@@ -19,8 +19,8 @@ const (
 	watchdog = time.Minute
 )
 
-// quick makes a group notice at once who joined, and within seconds who was killed, but takes nobody
-// for dead who only had to wait for a processor.
+// quick makes a group notice at once who joined, and within seconds who was killed, and not take a
+// member for dead that only had to wait for a processor.
 var quick = []kgo.Opt{
 	kgo.HeartbeatInterval(50 * time.Millisecond),
 	kgo.SessionTimeout(5 * time.Second),

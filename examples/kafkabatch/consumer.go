@@ -20,7 +20,7 @@ var policy = fmt.Sprintf("A batch is committed when every record of it was handl
 type consumer struct {
 	client    *kgo.Client
 	batchSize int                                        // how many records it polls at most
-	handle    func(context.Context, []*kgo.Record) error // returns when nobody works on the batch any more
+	handle    func(context.Context, []*kgo.Record) error // returns when no work on the batch is under way
 	committed func(batch []*kgo.Record)                  // called after every commit
 	rewound   func(batch []*kgo.Record, because error)   // called when a batch is going to come again
 }
@@ -97,7 +97,7 @@ func (c *consumer) finish(ctx context.Context, batch []*kgo.Record) error {
 }
 
 // rewind makes the next polls begin with the first records of the batch again. It needs the
-// rebalance to be blocked still: a partition that went to somebody else must not be moved.
+// rebalance to be blocked still: a partition that went to another member must not be moved.
 func (c *consumer) rewind(batch []*kgo.Record) {
 	first := make(map[string]map[int32]kgo.EpochOffset)
 	for _, record := range batch {

@@ -80,7 +80,7 @@ func TestConsumerGivesUpOnABatchThatAlwaysFails(t *testing.T) {
 	committed := 1000 - lagNow(t, readings)
 	assert.Equal(t, poison/100*100, committed, "all batches before the bad one, and none of it")
 
-	// Whoever comes next begins where the commits end.
+	// The next consumer begins where the commits end.
 	after := newWitness()
 	require.NoError(t, drain(t, join(t, cluster, 100, after, succeed), readings))
 	assert.Equal(t, findings{handled: 1000 - int(committed)}, after.found())

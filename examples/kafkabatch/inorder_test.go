@@ -102,7 +102,7 @@ func TestNoRecordPassesAFailedOne(t *testing.T) {
 	assert.Zero(t, passed)
 }
 
-func TestInOrderReturnsWhenNobodyWorksAnyMore(t *testing.T) {
+func TestInOrderReturnsWhenNoCallIsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bad := errors.New("bad record")
 		var working atomic.Int64

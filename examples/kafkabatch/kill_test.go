@@ -107,7 +107,7 @@ func handledBy(t *testing.T, output *bytes.Buffer) map[place]bool {
 }
 
 // The first process is killed at the moment when its third commit has reached the cluster, which
-// has not stored it: all the batch's work is done, and nobody knows. The second process does what
+// has not stored it: all the batch's work is done, and the group does not know. The second process does what
 // is left, and that batch again.
 func TestKilledBetweenWorkAndCommit(t *testing.T) {
 	const records, partitions = 2000, 3

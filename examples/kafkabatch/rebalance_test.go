@@ -108,7 +108,7 @@ func TestMembersJoinAndLeave(t *testing.T) {
 }
 
 // The first member has a batch at hand when the second one joins. With this balancer a rebalance
-// takes every partition from everybody, and whoever gets it begins at its last commit: it must wait
+// takes every partition from every member, and the next owner begins at its last commit: it must wait
 // for the commit of that batch.
 func TestNoPartitionMovesWhileABatchIsAtHand(t *testing.T) {
 	const records = 200
@@ -143,7 +143,7 @@ func TestNoPartitionMovesWhileABatchIsAtHand(t *testing.T) {
 		require.NoError(t, readings.drained(ctx, testGroup, extent))
 	}
 	drained()
-	require.NoError(t, readings.produce(ctx, records, 50)) // whoever went back has to pass the old ones to get to these
+	require.NoError(t, readings.produce(ctx, records, 50)) // a member that went back has to pass the old ones to get to these
 	drained()
 	stop()
 	require.NoError(t, members.Wait())

@@ -90,6 +90,7 @@ func newStreamer(brokers []string, topic, group string, options ...kgo.Opt) *str
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.FetchMaxWait(250 * time.Millisecond), // a partition that goes on after a pause waits for the fetch of the others
+		kgo.FetchMaxPartitionBytes(128 << 10),    // what is read of a partition beyond its window is read again after the pause
 		kgo.DisableAutoCommit(),
 		kgo.BlockRebalanceOnPoll(), // for as long as it takes to accept what was polled
 		kgo.OnPartitionsAssigned(func(ctx context.Context, _ *kgo.Client, by map[string][]int32) { s.assign(ctx, by[topic]) }),
