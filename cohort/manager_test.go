@@ -206,7 +206,7 @@ func TestLossWhileTheHandoffIsUnderWay(t *testing.T) {
 		m, e := w.process()
 		l := acquire(t, m, "k")
 		next := wait(t.Context(), m, "k")
-		e.Revoke() // nobody here knows yet
+		e.Revoke() // not known here yet
 		theirs, _ := w.process()
 		stolen := acquire(t, theirs, "k")
 		require.NoError(t, l.Release())
@@ -270,7 +270,7 @@ func TestZeroLock(t *testing.T) {
 	assert.Error(t, l.Context().Err())
 }
 
-// The process's entry in the engine's queue outlives the caller for whom it was taken.
+// The process's entry in the engine's queue outlives the caller it was made for.
 func TestCancelledCallerLeavesItsClaimToTheNextWaiter(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		ours, _ := w.process()
@@ -573,7 +573,7 @@ func TestUnreachableEngine(t *testing.T) {
 	})
 }
 
-// Processes come, give up, lose their sessions and are cut off; in the end everything is free.
+// Processes come, abandon waits, lose their sessions and are cut off; in the end everything is free.
 func TestManyProcessesInTrouble(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		last := make(map[string]cohort.Token) // what the resource remembers
@@ -635,7 +635,7 @@ func TestManyProcessesInTrouble(t *testing.T) {
 			}
 		}
 		all.Wait()
-		time.Sleep(time.Minute) // for what is cleared away in the background
+		time.Sleep(time.Minute) // for what is cleaned up in the background
 		for key := range last {
 			assert.Zero(t, w.store.Len(key), key)
 		}

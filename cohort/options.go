@@ -21,7 +21,7 @@ type options struct {
 }
 
 // WithMaxHandoffs bounds how many times one grant of the engine is handed off within
-// the process before the engine gets it back, so that other processes get their turn.
+// the process before the engine gets it back, so that other processes get it too.
 // 0 means that every holder asks the engine itself. The default is 64; a negative n panics.
 func WithMaxHandoffs(n int) Option {
 	if n < 0 {

@@ -5,13 +5,13 @@ import (
 	"fmt"
 )
 
-// Token numbers the holders of one key over all processes: whoever holds the
-// key later has the greater token. The resource that a lock protects should
+// Token numbers the holders of one key over all processes: a later holder of the
+// key has the greater token. The resource that a lock protects should
 // remember the greatest token it has seen and refuse a smaller one: that, and
 // not the lock, keeps out a holder that was paused past its lease.
 type Token struct {
 	Epoch uint64 // the engine's number for the grant; the same for all who share it
-	Seq   uint64 // the place among those who share it, from 1
+	Seq   uint64 // the position among those that share it, from 1
 }
 
 // Compare returns -1, 0 or +1 as t is smaller than, equal to or greater than u:

@@ -91,7 +91,7 @@ func TestPasswordIsCheckedOncePerStream(t *testing.T) {
 	other := newEngine(t, dialAs(t, "user", addr), 2*time.Second)
 	for range 20 {
 		held := acquire(t, e, "key")
-		granted := waitInLine(t, admin, other, "key", 2)
+		granted := waitInQueue(t, admin, other, "key", 2)
 		time.Sleep(500 * time.Millisecond)
 		require.NoError(t, held.Release(t.Context()))
 		require.NoError(t, receive(t, granted, "the lock").Release(t.Context()))
@@ -127,7 +127,7 @@ func TestRoleIsWithdrawnForAMoment(t *testing.T) {
 		_, err := e.Acquire(ctx, "theirs")
 		waiting <- err
 	}()
-	awaitLine(t, admin, e, "theirs", 2)
+	awaitQueue(t, admin, e, "theirs", 2)
 
 	_, err := admin.UserRevokeRole(t.Context(), "user", "locker")
 	require.NoError(t, err)
@@ -142,8 +142,8 @@ func TestRoleIsWithdrawnForAMoment(t *testing.T) {
 
 	_, err = admin.UserGrantRole(t.Context(), "user", "locker")
 	require.NoError(t, err)
-	awaitLine(t, admin, e, "key", 0)
-	awaitLine(t, admin, e, "theirs", 1)
+	awaitQueue(t, admin, e, "key", 0)
+	awaitQueue(t, admin, e, "theirs", 1)
 	require.NoError(t, held.Release(t.Context()), "the outcome")
 	require.NoError(t, blocker.Release(t.Context()))
 	require.NoError(t, acquire(t, e, "key").Release(t.Context()))

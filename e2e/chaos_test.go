@@ -16,7 +16,7 @@ import (
 
 // Processes increment a counter under a lock, while processes and members are
 // killed, stopped, cut off and started again. No increment may be lost or doubled, tokens grow,
-// everybody gets on in the end, and nothing is left behind.
+// all get on in the end, and nothing is left behind.
 
 func TestChaosTwoProcesses(t *testing.T)  { chaos(t, 2) }
 func TestChaosFourProcesses(t *testing.T) { chaos(t, 4) }
@@ -52,10 +52,10 @@ func chaos(t *testing.T, processes int) {
 	}
 	members.Wait()
 
-	for i, w := range workers { // everybody gets on, now that the world is whole
+	for i, w := range workers { // all get on, now that the world is whole
 		soFar := len(increments(w))
 		require.Eventually(t, func() bool { return len(increments(w)) > soFar+10 }, patience, 20*time.Millisecond,
-			"worker %d waits for ever; it printed %q", i, w.output())
+			"worker %d does not get on; it printed %q", i, w.output())
 	}
 	for _, w := range workers {
 		w.terminate(t)

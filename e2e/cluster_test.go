@@ -18,7 +18,7 @@ func TestLeaderIsKilled(t *testing.T) {
 	const ttl = 10 * time.Second
 	held := acquire(t, newEngine(t, dial(t, c.endpoints()...), ttl), "key")
 	waiter := newEngine(t, dial(t, c.endpoints()...), ttl)
-	granted := waitInLine(t, client, waiter, "key", 2)
+	granted := waitInQueue(t, client, waiter, "key", 2)
 
 	c.nodes[c.leader(t)].kill()
 	fresh := acquire(t, waiter, "another key") // as soon as there is another leader
@@ -36,7 +36,7 @@ func TestLeaderIsKilled(t *testing.T) {
 }
 
 // The leader is cut off from the other members, with those of its clients that know no
-// other. Their locks are told lost before the majority gives them to others, and their waits
+// other. They learn that their locks are lost before the majority gives them to others, and their waits
 // end with their contexts, or go on when the partition heals.
 func TestLeaderIsCutOffWithItsClients(t *testing.T) {
 	c := startCluster(t)
@@ -61,8 +61,8 @@ func TestLeaderIsCutOffWithItsClients(t *testing.T) {
 		}
 	}()
 	engine := newEngine(t, majority, ttl)
-	awaitLine(t, majority, engine, "theirs", 2)
-	next := waitInLine(t, majority, engine, "key", 2)
+	awaitQueue(t, majority, engine, "theirs", 2)
+	next := waitInQueue(t, majority, engine, "key", 2)
 
 	c.peers.isolate(cutOff)
 	receive(t, held.Context().Done(), "the notice")

@@ -58,7 +58,7 @@ func (c counter) read(ctx context.Context, token cohort.Token) (int, error) {
 }
 
 // write sets the count, unless a greater token was seen, and notes who did it. It
-// tries until etcd answers: writing the same again changes nothing.
+// tries until etcd replies: writing the same again changes nothing.
 func (c counter) write(ctx context.Context, token cohort.Token, count int) error {
 	for {
 		mine := clientv3.Compare(clientv3.Value(c.fence()), "=", token.String())
@@ -71,7 +71,7 @@ func (c counter) write(ctx context.Context, token cohort.Token, count int) error
 			return ctx.Err()
 		case err != nil:
 			time.Sleep(20 * time.Millisecond)
-		case resp.Succeeded, len(resp.Responses[0].GetResponseRange().Kvs) > 0: // now, or by a try that was not answered
+		case resp.Succeeded, len(resp.Responses[0].GetResponseRange().Kvs) > 0: // now, or by a try that got no reply
 			return nil
 		default:
 			return errFenced

@@ -1,6 +1,6 @@
 // Package e2e tests cohort and etcdlock against real etcd servers, real operating-system
-// processes and a network that fails. It is a module of its own, so that nobody who
-// imports etcdlock pulls in the server.
+// processes and a network that fails. It is a module of its own, so that importing
+// etcdlock does not pull in the server.
 //
 //	go test -C e2e .                                       # about three minutes
 //	go test -C e2e -race -skip Figure .                    # the race detector's, which has other figures

@@ -40,8 +40,8 @@ func acquire(t testing.TB, e cohort.Engine, key string) *etcdlock.Grant {
 	return g.(*etcdlock.Grant)
 }
 
-// waitInLine starts an Acquire and returns when it is the nth in key's line.
-func waitInLine(t testing.TB, client *clientv3.Client, e *etcdlock.Engine, key string, nth int) <-chan cohort.Grant {
+// waitInQueue starts an Acquire and returns when it is the nth in key's queue.
+func waitInQueue(t testing.TB, client *clientv3.Client, e *etcdlock.Engine, key string, nth int) <-chan cohort.Grant {
 	granted := make(chan cohort.Grant, 1)
 	go func() {
 		g, err := e.Acquire(t.Context(), key)
@@ -49,17 +49,17 @@ func waitInLine(t testing.TB, client *clientv3.Client, e *etcdlock.Engine, key s
 			granted <- g
 		}
 	}()
-	awaitLine(t, client, e, key, nth)
+	awaitQueue(t, client, e, key, nth)
 	return granted
 }
 
-// awaitLine waits until the line for key has n contenders, and returns their keys.
-func awaitLine(t testing.TB, client *clientv3.Client, e *etcdlock.Engine, key string, n int) (line []string) {
+// awaitQueue waits until the queue for key has n contenders, and returns their keys.
+func awaitQueue(t testing.TB, client *clientv3.Client, e *etcdlock.Engine, key string, n int) (queue []string) {
 	require.Eventually(t, func() bool {
-		line = keysUnder(t, client, e.Name(key)+"/")
-		return len(line) == n
-	}, patience, 5*time.Millisecond, "the line never had %d contenders", n)
-	return line
+		queue = keysUnder(t, client, e.Name(key)+"/")
+		return len(queue) == n
+	}, patience, 5*time.Millisecond, "the queue never had %d contenders", n)
+	return queue
 }
 
 func receive[T any](t testing.TB, c <-chan T, what string) (v T) {

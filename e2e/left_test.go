@@ -91,7 +91,7 @@ func (c *cluster) moveLeader(t testing.TB, from, to int) error {
 	return err
 }
 
-// A member is stopped with requests in its sockets, whose senders give up. When it goes on, it
+// A member is stopped with requests in its sockets, whose senders abandon them. When it goes on, it
 // carries them out, on a lease that has lived on through the other members.
 func TestMemberIsStoppedForLong(t *testing.T) {
 	t.Parallel() // it waits
@@ -122,7 +122,7 @@ func TestMemberIsStoppedForLong(t *testing.T) {
 	c.nodes[victim].signal(syscall.SIGCONT)
 	time.Sleep(2 * time.Second) // for what it had received
 	awaitNoKeys(t, admin, 20*time.Second)
-	t.Logf("%d of 60 were given up, %d orphans were found", failed.Load(), e.Report().Orphans)
+	t.Logf("%d of 60 were abandoned, %d orphans were found", failed.Load(), e.Report().Orphans)
 	assert.Greater(t, failed.Load(), int64(10))
 	require.NoError(t, acquire(t, e, "key0").Release(t.Context()), "and the lease has lived on")
 	assert.Equal(t, uint64(1), e.Report().Sessions)
@@ -175,11 +175,11 @@ func TestReleaseThatIsRefusedOnceIsRepeated(t *testing.T) {
 				_, err := e.Acquire(ctx, "key")
 				given <- err
 			}()
-			awaitLine(t, direct, e, "key", 2)
+			awaitQueue(t, direct, e, "key", 2)
 			armed.Store(true)
 			cancel()
 			require.ErrorIs(t, receive(t, given, "the wait"), context.Canceled)
-			awaitLine(t, direct, e, "key", 1)
+			awaitQueue(t, direct, e, "key", 1)
 			require.NoError(t, blocker.Release(t.Context()))
 		})
 	}
@@ -232,7 +232,7 @@ func TestReleaseThatIsAlwaysRefusedGivesUpTheLease(t *testing.T) {
 }
 
 // A grant of a lease is carried out and its reply is lost: Close knows the lease's ID and revokes it.
-func TestCloseRevokesALeaseWhoseGrantWasNotAnswered(t *testing.T) {
+func TestCloseRevokesALeaseWhoseGrantGotNoReply(t *testing.T) {
 	node := startNode(t)
 	direct := dial(t, node)
 	n := newNetwork(t)
@@ -241,7 +241,7 @@ func TestCloseRevokesALeaseWhoseGrantWasNotAnswered(t *testing.T) {
 	require.NoError(t, err)
 	e, err := etcdlock.New(client, etcdlock.WithTTL(30*time.Second))
 	require.NoError(t, err)
-	n.set(func(_, _ string) weather { return weather{noAnswers: true} })
+	n.set(func(_, _ string) weather { return weather{noReplies: true} })
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
 	acquired := make(chan error, 1)

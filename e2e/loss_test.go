@@ -21,7 +21,7 @@ func TestWaitOutlastsCompactionAndReconnect(t *testing.T) {
 	n := newNetwork(t)
 	holder := acquire(t, newEngine(t, direct, 30*time.Second), "key")
 	e := newEngine(t, dial(t, n.to(t, "n0", node)), 30*time.Second)
-	granted := waitInLine(t, direct, e, "key", 2)
+	granted := waitInQueue(t, direct, e, "key", 2)
 	time.Sleep(300 * time.Millisecond) // until it watches
 	for range 3 {
 		compact(t, direct)
@@ -82,11 +82,11 @@ func TestDeletedWaiterEntersTheQueueAnew(t *testing.T) {
 	client := dial(t, startNode(t))
 	holder := acquire(t, newEngine(t, client, 30*time.Second), "key")
 	e := newEngine(t, client, 2*time.Second)
-	granted := waitInLine(t, client, e, "key", 2)
+	granted := waitInQueue(t, client, e, "key", 2)
 	waiter := keysUnder(t, client, e.Name("key")+"/")[1]
 	_, err := client.Delete(t.Context(), waiter)
 	require.NoError(t, err)
-	awaitLine(t, client, e, "key", 2)
+	awaitQueue(t, client, e, "key", 2)
 	require.NoError(t, holder.Release(t.Context()))
 	require.NoError(t, receive(t, granted, "the lock").Release(t.Context()))
 }
@@ -118,7 +118,7 @@ func TestForceReleaseOfOneKey(t *testing.T) {
 	}
 	hanging, waiting, operator := name("hanging"), name("waiting"), name("operator")
 	stuck, other := acquire(t, hanging, "key"), acquire(t, hanging, "other")
-	granted := waitInLine(t, client, waiting, "key", 2)
+	granted := waitInQueue(t, client, waiting, "key", 2)
 
 	queue, err := operator.Inspect(t.Context(), "key")
 	require.NoError(t, err)

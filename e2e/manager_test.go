@@ -204,7 +204,7 @@ func TestOrderWithinAProcess(t *testing.T) {
 	}
 }
 
-// etcd answers nobody: every call returns with its context, Close within its bound, and
+// etcd does not reply: every call returns with its context, Close within its bound, and
 // no goroutine stays.
 func TestUnreachable(t *testing.T) {
 	for _, how := range []struct {

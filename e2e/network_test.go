@@ -28,10 +28,10 @@ type rule func(from, to string) weather
 // weather is what befalls a link.
 type weather struct {
 	down        bool          // connections are closed and refused
-	silent      bool          // nothing arrives, in either direction, and nobody is told
+	silent      bool          // nothing arrives, in either direction, and neither end learns of it
 	noRequests  bool          // what the client says does not arrive
-	noAnswers   bool          // what the server says does not arrive
-	answersLate time.Duration // or it arrives this much later
+	noReplies   bool          // what the server says does not arrive
+	repliesLate time.Duration // or it arrives this much later
 }
 
 func newNetwork(t testing.TB) *network {
@@ -54,7 +54,7 @@ func (n *network) set(r rule) {
 	n.rule = r
 	for l := range n.links {
 		w := n.weather(l)
-		if w.down || l.spoilt && !w.silent && !w.noRequests && !w.noAnswers {
+		if w.down || l.spoilt && !w.silent && !w.noRequests && !w.noReplies {
 			l.close()
 		}
 	}
@@ -145,7 +145,7 @@ func (n *network) serve(client net.Conn, to, target string) {
 }
 
 // carry forwards what it reads as the weather permits.
-func (n *network) carry(l *link, dst io.WriteCloser, src io.Reader, answers bool) {
+func (n *network) carry(l *link, dst io.WriteCloser, src io.Reader, replies bool) {
 	type parcel struct {
 		due  time.Time
 		data []byte
@@ -157,7 +157,7 @@ func (n *network) carry(l *link, dst io.WriteCloser, src io.Reader, answers bool
 			time.Sleep(time.Until(p.due))
 			n.mu.Lock()
 			w := n.weather(l)
-			withheld := w.silent || w.noAnswers && answers || w.noRequests && !answers
+			withheld := w.silent || w.noReplies && replies || w.noRequests && !replies
 			l.spoilt = l.spoilt || withheld
 			n.mu.Unlock()
 			if withheld {
@@ -176,10 +176,10 @@ func (n *network) carry(l *link, dst io.WriteCloser, src io.Reader, answers bool
 		size, err := src.Read(data)
 		if size > 0 {
 			n.mu.Lock()
-			late := n.weather(l).answersLate
+			late := n.weather(l).repliesLate
 			n.mu.Unlock()
 			p := parcel{time.Now(), data[:size]}
-			if answers {
+			if replies {
 				p.due = p.due.Add(late)
 			}
 			parcels <- p

@@ -39,15 +39,15 @@ func TestP1OneSessionTwoContendersOnOneKey(t *testing.T) {
 	assert.Greater(t, second.Epoch(), first.Epoch())
 }
 
-// The Txn that enters the line is carried out, its answer is lost, and its caller
-// has given up: the key must not stay on a lease that lives on.
-func TestP2ContextEndsWhileTheAnswerIsInFlight(t *testing.T) {
+// The Txn that enters the queue is carried out, its reply is lost, and its caller
+// has abandoned it: the key must not stay on a lease that lives on.
+func TestP2ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 	for _, lost := range []struct {
 		how     string
 		weather weather
 	}{
-		{"late", weather{answersLate: time.Second}},
-		{"never", weather{noAnswers: true}},
+		{"late", weather{repliesLate: time.Second}},
+		{"never", weather{noReplies: true}},
 	} {
 		t.Run(lost.how, func(t *testing.T) {
 			node := startNode(t)
@@ -63,13 +63,13 @@ func TestP2ContextEndsWhileTheAnswerIsInFlight(t *testing.T) {
 				_, err := e.Acquire(ctx, "key")
 				returned <- err
 			}()
-			line := awaitLine(t, direct, e, "key", 1) // it was carried out
+			queue := awaitQueue(t, direct, e, "key", 1) // it was carried out
 			cancel()
 			require.ErrorIs(t, receive(t, returned, "Acquire"), context.Canceled)
-			assert.Len(t, keysUnder(t, direct, line[0]), 1, "the orphan that this test is about")
+			assert.Len(t, keysUnder(t, direct, queue[0]), 1, "the orphan that this test is about")
 
 			n.heal()
-			awaitLine(t, direct, e, "key", 0)
+			awaitQueue(t, direct, e, "key", 0)
 			other := newEngine(t, direct, 30*time.Second)
 			require.NoError(t, acquire(t, other, "key").Release(t.Context()))
 			require.NoError(t, acquire(t, e, "key").Release(t.Context()))
@@ -78,9 +78,9 @@ func TestP2ContextEndsWhileTheAnswerIsInFlight(t *testing.T) {
 	}
 }
 
-// All answers are two seconds late, and then no requests arrive any more, while the answers to earlier ones
+// All replies are two seconds late, and then no requests arrive any more, while the replies to earlier ones
 // still do. The holder must have stopped trusting its lease before another can have it.
-func TestP3AnswersAreLate(t *testing.T) {
+func TestP3RepliesAreLate(t *testing.T) {
 	node := startNode(t)
 	n := newNetwork(t)
 	const ttl = 4 * time.Second
@@ -89,16 +89,16 @@ func TestP3AnswersAreLate(t *testing.T) {
 	defer patient.Close()
 	direct := dial(t, node)
 	held := acquire(t, newEngine(t, patient, ttl), "key")
-	n.set(func(_, _ string) weather { return weather{answersLate: 2 * time.Second} })
+	n.set(func(_, _ string) weather { return weather{repliesLate: 2 * time.Second} })
 
-	granted := waitInLine(t, direct, newEngine(t, direct, ttl), "key", 2)
+	granted := waitInQueue(t, direct, newEngine(t, direct, ttl), "key", 2)
 	select {
 	case <-held.Lost():
-		require.Fail(t, "the lease is kept while answers are only late")
+		require.Fail(t, "the lease is kept while replies are only late")
 	case <-time.After(2 * ttl):
 	}
 
-	n.set(func(_, _ string) weather { return weather{noRequests: true, answersLate: 2 * time.Second} })
+	n.set(func(_, _ string) weather { return weather{noRequests: true, repliesLate: 2 * time.Second} })
 	silent := time.Now()
 	receive(t, held.Lost(), "the loss")
 	assert.Empty(t, granted, "two believe that they hold the key")
@@ -106,7 +106,7 @@ func TestP3AnswersAreLate(t *testing.T) {
 	receive(t, granted, "the next holder")
 }
 
-// Calls return with their contexts while nothing answers. The stock mutex does not.
+// Calls return with their contexts while nothing replies. The stock mutex does not.
 func TestP4CancelledWhileUnreachable(t *testing.T) {
 	node := startNode(t)
 	n := newNetwork(t)
@@ -121,11 +121,11 @@ func TestP4CancelledWhileUnreachable(t *testing.T) {
 		_, err := e.Acquire(ctx, "theirs")
 		returned <- err
 	}()
-	awaitLine(t, direct, e, "theirs", 2)
+	awaitQueue(t, direct, e, "theirs", 2)
 	n.set(silence)
 	cancel()
 	began := time.Now()
-	require.ErrorIs(t, receive(t, returned, "the waiter in line"), context.Canceled)
+	require.ErrorIs(t, receive(t, returned, "the waiter in the queue"), context.Canceled)
 
 	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
@@ -134,10 +134,10 @@ func TestP4CancelledWhileUnreachable(t *testing.T) {
 	require.ErrorIs(t, held.Release(short), context.DeadlineExceeded)
 	assert.Less(t, time.Since(began), 2*time.Second)
 
-	n.heal() // what was left behind is cleared away, although nobody waits for it
+	n.heal() // what was left behind is cleaned up, although no call waits for it
 	require.NoError(t, blocker.Release(t.Context()))
 	for _, key := range []string{"held", "theirs", "fresh"} {
-		awaitLine(t, direct, e, key, 0)
+		awaitQueue(t, direct, e, key, 0)
 	}
 }
 
@@ -151,11 +151,11 @@ func TestP5LateUnlock(t *testing.T) {
 	old := acquire(t, e, "key")
 	unlock := direct.Txn(t.Context()).If(old.IsOwner()).Then(clientv3.OpDelete(old.Key()))
 
-	n.set(func(_, _ string) weather { return weather{noAnswers: true} })
+	n.set(func(_, _ string) weather { return weather{noReplies: true} })
 	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, old.Release(short), context.DeadlineExceeded)
-	awaitLine(t, direct, e, "key", 0) // it was carried out; the engine does not know, and repeats it
+	awaitQueue(t, direct, e, "key", 0) // it was carried out; the engine does not know, and repeats it
 	n.heal()
 	next := acquire(t, e, "key")
 	require.Equal(t, old.Key(), next.Key())
@@ -168,25 +168,25 @@ func TestP5LateUnlock(t *testing.T) {
 	require.NoError(t, next.Release(t.Context()))
 }
 
-// A waiter whose own lease is gone is not in line any more, and nobody would tell it.
+// A waiter whose own lease is gone is not in the queue any more, and no event says so.
 func TestP6TheWaitersSessionExpires(t *testing.T) {
 	client := dial(t, startNode(t))
 	holder := acquire(t, newEngine(t, client, 5*time.Second), "key")
 	waiter := newEngine(t, client, 2*time.Second)
-	granted := waitInLine(t, client, waiter, "key", 2)
+	granted := waitInQueue(t, client, waiter, "key", 2)
 	before := keysUnder(t, client, waiter.Name("key")+"/")[1]
 
 	_, err := client.Revoke(t.Context(), leaseOf(t, before))
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
-		line := keysUnder(t, client, waiter.Name("key")+"/")
-		return len(line) == 2 && line[1] != before
-	}, patience, 10*time.Millisecond, "the waiter did not line up anew")
+		queue := keysUnder(t, client, waiter.Name("key")+"/")
+		return len(queue) == 2 && queue[1] != before
+	}, patience, 10*time.Millisecond, "the waiter did not enter the queue anew")
 	require.NoError(t, holder.Release(t.Context()))
 	require.NoError(t, receive(t, granted, "the lock").Release(t.Context()))
 }
 
-// There is one lease per process: with it goes everything. Losing it is told to every holder.
+// There is one lease per process: with it goes everything. Every holder learns of the loss.
 func TestP9OneLostLeaseDropsAllKeys(t *testing.T) {
 	client := dial(t, startNode(t))
 	e := newEngine(t, client, 2*time.Second)
@@ -212,7 +212,7 @@ func TestP10ReleaseWithAnEndedContext(t *testing.T) {
 	if err := g.Release(ctx); err != nil {
 		require.ErrorIs(t, err, context.Canceled)
 	}
-	awaitLine(t, client, e, "key", 0)
+	awaitQueue(t, client, e, "key", 0)
 }
 
 // P11 is about PostgreSQL. Of its five points, four could be made of etcd: the same session's second
@@ -238,7 +238,7 @@ func TestP11CancelledWaitsAndAlikeKeysHarmNoOtherLock(t *testing.T) {
 	}
 	acquire(t, e, "theirs") // the parent of all those keys is free
 	for i := range waiters {
-		awaitLine(t, direct, e, "theirs/"+string(rune('A'+i)), 2)
+		awaitQueue(t, direct, e, "theirs/"+string(rune('A'+i)), 2)
 	}
 	assert.Equal(t, 1, n.connections(), "waiters share one connection")
 	cancel()

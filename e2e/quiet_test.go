@@ -20,7 +20,7 @@ import (
 )
 
 // Members are killed, stopped and cut off, leadership moves, history is forgotten, clients lose their
-// connections or hear nothing, and callers give up at any moment. Each time that quiet returns, no
+// connections or hear nothing, and callers abandon their calls at any moment. Each time that quiet returns, no
 // key is left, although every engine and its lease live on.
 
 const quietTTL = 6 * time.Second
@@ -113,7 +113,7 @@ func (c *cluster) trouble(t testing.TB, random *rand.Rand, admin *clientv3.Clien
 			time.Sleep(4 * pause)
 			n.heal()
 		case 7:
-			n.set(func(_, _ string) weather { return weather{noAnswers: true} })
+			n.set(func(_, _ string) weather { return weather{noReplies: true} })
 			time.Sleep(pause)
 			n.heal()
 		}

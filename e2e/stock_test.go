@@ -10,7 +10,7 @@ import (
 	"go.etcd.io/etcd/client/v3/concurrency"
 )
 
-// Users of concurrency.Mutex and of an Engine wait in the same line, in the order in which they came.
+// Users of concurrency.Mutex and of an Engine wait in the same queue, in the order in which they came.
 func TestStockMutexAndEngineExcludeEachOther(t *testing.T) {
 	client := dial(t, startNode(t))
 	e := newEngine(t, client, 5*time.Second)
@@ -21,7 +21,7 @@ func TestStockMutexAndEngineExcludeEachOther(t *testing.T) {
 
 	t.Run("ours waits for theirs", func(t *testing.T) {
 		require.NoError(t, stock.Lock(t.Context()))
-		granted := waitInLine(t, client, e, "hot/key", 2)
+		granted := waitInQueue(t, client, e, "hot/key", 2)
 		assert.Empty(t, granted)
 		require.NoError(t, stock.Unlock(t.Context()))
 		require.NoError(t, receive(t, granted, "our lock").Release(t.Context()))
@@ -31,7 +31,7 @@ func TestStockMutexAndEngineExcludeEachOther(t *testing.T) {
 		require.ErrorIs(t, stock.TryLock(t.Context()), concurrency.ErrLocked)
 		locked := make(chan error, 1)
 		go func() { locked <- stock.Lock(t.Context()) }()
-		awaitLine(t, client, e, "hot/key", 2)
+		awaitQueue(t, client, e, "hot/key", 2)
 		assert.Empty(t, locked)
 		require.NoError(t, ours.Release(t.Context()))
 		require.NoError(t, receive(t, locked, "their lock"))

@@ -76,7 +76,7 @@ func (p *entry) isHeld() bool {
 
 // audit bounds what any fault leaves behind, in either direction. An etcd key of the lease that
 // is no entry of the session is deleted: it was put by a request that was carried out long after its
-// sender had given it up. An entry whose etcd key is gone is lost: another process, or a person, has deleted it.
+// sender had abandoned it. An entry whose etcd key is gone is lost: another process, or a person, has deleted it.
 //
 // What the lease knows of its keys is a hint; each finding is then checked by a read or a
 // condition that the whole cluster agrees on.

@@ -49,10 +49,10 @@
 //
 // # Nothing is left behind
 //
-// A release, a wait that was given up, a try and a Close end in one of two ways: the etcd key is gone,
+// A release, a wait that was abandoned, a try and a Close end in one of two ways: the etcd key is gone,
 // or its lease will be. A request to remove a key is repeated until etcd
 // confirms it; when etcd has refused for three TTLs, the lease is given up and ends one TTL
-// later. A request to put a key that is carried out long after its sender has given it up, as by a
+// later. A request to put a key that is carried out long after its sender has abandoned it, as by a
 // member that was stopped, is found by an audit: whenever the lease is renewed, its keys are compared
 // with what this process claims, and what is not claimed is deleted at its revision.
 //

@@ -154,7 +154,7 @@ func (p *entry) enter(condition clientv3.Cmp, ops []clientv3.Op) error {
 }
 
 // refused finds out why the queue could not be entered. The key can be there already
-// when a request arrives long after its sender gave it up. It is removed, and never
+// when a request arrives long after its sender abandoned it. It is removed, and never
 // taken over: a grant on its old revision could have the token of an earlier holder.
 func (p *entry) refused(ctx context.Context, resp *clientv3.TxnResponse) error {
 	kvs := resp.Responses[0].GetResponseRange().Kvs

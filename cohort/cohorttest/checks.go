@@ -112,7 +112,7 @@ var checks = []check{
 	},
 	{
 		name: "cancelled", engines: 3,
-		promise: "a wait ends with its context's error, and what it leaves behind stops nobody",
+		promise: "a wait ends with its context's error, and what it leaves behind stops no other process",
 		do: func(b *bench) error {
 			holder, err := b.acquire(b.engines[0], b.key)
 			if err != nil {
@@ -234,7 +234,7 @@ var checks = []check{
 	},
 	{
 		name: "close", engines: 2,
-		promise: "Close tells holders, ends waits, frees every key and may be called again",
+		promise: "Close reaches holders, ends waits, frees every key and may be called again",
 		do: func(b *bench) error {
 			held, err := b.acquire(b.engines[0], b.key)
 			if err != nil {
@@ -308,7 +308,7 @@ var checks = []check{
 	{
 		name: "revoked unnoticed", engines: 2,
 		needs:   func(h Harness) bool { return h.Revoke != nil },
-		promise: "a release that finds the lock gone says ErrLost, also when nobody had noticed",
+		promise: "a release that finds the lock gone says ErrLost, also when it had not been noticed",
 		do: func(b *bench) error {
 			gone, err := b.acquire(b.engines[0], b.key)
 			if err != nil {
@@ -425,7 +425,7 @@ var checks = []check{
 	{
 		name: "abandoned while refused", engines: 3,
 		needs:   func(h Harness) bool { return h.Refuse != nil },
-		promise: "a wait that was given up while the store refused leaves no entry in the queue",
+		promise: "a wait that was abandoned while the store refused leaves no entry in the queue",
 		do: func(b *bench) error {
 			for _, forGood := range []bool{false, true} {
 				holder, err := b.acquire(b.engines[0], b.key)
@@ -445,7 +445,7 @@ var checks = []check{
 				}
 				g, err := b.acquire(b.engines[2], b.key)
 				if err != nil {
-					return fmt.Errorf("behind a wait that was given up: %w", err)
+					return fmt.Errorf("behind a wait that was abandoned: %w", err)
 				}
 				if err := b.release(g); err != nil {
 					return err

@@ -185,7 +185,7 @@ func (b *bench) holds(e cohort.Engine, key string) error {
 	return nil
 }
 
-// lost returns an error unless the grant tells its loss within b.Within.
+// lost returns an error unless the grant reports its loss within b.Within.
 func (b *bench) lost(g cohort.Grant) error {
 	select {
 	case <-g.Lost():

@@ -136,7 +136,7 @@ func TestChecksFindBrokenEngines(t *testing.T) {
 			grants(func(_ context.Context, g cohort.Grant) cohort.Grant {
 				return spoiltGrant{Grant: g, epoch: func() uint64 { return 1 }}
 			}), nil},
-		{"a loss is never told", "revoked while held: Lost is still open",
+		{"a loss is never reported", "revoked while held: Lost is still open",
 			grants(func(_ context.Context, g cohort.Grant) cohort.Grant {
 				return spoiltGrant{Grant: g, lost: func() <-chan struct{} { return never }}
 			}), nil},
@@ -173,7 +173,7 @@ func TestChecksFindBrokenEngines(t *testing.T) {
 					return nil, ctx.Err()
 				}
 			}, nil},
-		{"everybody gets everything", "exclusion: an Acquire of the held key returned",
+		{"every key is granted to all", "exclusion: an Acquire of the held key returned",
 			func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error) {
 				g, err := e.TryAcquire(ctx, key)
 				if errors.Is(err, cohort.ErrHeld) {

@@ -242,7 +242,7 @@ func (e *Engine) enter(ctx context.Context, key string, try bool) (p *entry, dro
 	return p, f.Drop, err
 }
 
-// enterLate has the store carry out a request that was given up, and the engine find what it has left.
+// enterLate has the store carry out a request that was abandoned, and the engine find what it has left.
 func (e *Engine) enterLate(key string, late time.Duration) {
 	time.Sleep(late)
 	var p *entry
@@ -264,7 +264,7 @@ func (e *Engine) enterLate(key string, late time.Duration) {
 // auditEvery is how long an engine takes to find what a request has left that was carried out late.
 const auditEvery = 10 * time.Millisecond
 
-// leave gives up the entry, which may be a grant. It takes as long as the store cannot be reached.
+// leave removes the entry, which may be a grant. It takes as long as the store cannot be reached.
 func (e *Engine) leave(p *entry) (dropped bool, err error) {
 	f, err := e.send(context.Background(), Release)
 	if err != nil && !errors.Is(err, cohort.ErrClosed) { // with the engine closed, the session has ended and everything it had
@@ -279,7 +279,7 @@ func (e *Engine) leave(p *entry) (dropped bool, err error) {
 	return f.Drop, err
 }
 
-// leaveInTheEnd gives up the entry, however often the store refuses.
+// leaveInTheEnd removes the entry, however often the store refuses.
 func (e *Engine) leaveInTheEnd(p *entry) {
 	for {
 		if _, err := e.leave(p); err == nil || errors.Is(err, cohort.ErrLost) {

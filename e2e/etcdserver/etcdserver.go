@@ -64,8 +64,8 @@ func Start(ctx context.Context, c Config) (*embed.Etcd, error) {
 	}
 }
 
-// FreeAddress returns a loopback address that nobody listens on, another one at each call. Its
-// port is below those that systems give to whoever asks for any: one of these could be taken by
+// FreeAddress returns a loopback address that no process listens on, another one at each call. Its
+// port is below those that systems give to a process that asks for any: one of these could be taken by
 // an outgoing connection before the member listens, or while it is being restarted.
 func FreeAddress() (string, error) {
 	for range ports {

@@ -100,7 +100,7 @@ func exit(err error) {
 	switch {
 	case err == nil:
 		os.Exit(0)
-	case errors.Is(err, syscall.EPIPE): // whoever read the output has seen enough
+	case errors.Is(err, syscall.EPIPE): // the reader of the output has seen enough
 	default:
 		fmt.Fprintln(os.Stderr, "manyprocesses:", err)
 	}
