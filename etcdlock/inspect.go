@@ -34,17 +34,13 @@ func (e *Engine) Inspect(ctx context.Context, key string) ([]cohort.Contender, e
 	return queue, nil
 }
 
-// ForceRelease takes key away from the contender with the epoch, which [Engine.Inspect]
-// has shown, whether it holds the key or waits: for a process that hangs, and neither releases nor dies. It reports
-// whether that contender was still there; any later one is left alone. It is what
+// ForceRelease takes key away from the contender with the epoch, as [Engine.Inspect]
+// has shown it, whether it holds the key or waits: for a process that hangs, and neither releases nor dies. It reports
+// whether that contender was still there; a later one is left alone, also one of the same process. Any process may
+// call it that may write under the prefix. It is one transaction: if the create revision of the
+// contender's etcd key is epoch, the etcd key is deleted.
 //
-//	etcdctl txn <<< 'create("ETCD KEY") = "EPOCH"
-//
-//	del "ETCD KEY"
-//
-//	'
-//
-// does. The process that held the key may go on to write: it notices the loss within a
+// The process that held the key may go on to write: it notices the loss within a
 // quarter of its TTL, and until then only the token, smaller than that of the next holder, keeps it out.
 func (e *Engine) ForceRelease(ctx context.Context, key string, epoch uint64) (bool, error) {
 	fail := func(err error) (bool, error) {
