@@ -117,6 +117,7 @@ func (a *attempt) ask(try bool) {
 		ctx, cancel := a.session.request()
 		defer cancel()
 		standing, err := a.session.engine.store.Enter(ctx, a.entry, try)
+		a.session.engine.note(err)
 		a.replies <- enterReply{standing, err}
 	})
 }
@@ -192,6 +193,7 @@ func (a *attempt) leave() error {
 		ctx, cancel := a.session.request()
 		found, err := a.session.engine.store.Leave(ctx, a.entry, a.late)
 		cancel()
+		a.session.engine.note(err)
 		switch {
 		case err == nil && (found || unsure):
 			return nil

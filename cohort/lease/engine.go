@@ -82,6 +82,14 @@ type Engine struct {
 	closing  atomic.Bool              // the first Close has begun
 	toEnd    atomic.Pointer[Session]  // what Close has to end at the store; nil for nothing
 	attempts atomic.Uint64            // numbers the entries
+
+	begun, lost, failed atomic.Uint64 // sessions, and requests that failed
+	lastFailure         atomic.Pointer[failure]
+}
+
+type failure struct {
+	err error
+	at  time.Time
 }
 
 // New returns an engine on the store. It calls the store only when a key is
@@ -186,6 +194,27 @@ func endOf(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	return fmt.Errorf("%w; before that: %w", ctx.Err(), err)
+}
+
+// Report implements cohort.Reporter.
+func (e *Engine) Report() cohort.EngineReport {
+	r := cohort.EngineReport{Sessions: e.begun.Load(), Lost: e.lost.Load(), Retries: e.failed.Load()}
+	if s := e.current.Load(); s != nil && s.trusted() {
+		r.Session, r.SessionBegan, r.SessionEnds = s.ID, s.epoch, time.Now().Add(s.left())
+	}
+	if f := e.lastFailure.Load(); f != nil {
+		r.LastError, r.LastErrorAt = f.err, f.at
+	}
+	return r
+}
+
+// note counts a request that failed, unless it is a reply, or the engine itself ended the request.
+func (e *Engine) note(err error) {
+	if err == nil || errors.Is(err, ErrSessionGone) || errors.Is(err, cohort.ErrHeld) || e.ctx.Err() != nil {
+		return
+	}
+	e.failed.Add(1)
+	e.lastFailure.Store(&failure{err, time.Now()})
 }
 
 // newSession chooses a session's ID here, so that it can be ended although the reply to Begin was lost.

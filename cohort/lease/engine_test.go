@@ -131,8 +131,11 @@ func TestPausedHolderIsLateByTheClock(t *testing.T) {
 		e, _ := process(t, s)
 		g := acquire(t, e, "key")
 		e.Overdue()
-		require.ErrorIs(t, g.Release(t.Context()), cohort.ErrLost)
 		assert.True(t, isClosed(g.Lost()))
+		require.ErrorIs(t, g.Release(t.Context()), cohort.ErrLost)
+		g = acquire(t, e, "key")
+		e.Overdue()
+		require.ErrorIs(t, g.Release(t.Context()), cohort.ErrLost)
 		g = acquire(t, e, "key") // in another session
 		require.NoError(t, g.Release(t.Context()))
 	})
@@ -404,6 +407,27 @@ func TestEndedAttemptsAreForgotten(t *testing.T) {
 		}
 		synctest.Wait()
 		assert.Less(t, e.Known(), 2000)
+	})
+}
+
+func TestReport(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, l := process(t, s)
+		assert.Equal(t, cohort.EngineReport{}, e.Report())
+		g := acquire(t, e, "key")
+		assert.Equal(t, cohort.EngineReport{
+			Session: l.session(), SessionBegan: time.Now(), SessionEnds: time.Now().Add(ttl * 4 / 5), Sessions: 1,
+		}, e.Report())
+		failed := errors.New("no connection")
+		l.set(failing("renew", false, failed))
+		<-g.Lost()
+		synctest.Wait()
+		r := e.Report()
+		assert.Empty(t, r.Session)
+		assert.Equal(t, uint64(1), r.Lost)
+		assert.Equal(t, uint64(3), r.Retries)
+		require.ErrorIs(t, r.LastError, failed)
+		assert.Equal(t, time.Now().Add(-ttl/20), r.LastErrorAt)
 	})
 }
 

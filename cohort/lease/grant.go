@@ -25,10 +25,14 @@ func (g *Grant) Key() string { return g.attempt.entry.Key }
 // Entry returns the entry that holds the key.
 func (g *Grant) Entry() Entry { return g.attempt.entry }
 
-// Lost is closed when the session can no longer be trusted: a fifth of the TTL
-// before the earliest moment at which it could have run out, as soon as the
-// store says that it or the entry is gone, when the engine closes, or after Release.
-func (g *Grant) Lost() <-chan struct{} { return g.attempt.ctx.Done() }
+// Lost returns a channel that is closed when the session can no longer be trusted: a fifth of
+// the TTL before the earliest moment at which it could have run out, as soon as the
+// store says that it or the entry is gone, when the engine closes, or after Release. The
+// call itself compares the deadline with the clock.
+func (g *Grant) Lost() <-chan struct{} {
+	g.attempt.session.trusted()
+	return g.attempt.ctx.Done()
+}
 
 // Wanted is closed when another process waits for the key. It may be late by a quarter of the TTL.
 func (g *Grant) Wanted() <-chan struct{} { return g.attempt.wanted }

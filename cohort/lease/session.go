@@ -110,8 +110,10 @@ func (e *Engine) begin(id Session) (*session, error) {
 		crowd:   make(chan struct{}, 1),
 	}
 	if err := e.store.Begin(ctx, id); err != nil {
+		e.note(err)
 		return nil, err
 	}
+	e.begun.Add(1)
 	s.ctx, s.lose = context.WithCancel(e.ctx)
 	s.trust(s.epoch)
 	return s, nil
@@ -211,6 +213,9 @@ func (s *session) run() {
 				watchdog.Reset(s.left())
 			}
 		case <-s.ctx.Done():
+			if s.engine.ctx.Err() == nil {
+				s.engine.lost.Add(1)
+			}
 			if s.engine.ctx.Err() == nil || s.engine.toEnd.Load().ID != s.ID { // otherwise Close ends it
 				s.finish()
 			}
@@ -263,6 +268,7 @@ func (s *session) renew(held []Held, renewed chan<- renewal) {
 	defer cancel()
 	r := renewal{sent: time.Now()}
 	r.missing, r.err = s.engine.store.Renew(ctx, s.Session, held)
+	s.engine.note(r.err)
 	select {
 	case renewed <- r:
 	case <-s.ctx.Done():
