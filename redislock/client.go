@@ -38,6 +38,10 @@ type Call struct {
 	Keys   []string
 	Args   []string
 
+	// Aside says that no lock waits for the call. It may use another connection: some clients are
+	// slower on a connection that several goroutines use at once.
+	Aside bool
+
 	Replicas int           // how many replicas WAIT waits for; 0 is no WAIT
 	Within   time.Duration // for how long at most; in whole milliseconds
 }

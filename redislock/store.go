@@ -108,6 +108,7 @@ func (s *store) run(ctx context.Context, script *Script, b int, cluster bool, re
 	all := append([]string{milliseconds(s.quarantine), s.channels(b, cluster), mode}, args...)
 	reply, acknowledged, err := s.client.Run(ctx, Call{
 		Script: script, Keys: s.names(b), Args: all,
+		Aside:    script == renewScript || script == endScript || script == beginScript && args[1] == "0",
 		Replicas: replicas, Within: s.ttl / 8,
 	})
 	switch {
@@ -169,11 +170,11 @@ func (s *store) Begin(ctx context.Context, id lease.Session) error {
 	})
 }
 
-// each calls f for every bucket, several at a time, and returns the errors.
+// each calls f for every bucket, two at a time, and returns the error that decides.
 func (s *store) each(f func(b int) error) error {
 	var all sync.WaitGroup
 	errs := make([]error, buckets)
-	abreast := make(chan struct{}, 16)
+	abreast := make(chan struct{}, 2)
 	for b := range buckets {
 		abreast <- struct{}{}
 		all.Go(func() {

@@ -21,14 +21,16 @@ type adapter struct {
 }
 
 func (a adapter) Run(ctx context.Context, call redislock.Call) ([]string, int, error) {
-	if call.Replicas == 0 {
+	// On the shared connection, a lone request is written and read by its own goroutine, until two come at once.
+	aside := call.Aside && a.client.Mode() != rueidis.ClientModeCluster
+	if call.Replicas == 0 && !aside {
 		reply, err := run(ctx, a.client, call)
 		return reply, 0, err
 	}
 	var reply []string
 	var acknowledged int64
 	err := a.client.Dedicated(func(own rueidis.DedicatedClient) (err error) {
-		if reply, err = run(ctx, own, call); err != nil {
+		if reply, err = run(ctx, own, call); err != nil || call.Replicas == 0 {
 			return err
 		}
 		acknowledged, err = own.Do(ctx, own.B().Wait().Numreplicas(int64(call.Replicas)).Timeout(call.Within.Milliseconds()).Build()).AsInt64()
