@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 )
@@ -39,4 +40,52 @@ func Example() {
 	// held, says the other process: true
 	// its token is greater: true
 	// <nil>
+}
+
+// A service that calls Do, and nothing else, runs with the manager of one process and with that of many.
+func ExampleManager_Do() {
+	type locks interface {
+		Do(ctx context.Context, key string, fn func(context.Context) error) error
+	}
+	pay := func(ctx context.Context, l locks, order string) error {
+		return l.Do(ctx, "order/"+order, func(ctx context.Context) error {
+			fmt.Println("pays", order)
+			return nil
+		})
+	}
+	ctx := context.Background()
+	store := cohorttest.NewStore() // for tests; a service takes etcd and etcdlock.New
+	defer store.Close()
+	one, many := keylock.Start[string](ctx), cohort.Start(ctx, store.Engine())
+	defer one.Close()
+	defer many.Close()
+	fmt.Println(pay(ctx, one, "41"), pay(ctx, many, "42"))
+	// Output:
+	// pays 41
+	// pays 42
+	// <nil> <nil>
+}
+
+// Who holds a key, in any process?
+func ExampleManager_Inspect() {
+	ctx := context.Background()
+	store := cohorttest.NewStore() // for tests; a service takes etcd and etcdlock.New
+	defer store.Close()
+	here, there := cohort.Start(ctx, store.Engine()), cohort.Start(ctx, store.Engine())
+	defer here.Close()
+	defer there.Close()
+	lock, err := there.Acquire(ctx, "order/42")
+	if err != nil {
+		return
+	}
+	info, err := here.Inspect(ctx, "order/42")
+	if err != nil {
+		return
+	}
+	fmt.Println("in this process:", info.Held, info.Claim.State)
+	fmt.Println("in all of them:", info.Engine[0].Process, "with epoch", info.Engine[0].Epoch)
+	_ = lock.Release()
+	// Output:
+	// in this process: 0 none
+	// in all of them: process 2 with epoch 1
 }
