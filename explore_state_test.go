@@ -26,6 +26,7 @@ type fingerprint struct {
 	bytes   []byte
 	objects []object // met so far; a pointer is written as its index
 	shapes  map[reflect.Type]*shape
+	cuts    reflect.Value // that are under way, of the world's table
 }
 
 func newFingerprint() *fingerprint { return &fingerprint{shapes: make(map[reflect.Type]*shape)} }
@@ -39,12 +40,17 @@ type object struct {
 var irrelevant = map[string]map[string]bool{
 	"Table": {
 		"counts": true, "seq": true, // count
-		"arrivals": true,                                // numbers the tickets as they come, and so do the queues
-		"ranking":  true,                                // only Top looks at it
-		"granted":  true, "spare": true, "search": true, // blank, as Check says
+		"arrivals": true,                                             // numbers the tickets as they come, and so do the queues
+		"worked":   true,                                             // counts
+		"ranking":  true,                                             // only Top looks at it
+		"granted":  true, "led": true, "spare": true, "search": true, // blank, as Check says
 	},
-	"queue":   {"hash": true, "chain": true, "rank": true, "above": true, "below": true, "scan": true, "cut": true}, // where it is in the index, in the ranking and in a search
-	"Session": {"node": true},                                                                                       // of a search that is over
+	"queue":    {"hash": true, "chain": true, "rank": true, "above": true, "below": true, "scan": true, "cut": true}, // where it is in the index, in the ranking and in a search
+	"cuts":     {"begun": true},                                                                                      // which queue a cut has seen is written where a queue is met,
+	"Cut":      {"number": true, "position": true, "blocked": true},                                                  // and what it keeps of a ticket where that is
+	"snapshot": {"at": true, "seen": true},
+	"tracked":  {"seq": true},
+	"Session":  {"node": true}, // of a search that is over
 	// Grants and turns are numbered for ever. Which ticket is granted is told by its line,
 	// whose next is the first that is not, as Check says; who has which grant and whose
 	// turn it is, is written where a token or a turn is met.
@@ -64,6 +70,7 @@ var seed = maphash.MakeSeed()
 // not wanted everybody comes as he is.
 func (f *fingerprint) of(w *world, plain bool) uint64 {
 	f.bytes, f.objects = f.bytes[:0], f.objects[:0]
+	f.cuts = reflect.ValueOf(w.o.table).Elem().FieldByName("cuts").FieldByName("running")
 	f.roots(w.o, w.ctx)
 	if plain {
 		for _, a := range w.actors {
@@ -268,6 +275,22 @@ func special(name string) func(*fingerprint, reflect.Value) bool {
 		return func(f *fingerprint, v reflect.Value) bool {
 			r := (*cancelReservation[int])(v.Addr().UnsafePointer())
 			return f.turn(r.acquire, r.generation)
+		}
+	case "queue":
+		return func(f *fingerprint, v reflect.Value) bool {
+			for i := range f.cuts.Len() {
+				f.bool(f.cuts.Index(i).Elem().FieldByName("number").Uint() > v.FieldByName("cut").Uint())
+			}
+			return false
+		}
+	case "Ticket":
+		return func(f *fingerprint, v reflect.Value) bool {
+			for i := range f.cuts.Len() {
+				if kept := f.cuts.Index(i).Elem().FieldByName("blocked").MapIndex(v.Addr()); kept.IsValid() {
+					f.number(uint64(kept.Int()) + 1)
+				}
+			}
+			return false
 		}
 	case "index":
 		return func(f *fingerprint, v reflect.Value) bool { f.index(v); return true }

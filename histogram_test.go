@@ -36,7 +36,7 @@ func TestQuantileOutOfRange(t *testing.T) {
 	assert.PanicsWithValue(t, "keylock: Histogram.Quantile(NaN)", func() { h.Quantile(math.NaN()) })
 }
 
-// Durations end at 292 years; what ten thousand wait for eleven days is more.
+// Durations end at 292 years; what ten thousand wait for a month is more, and more than 64 bits hold.
 func TestSumOfManyLongWaitsIsRight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := keylock.Start[int](t.Context(), keylock.WithHoldTimes())
@@ -46,7 +46,7 @@ func TestSumOfManyLongWaitsIsRight(t *testing.T) {
 		for i := range waits {
 			waits[i] = m.Reserve(1)
 		}
-		const each = 11 * 24 * time.Hour
+		const each = 33 * 24 * time.Hour
 		time.Sleep(each)
 		for _, r := range waits {
 			r.Cancel()

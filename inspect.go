@@ -98,15 +98,10 @@ func (o *owner[K]) oldest(n int, now time.Duration) (found []KeyInfo[K]) {
 	if o.tracking == nil {
 		return nil
 	}
-	seen := make(map[K]bool) // a key may have many holders
-	left := n * topPlaces    // of whom not all are looked at
-	for s := range o.tracking.grants.oldest {
+	for s := range o.tracking.firsts.oldest {
 		for v := range o.table.Of(s.ticket) {
-			if !seen[v.Key] {
-				seen[v.Key] = true
-				found = append(found, o.describe(v, now, topPlaces))
-			}
-			if left--; left == 0 || len(found) == n {
+			found = append(found, o.describe(v, now, topPlaces))
+			if len(found) == n {
 				return found
 			}
 		}

@@ -2,11 +2,15 @@ package keylock_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"runtime"
 	"runtime/pprof"
 	"runtime/trace"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -344,4 +348,87 @@ func aCallerThatWaits(t *testing.T, m *keylock.Manager[int]) {
 	lock, err := m.Acquire(t.Context(), 1)
 	assert.NoError(t, err)
 	lock.Release()
+}
+
+// Whatever shares keys with whatever, the oldest holds are those that a look at everything
+// finds, too.
+func TestOldestHoldsAreThoseOfASnapshot(t *testing.T) {
+	ctx := t.Context()
+	for seed := range uint64(30) {
+		m := keylock.Start[int](ctx, keylock.WithHoldTimes())
+		random := rand.New(rand.NewPCG(seed, 5))
+		session := m.Session("some")
+		var held []keylock.Lock[int]
+		var batches []keylock.Locks[int]
+		for step := range 400 {
+			key := random.IntN(12)
+			switch random.IntN(10) {
+			case 0, 1, 2, 3:
+				if l, ok := m.TryAcquireShared(key); ok {
+					held = append(held, l)
+				}
+			case 4:
+				if l, ok := m.TryAcquire(key); ok {
+					held = append(held, l)
+				}
+			case 5:
+				if l, ok := m.TryAcquireAll(key, random.IntN(12), random.IntN(12)); ok {
+					batches = append(batches, l)
+				}
+				session.TryAcquireShared(key)
+			case 6:
+				m.ReserveShared(key).Cancel()
+				m.Reserve(key).Cancel()
+			case 7, 8:
+				if len(held) > 0 {
+					i := random.IntN(len(held))
+					if random.IntN(4) > 0 || !held[i].Handoff("value") {
+						held[i].Release()
+					}
+					held = slices.Delete(held, i, i+1)
+				}
+			case 9:
+				if len(batches) > 0 {
+					batches[0].Release()
+					batches = batches[1:]
+				}
+				if random.IntN(5) == 0 {
+					session.Close()
+					session = m.Session("another")
+				}
+			}
+			if step%7 != 0 {
+				continue
+			}
+			all, err := m.Snapshot(ctx)
+			require.NoError(t, err)
+			all = slices.DeleteFunc(all, func(k keylock.KeyInfo[int]) bool { return k.Held == 0 })
+			first := func(k keylock.KeyInfo[int]) uint64 { return k.Holders[0].Seq }
+			slices.SortFunc(all, func(a, b keylock.KeyInfo[int]) int { return cmp.Compare(first(a), first(b)) })
+			n := 1 + random.IntN(14)
+			top, err := m.Top(ctx, n)
+			require.NoError(t, err)
+			require.Len(t, top.OldestHolds, min(n, len(all)))
+			for i, k := range top.OldestHolds {
+				require.Equal(t, first(all[i]), first(k), "seed %d, step %d: %v", seed, step, top.OldestHolds)
+			}
+		}
+		m.Close()
+	}
+}
+
+// A key that very many hold does not hide the others, nor does a very large n.
+func TestOldestHoldsBesideAKeyWithManyHolders(t *testing.T) {
+	ctx := t.Context()
+	m := keylock.Start[int](ctx, keylock.WithHoldTimes())
+	defer m.Close()
+	for range 5000 {
+		m.TryAcquireShared(1)
+	}
+	m.TryAcquire(2)
+	for _, n := range []int{2, math.MaxInt} {
+		top, err := m.Top(ctx, n)
+		require.NoError(t, err)
+		assert.Equal(t, []int{1, 2}, keysOf(top.OldestHolds))
+	}
 }

@@ -118,6 +118,9 @@ func (o *owner[K]) run() {
 
 // deliver hands grants to those who waited for them.
 func (o *owner[K]) deliver(grants []table.Grant[K]) {
+	if o.tracking != nil {
+		o.tracking.lead(o.table.Led())
+	}
 	if len(grants) == 0 {
 		return
 	}

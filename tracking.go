@@ -12,6 +12,7 @@ type tracking[K comparable] struct {
 	timed         bool // WithHoldTimes: the clock is read for grants too
 	times         histogram
 	waits, grants ages[K]
+	firsts        firsts[K]
 	slow          *slowLog[K] // nil unless WithSlowLog
 }
 
@@ -42,6 +43,8 @@ type tracked[K comparable] struct {
 	// Owned by the owner.
 	ticket *table.Ticket[K]
 	since  time.Duration // when the wait began, or the grant
+	seq    uint64        // of the grant
+	first  int           // where it is in firsts, counted from 1; 0 while nowhere
 	list   *ages[K]      // where it is; nil while nowhere
 	level  int           // and on which level
 	prev   *tracked[K]
@@ -85,7 +88,11 @@ func (o *owner[K]) held(r *acquire[K], token table.Token[K], now time.Duration) 
 		now = o.meter.now()
 	}
 	s.ticket, s.since = token.Ticket(), now
+	s.seq = token.Seq()
 	s.ticket.SetTag(s)
+	if s.ticket.First() {
+		o.tracking.firsts.push(s)
+	}
 	o.tracking.begin(s, &o.tracking.grants)
 }
 
@@ -120,6 +127,7 @@ func (t *tracking[K]) begin(s *tracked[K], list *ages[K]) {
 // end ends a wait, or a hold.
 func (t *tracking[K]) end(s *tracked[K], now time.Duration, outcome string) {
 	s.list.remove(s)
+	t.firsts.remove(s)
 	if s.told != nil {
 		t.slow.over(s, now-s.since, outcome)
 	}

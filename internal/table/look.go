@@ -150,6 +150,17 @@ func (k Token[K]) Ticket() *Ticket[K] {
 	return k.ticket
 }
 
+// First reports whether a grant is the first of those by which its keys are held. Only the
+// first of those that share a key is, and none that has no key.
+func (k *Ticket[K]) First() bool {
+	entries := k.entries()
+	return len(entries) > 0 && entries[0].prev == nil
+}
+
+// Led returns the tickets that the last transition made the first holder of their key,
+// because the one before them has left. They may have left, too.
+func (t *Table[K]) Led() []*Ticket[K] { return t.led }
+
 // SetTag tags a grant. The tag of its request is forgotten by then.
 func (k *Ticket[K]) SetTag(tag any) { k.tag = tag }
 

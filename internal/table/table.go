@@ -48,7 +48,8 @@ type Table[K comparable] struct {
 	search   search[K]
 	cuts     cuts[K]
 
-	granted []Grant[K] // what the running transition grants; its array is reused
+	granted []Grant[K]   // what the running transition grants; its array is reused
+	led     []*Ticket[K] // what it makes the first holder of a key; likewise
 	spare   spare[K]
 }
 
@@ -245,6 +246,11 @@ func (t *Table[K]) begin() {
 	}
 	clear(t.granted)
 	t.granted = t.granted[:0]
+	if cap(t.led) > spareMax {
+		t.led = nil
+	}
+	clear(t.led)
+	t.led = t.led[:0]
 }
 
 func (t *Table[K]) cancel(k *Ticket[K]) {
@@ -322,6 +328,9 @@ func (t *Table[K]) leave(k *Ticket[K]) {
 	for i := range entries {
 		p := &entries[i]
 		q := p.queue
+		if p.granted() && p == q.head && q.held > 1 {
+			t.led = append(t.led, p.next.ticket)
+		}
 		opens := p == q.next || p.granted() // nobody was blocked by an entry behind the next
 		t.remove(p)
 		if opens {
