@@ -120,6 +120,9 @@ func (m *model) isNil(x ast.Expr) bool {
 // in them is assigned to.
 func (m *model) key(a atom) string {
 	var b strings.Builder
+	if x := m.measured(a); x != nil {
+		return m.fullKey(x)
+	}
 	if a.op == token.ILLEGAL {
 		x := a.x
 		if a.l != nil {
@@ -132,6 +135,63 @@ func (m *model) key(a atom) string {
 	b.WriteString(a.op.String())
 	m.write(&b, a.r)
 	return b.String()
+}
+
+// measured returns x when an atom asks whether x is empty: len(x) == 0 or 0 < len(x).
+func (m *model) measured(a atom) ast.Expr {
+	var size ast.Expr
+	switch {
+	case a.op == token.EQL && m.isZero(a.r):
+		size = a.l
+	case a.op == token.LSS && m.isZero(a.l):
+		size = a.r
+	default:
+		return nil
+	}
+	call, ok := size.(*ast.CallExpr)
+	if !ok || len(call.Args) != 1 {
+		return nil
+	}
+	if b, ok := m.TypesInfo.Uses[identOf(call.Fun)].(*types.Builtin); !ok || b.Name() != "len" {
+		return nil
+	}
+	return call.Args[0]
+}
+
+func identOf(x ast.Expr) *ast.Ident {
+	id, _ := ast.Unparen(x).(*ast.Ident)
+	return id
+}
+
+// fullKey is the key of the assumption that there is something in x to range over.
+func (m *model) fullKey(x ast.Expr) string {
+	var b strings.Builder
+	b.WriteString("range ")
+	m.write(&b, ast.Unparen(x))
+	return b.String()
+}
+
+// holds returns what an atom says of its key.
+func (m *model) holds(a atom) bool {
+	if a.op == token.EQL && m.measured(a) != nil {
+		return !a.truth
+	}
+	return a.truth
+}
+
+// isFull reports whether a loop ranges over something whose size stays as it is.
+func (m *model) isFull(loop *ast.RangeStmt) bool {
+	t := m.TypesInfo.TypeOf(loop.X)
+	if t == nil {
+		return false
+	}
+	switch t := types.Unalias(t).Underlying().(type) {
+	case *types.Slice, *types.Map, *types.Array:
+		return true
+	case *types.Basic:
+		return t.Info()&(types.IsInteger|types.IsString) != 0
+	}
+	return false
 }
 
 // write writes an expression with each identifier made unique.
@@ -259,20 +319,26 @@ func (m *model) prepare(fn *function) {
 	fn.comms = make(map[ast.Stmt]bool)
 	fn.switches = make(map[*ast.CaseClause]ast.Stmt)
 	fn.atoms = make(map[string]int)
-	count := func(x ast.Expr) {
+	count := func(x ast.Expr, at ast.Node) {
 		if x == nil {
 			return
 		}
-		seen := make(map[string]bool)
+		seen := make(map[string]int) // twice in one alternative matters too: x && !x
 		for _, truth := range []bool{false, true} {
 			for _, alternative := range m.alternatives(x, truth) {
+				here := make(map[string]int)
 				for _, a := range alternative {
-					seen[m.key(a)] = true
+					key := m.key(a)
+					here[key]++
+					seen[key] = max(seen[key], here[key])
 				}
 			}
 		}
-		for key := range seen {
-			fn.atoms[key]++
+		for key, n := range seen {
+			fn.atoms[key] += n
+			if m.inLoop(at, fn) && !strings.Contains(key, "*ast.CallExpr(") {
+				fn.atoms[key]++ // each round asks again, for what may not have changed
+			}
 		}
 	}
 	ast.Inspect(fn.body, func(n ast.Node) bool {
@@ -280,9 +346,16 @@ func (m *model) prepare(fn *function) {
 		case *ast.FuncLit:
 			return false
 		case *ast.IfStmt:
-			count(n.Cond)
+			count(n.Cond, n)
+		case *ast.RangeStmt:
+			if m.isFull(n) {
+				fn.atoms[m.fullKey(n.X)]++
+				if m.inLoop(m.parents[n], fn) {
+					fn.atoms[m.fullKey(n.X)]++
+				}
+			}
 		case *ast.ForStmt:
-			count(n.Cond)
+			count(n.Cond, n)
 		case *ast.SwitchStmt:
 			for _, clause := range n.Body.List {
 				clause := clause.(*ast.CaseClause)
@@ -291,7 +364,7 @@ func (m *model) prepare(fn *function) {
 					if n.Tag != nil {
 						x = &ast.BinaryExpr{X: n.Tag, Op: token.EQL, Y: x}
 					}
-					count(x)
+					count(x, clause)
 				}
 			}
 		case *ast.TypeSwitchStmt:
@@ -318,6 +391,17 @@ func (m *model) prepare(fn *function) {
 		}
 		return true
 	})
+}
+
+// inLoop reports whether a statement can run more than once.
+func (m *model) inLoop(n ast.Node, fn *function) bool {
+	for ; n != nil && n != fn.node; n = m.parents[n] {
+		switch n.(type) {
+		case *ast.ForStmt, *ast.RangeStmt, *ast.LabeledStmt:
+			return true
+		}
+	}
+	return false
 }
 
 // isFlag reports whether x is true or false.

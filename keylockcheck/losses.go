@@ -152,7 +152,7 @@ func (m *model) deferAfter(s *source, after ast.Node, method string) []analysis.
 	call := s.lock.Name() + "." + method
 	return []analysis.SuggestedFix{{
 		Message:   "defer " + call + "()",
-		TextEdits: []analysis.TextEdit{insertAfter(after, "\ndefer "+call+"()")},
+		TextEdits: []analysis.TextEdit{m.insertAfter(after, "defer "+call+"()")},
 	}}
 }
 
@@ -172,13 +172,20 @@ func (m *model) nameAndDefer(s *source) []analysis.SuggestedFix {
 		Message: "name the lock and defer its Release",
 		TextEdits: []analysis.TextEdit{
 			{Pos: s.blank.Pos(), End: s.blank.End(), NewText: []byte(name)},
-			insertAfter(check, "\ndefer "+name+".Release()"),
+			m.insertAfter(check, "defer "+name+".Release()"),
 		},
 	}}
 }
 
-func insertAfter(n ast.Node, text string) analysis.TextEdit {
-	return analysis.TextEdit{Pos: n.End(), End: n.End(), NewText: []byte(text)}
+// insertAfter returns the edit that inserts a line after a statement, and after a comment
+// behind it.
+func (m *model) insertAfter(n ast.Node, text string) analysis.TextEdit {
+	file := m.Fset.File(n.Pos())
+	at := n.End()
+	if line := file.Line(at); line < file.LineCount() {
+		at = file.LineStart(line+1) - 1
+	}
+	return analysis.TextEdit{Pos: at, End: at, NewText: []byte("\n" + text)}
 }
 
 // sharesLine reports whether something other than the end of the line follows a statement:

@@ -159,7 +159,7 @@ func (p *pass) deferClose(s start) []analysis.SuggestedFix {
 	call := s.kept.Name() + ".Close"
 	return []analysis.SuggestedFix{{
 		Message:   "defer " + call + "()",
-		TextEdits: []analysis.TextEdit{insertAfter(assign, "\ndefer "+call+"()")},
+		TextEdits: []analysis.TextEdit{p.insertAfter(assign, "defer "+call+"()")},
 	}}
 }
 

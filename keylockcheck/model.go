@@ -394,6 +394,9 @@ func (m *model) isOwnSession(x ast.Expr) bool {
 	made := false
 	for _, mention := range m.mentions[v] {
 		parent := m.parent(mention)
+		if assign, ok := parent.(*ast.AssignStmt); ok && m.useOf(mention) == looks && len(assign.Lhs) == 1 {
+			continue // _ = session
+		}
 		switch p := parent.(type) {
 		case *ast.AssignStmt, *ast.ValueSpec:
 			value := assigned(p, mention)

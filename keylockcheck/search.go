@@ -84,6 +84,9 @@ func (q *search) collect() bool {
 	s := q.s
 	for _, id := range q.mentions[s.lock] {
 		if lit, captured := q.captured(id, q.fn); captured {
+			if q.useOf(id) == looks {
+				continue
+			}
 			// A literal before the source may be called, or run at the end, with any value.
 			if !s.defines || lit.Pos() < s.stmt.Pos() {
 				return false
@@ -474,6 +477,15 @@ func (q *search) follow(from *step, i int, succ *cfg.Block, has, live bool, assu
 	if i == 1 && !from.round && q.runsOnce(br.stmt) {
 		return nil
 	}
+	if loop, ok := br.stmt.(*ast.RangeStmt); ok && !from.round && q.isFull(loop) {
+		key := q.fullKey(loop.X)
+		if full, known := assumed[key]; known && full != (i == 0) {
+			return nil
+		}
+		if q.fn.atoms[key] >= 2 {
+			base.assumed = assumed.with(key, i == 0)
+		}
+	}
 	alternatives := [][]atom{nil}
 	if br.cond != nil {
 		if v := q.constant(br.cond); v != nil {
@@ -502,7 +514,7 @@ next:
 			said = append(said, a)
 			key := q.key(a)
 			if truth, known := s.assumed[key]; known {
-				if truth != a.truth {
+				if truth != q.holds(a) {
 					continue next
 				}
 				continue
@@ -511,7 +523,7 @@ next:
 			if q.fn.atoms[key] < 2 {
 				continue
 			}
-			s.assumed = s.assumed.with(key, a.truth)
+			s.assumed = s.assumed.with(key, q.holds(a))
 		}
 		if s.has && undecided && !q.allow(br, &s) {
 			continue
