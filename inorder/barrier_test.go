@@ -2,7 +2,9 @@ package inorder_test
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,4 +80,71 @@ func TestGroupSparesTheBarrier(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The same for work that comes while other work is done, ten in a millisecond for two seconds, and one
+// key of 50 that takes 4 ms: what the other keys feel of it.
+func TestGroupSparesOtherKeysTheSlowOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		type job struct {
+			key   int
+			came  time.Time
+			takes time.Duration
+		}
+		const n = 20_000
+		come := func() <-chan job {
+			jobs := make(chan job, n)
+			go func() {
+				defer close(jobs)
+				random := rand.New(rand.NewPCG(1, 7))
+				for i := range n {
+					if i%10 == 0 {
+						time.Sleep(time.Millisecond)
+					}
+					j := job{random.IntN(50), time.Now(), time.Millisecond}
+					if j.key == 0 {
+						j.takes = 4 * time.Millisecond
+					}
+					jobs <- j
+				}
+			}()
+			return jobs
+		}
+		var mu sync.Mutex
+		var waits []time.Duration // of the other keys
+		do := func(_ context.Context, j job) error {
+			time.Sleep(j.takes)
+			if j.key != 0 {
+				mu.Lock()
+				waits = append(waits, time.Since(j.came))
+				mu.Unlock()
+			}
+			return nil
+		}
+		p99 := func() time.Duration {
+			defer func() { waits = nil }()
+			slices.Sort(waits)
+			return waits[len(waits)*99/100]
+		}
+
+		jobs := come()
+		for j := range jobs {
+			batch := []job{j}
+			for len(batch) < 500 && len(jobs) > 0 {
+				batch = append(batch, <-jobs)
+			}
+			require.NoError(t, inorder.Each(t.Context(), 1000, slices.Values(batch), func(j job) int { return j.key }, do))
+		}
+		barrier := p99()
+
+		g := inorder.New[int](t.Context(), 1000, inorder.WithQueue(500))
+		for j := range come() {
+			require.NoError(t, g.Go(t.Context(), j.key, func(ctx context.Context) error { return do(ctx, j) }))
+		}
+		require.NoError(t, g.Wait())
+		streaming := p99()
+
+		t.Log("p99 of the other keys: barrier", barrier, "streaming", streaming)
+		assert.LessOrEqual(t, streaming, barrier/5)
+	})
 }

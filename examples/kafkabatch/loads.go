@@ -20,7 +20,7 @@ import (
 	"github.com/seed-46f81e6d/keylock/examples/internal/report"
 )
 
-// A load is records whose work is known beforehand: each has the time that it takes as its value.
+// A load is records whose work is known beforehand: the value of each is the time that it takes.
 type load struct {
 	name    string
 	records int
@@ -69,22 +69,30 @@ var closedLoads = []load{
 }
 
 // openLoads come while they are handled: the question is how long a record takes from when it was
-// due to when it is done.
+// produced to when it is done.
 var openLoads = []load{
-	{"every record takes 1 ms", 20_000, 10, -1, closedLoads[0].next},
-	{"one key takes 4 ms", 20_000, 10, 0, func(i int, _ *rand.Rand) (int, time.Duration) {
-		if i%loadKeys == 0 {
-			return 0, 4 * time.Millisecond
-		}
-		return i % loadKeys, time.Millisecond
+	{"every record takes 1 ms", 20_000, 10, -1, func(_ int, random *rand.Rand) (int, time.Duration) {
+		return random.IntN(loadKeys), time.Millisecond
 	}},
+	{"one key takes 4 ms", 20_000, 10, 0, slowKey(4 * time.Millisecond)},
 	{"one record in 2,000 takes 300 ms", 20_000, 10, -1, func(i int, random *rand.Rand) (int, time.Duration) {
 		if i%2000 == 1000 {
 			return random.IntN(loadKeys), 300 * time.Millisecond
 		}
-		return i % loadKeys, time.Millisecond
+		return random.IntN(loadKeys), time.Millisecond
 	}},
-	{"one key takes 20 ms, four times what it can", 20_000, 10, 0, closedLoads[5].next},
+	{"one key takes 20 ms, four times what it can", 20_000, 10, 0, slowKey(20 * time.Millisecond)},
+}
+
+// slowKey is of records that take 1 ms, but those of one key.
+func slowKey(takes time.Duration) func(int, *rand.Rand) (int, time.Duration) {
+	return func(_ int, random *rand.Rand) (int, time.Duration) {
+		key := random.IntN(loadKeys)
+		if key == 0 {
+			return key, takes
+		}
+		return key, time.Millisecond
+	}
 }
 
 // A way is one to handle a load.
@@ -119,7 +127,7 @@ type loadRun struct {
 	began, ended time.Time
 	byKey        map[string]time.Duration
 	latencies    []time.Duration // not of the slow key
-	produced     time.Time       // when the first record was due
+	produced     []time.Time     // by offset
 	handled      int
 	all          chan struct{} // closed when every record was handled
 }
@@ -309,13 +317,14 @@ func (l load) make(seed uint64) []*kgo.Record {
 
 // produce produces the records when they are due.
 func (r *loadRun) produce(ctx context.Context, t *topic, l load, records []*kgo.Record) error {
-	r.mu.Lock()
-	r.produced = time.Now()
-	r.mu.Unlock()
+	began := time.Now()
 	failed := make(chan error, 1)
 	for i := 0; i < len(records); {
-		due := min(len(records), int(time.Since(r.produced)/time.Millisecond)*l.perMS)
+		due := min(len(records), int(time.Since(began)/time.Millisecond)*l.perMS)
 		for ; i < due; i++ {
+			r.mu.Lock()
+			r.produced = append(r.produced, time.Now())
+			r.mu.Unlock()
 			t.client.Produce(ctx, records[i], func(_ *kgo.Record, err error) {
 				if err != nil {
 					select {
@@ -363,8 +372,7 @@ func (r *loadRun) time(l load, handle handler) handler {
 		r.ended = ended
 		r.byKey[string(record.Key)] += ended.Sub(began)
 		if l.perMS > 0 && string(record.Key) != slow {
-			due := r.produced.Add(time.Duration(int(record.Offset)/l.perMS+1) * time.Millisecond)
-			r.latencies = append(r.latencies, ended.Sub(due))
+			r.latencies = append(r.latencies, ended.Sub(r.produced[record.Offset]))
 		}
 		if err == nil {
 			if r.handled++; r.handled == l.records {
