@@ -3,12 +3,14 @@ package redislock_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -485,6 +487,42 @@ func TestGuardFencesExactly(t *testing.T) {
 	assert.Equal(t, "2", s.Must(t, "GET", e.Tag("key")+":data"))
 	require.NoError(t, g.Release(t.Context()))
 	require.ErrorContains(t, write(g, "4"), "FENCED", "nor after a release")
+}
+
+// The permissions that the README names are enough, and without INFO there is no quarantine.
+func TestPermissions(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	_, list, found := strings.Cut(string(readme), "- The user needs `")
+	require.True(t, found)
+	list, _, _ = strings.Cut(list, "`")
+	user := func(name string, more ...string) rueidis.Client {
+		permissions := append([]string{"ACL", "SETUSER", name, "on", ">secret", "~{kl*}:*", "&kl:*", "&{kl*}:*", "+@connection"}, strings.Fields(list)...)
+		s.Must(t, append(permissions, more...)...)
+		client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{s.Addr()}, Username: name, Password: "secret", DisableCache: true, ForceSingleClient: true})
+		require.NoError(t, err)
+		t.Cleanup(client.Close)
+		return client
+	}
+	quarantine := redislock.WithQuarantine(time.Millisecond)
+	e, other := newEngine(t, user("locks"), quarantine), newEngine(t, user("locks"), quarantine)
+	for range 3 {
+		held := acquire(t, e, "key")
+		granted := waitFor(t, s, other, "key", 2)
+		require.NoError(t, held.Release(t.Context()))
+		require.NoError(t, receive(t, granted, "the key").Release(t.Context()))
+	}
+	closeEngine(e)
+	closeEngine(other)
+	sessions, entries := s.Left(t)
+	assert.Zero(t, sessions+entries)
+
+	blind := user("blind", "-info")
+	_, err = newEngine(t, blind, quarantine).Acquire(t.Context(), "key")
+	require.ErrorContains(t, err, "can't run this command")
+	require.NoError(t, acquire(t, newEngine(t, blind), "key").Release(t.Context()))
 }
 
 func TestOptionsAreChecked(t *testing.T) {

@@ -128,9 +128,9 @@ var errFewReplicas = errors.New("too few replicas acknowledged")
 
 // judge marks what waiting does not mend.
 func judge(err error) error {
-	text := err.Error()
-	for _, refusal := range []string{"NOPERM", "NOAUTH", "WRONGPASS", "WRONGTYPE", "ERR unknown command", "ERR The user executing the script can't"} {
-		if strings.HasPrefix(text, refusal) || strings.Contains(text, "user_script:") && strings.Contains(text, refusal) {
+	text := strings.TrimPrefix(err.Error(), "ERR ") // which some clients leave out
+	for _, refusal := range []string{"NOPERM", "NOAUTH", "WRONGPASS", "WRONGTYPE", "unknown command", "The user executing the script can't"} {
+		if strings.HasPrefix(text, refusal) {
 			return lease.Refused(err)
 		}
 	}

@@ -121,7 +121,10 @@ func engine(t testing.TB, s *redistest.Server) *redislock.Engine {
 }
 
 var engineLib = library{"this engine alone", func(t testing.TB, s *redistest.Server, key string) lockFunc {
-	e := engine(t, s)
+	return using(engine(t, s), key)
+}}
+
+func using(e *redislock.Engine, key string) lockFunc {
 	return func(ctx context.Context) (func() error, error) {
 		g, err := e.Acquire(ctx, key)
 		if err != nil {
@@ -129,7 +132,7 @@ var engineLib = library{"this engine alone", func(t testing.TB, s *redistest.Ser
 		}
 		return func() error { return g.Release(context.WithoutCancel(ctx)) }, nil
 	}
-}}
+}
 
 func cohortLib(opts ...cohort.Option) library {
 	return library{"redislock", func(t testing.TB, s *redistest.Server, key string) lockFunc {
