@@ -76,6 +76,10 @@ func TestWaitsOutlastTheirToken(t *testing.T) {
 		require.NoError(t, l.Release())
 		require.NoError(t, receive(t, granted, "a lock"))
 	}
+	stats, err := there.Stats(t.Context())
+	require.NoError(t, err)
+	t.Log("retries:", stats.Engine.Retries)
+	assert.Less(t, stats.Engine.Retries, uint64(25), "the waits watch, and do not ask again and again")
 }
 
 // For each session etcd checks the password once for the renewals and once for the watches, and

@@ -137,5 +137,5 @@ func verify(t *testing.T, ctx context.Context, c counter, workers []*process) {
 	}
 	t.Logf("%d increments by %d processes, %d of them reported, %d attempts failed, %d of them fenced off",
 		len(counts), len(workers), reported, failed, fenced)
-	assert.Greater(t, len(counts), 100)
+	assert.Greater(t, len(counts), int(chaosTime.Seconds()), "they hardly got on")
 }
