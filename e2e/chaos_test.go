@@ -22,6 +22,7 @@ func TestChaosTwoProcesses(t *testing.T)  { chaos(t, 2) }
 func TestChaosFourProcesses(t *testing.T) { chaos(t, 4) }
 
 func chaos(t *testing.T, processes int) {
+	t.Parallel() // other processes do the work
 	c := startCluster(t)
 	client := dial(t, c.endpoints()...)
 	seed := rand.Uint64()

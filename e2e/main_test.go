@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"flag"
+	"fmt"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -29,5 +31,8 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	flag.Parse()
+	if flag.Lookup("test.parallel").Value.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) { // unless told otherwise
+		_ = flag.Set("test.parallel", "8") // tests that run in parallel wait most of the time
+	}
 	goleak.VerifyTestMain(m)
 }

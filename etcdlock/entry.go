@@ -124,10 +124,10 @@ func (p *entry) enterQueue(ctx context.Context, condition clientv3.Cmp, ops ...c
 		return ctx.Err()
 	}
 	switch {
+	case p.isLost(): // which has ended the request too
+		return errSessionLost
 	case p.enterErr != nil:
 		return p.enterErr
-	case p.isLost():
-		return errSessionLost
 	default:
 		return p.wait(ctx)
 	}
