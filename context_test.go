@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"runtime/trace"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -288,20 +290,144 @@ func TestDoneContextWins(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for range 50 { // a select among ready cases would be right half of the time
 				bubble(t, func(t *testing.T, m manager) { // over a free key, and an idle manager
-					require.Equal(t, context.Canceled, call(cancelled(), m))
+					require.ErrorIs(t, call(cancelled(), m), context.Canceled)
 				})
 				bubble(t, func(t *testing.T, m manager) { // over a full queue
 					m.Reserve("k")
 					m.Reserve("k")
-					require.Equal(t, context.Canceled, call(cancelled(), m))
+					require.ErrorIs(t, call(cancelled(), m), context.Canceled)
 				}, keylock.WithMaxWaiters(1))
 				bubble(t, func(t *testing.T, m manager) { // over ErrClosed
 					m.Close()
-					require.Equal(t, context.Canceled, call(cancelled(), m))
+					require.ErrorIs(t, call(cancelled(), m), context.Canceled)
 				})
 			}
 		})
 	}
+}
+
+// Some contexts close Done a moment before Err says why, and those of tests never say. A call
+// that saw the one and asked the other returned no lock and no error.
+func TestContextThatClosesDoneBeforeErr(t *testing.T) {
+	for name, call := range map[string]func(ctx context.Context, m manager) error{
+		"Acquire": func(ctx context.Context, m manager) error { _, err := m.Acquire(ctx, "k"); return err },
+		"Wait":    func(ctx context.Context, m manager) error { _, err := m.Reserve("k").Wait(ctx); return err },
+		"Do": func(ctx context.Context, m manager) error {
+			return m.Do(ctx, "k", func(context.Context) error { panic("beside the holder") })
+		},
+		"WaitIdle": func(ctx context.Context, m manager) error { return m.WaitIdle(ctx) },
+		"Shutdown": func(ctx context.Context, m manager) error { return m.Shutdown(ctx) },
+	} {
+		run(t, name, func(t *testing.T, m manager) {
+			hold(t, m, "k")
+			ctx := &ownContext{done: make(chan struct{})}
+			waits := startErr(func() error { return call(ctx, m) })
+			waits.requireWaits(t)
+			close(ctx.done)
+			waits.requireErr(t, context.Canceled)
+		})
+	}
+	run(t, "a free key", func(t *testing.T, m manager) {
+		ctx := &ownContext{done: make(chan struct{})}
+		close(ctx.done)
+		_, err := m.Acquire(ctx, "k")
+		assert.ErrorIs(t, err, context.Canceled)
+		_, err = m.Stats(ctx)
+		assert.ErrorIs(t, err, context.Canceled)
+		requireFree(t, m, "k")
+	})
+}
+
+// A panickyContext panics in its n-th call.
+type panickyContext struct {
+	context.Context
+	calls, n int
+}
+
+func (c *panickyContext) count() {
+	if c.calls++; c.calls == c.n {
+		panic("a method of the user's context")
+	}
+}
+
+func (c *panickyContext) Done() <-chan struct{} { c.count(); return c.Context.Done() }
+func (c *panickyContext) Err() error            { c.count(); return c.Context.Err() }
+func (c *panickyContext) Value(key any) any     { c.count(); return c.Context.Value(key) }
+
+// Whichever call panics, no key is held by a call that has not returned it.
+func TestContextThatPanicsStrandsNoKey(t *testing.T) {
+	for name, call := range map[string]func(context.Context, manager) (lock, error){
+		"Acquire": func(ctx context.Context, m manager) (lock, error) { return m.Acquire(ctx, "k") },
+		"Wait": func(ctx context.Context, m manager) (lock, error) {
+			r := m.Reserve("k")
+			defer r.Cancel()
+			return r.Wait(ctx)
+		},
+	} {
+		for _, traced := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, traced %t", name, traced), func(t *testing.T) {
+				if traced {
+					require.NoError(t, trace.Start(io.Discard))
+					defer trace.Stop()
+				}
+				panics := 0
+				for n := range 8 {
+					for _, ends := range []bool{false, true} {
+						bubble(t, func(t *testing.T, m manager) {
+							holder := hold(t, m, "k")
+							inner, cancel := context.WithCancel(t.Context())
+							defer cancel()
+							ctx := &panickyContext{Context: inner, n: n}
+							caller := start(func() (l lock, err error) {
+								defer func() {
+									if recover() != nil {
+										panics++
+										err = errOwn
+									}
+								}()
+								return call(ctx, m)
+							})
+							if ends {
+								cancel()
+							}
+							holder.Release()
+							if caller.over(); caller.err == nil {
+								caller.requireLock(t).Release()
+							}
+							requireFree(t, m, "k")
+						})
+					}
+				}
+				assert.NotZero(t, panics)
+			})
+		}
+	}
+}
+
+// An error says which key was waited for, and why the context has ended.
+func TestErrorOfAContextSaysWhatWasWaitedFor(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		hold(t, m, "k")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(errOwn)
+		_, err := m.Acquire(ctx, "k")
+		assert.ErrorIs(t, err, context.Canceled)
+		assert.ErrorIs(t, err, errOwn)
+		assert.EqualError(t, err, `keylock: key "k": context canceled: own context ended`)
+		_, err = m.AcquireAll(ctx, "k", "l", "m")
+		assert.EqualError(t, err, `keylock: key "k" and 2 more: context canceled: own context ended`)
+		_, err = m.Stats(ctx)
+		assert.EqualError(t, err, "keylock: context canceled: own context ended")
+
+		soon, cancelSoon := context.WithTimeout(t.Context(), time.Second)
+		defer cancelSoon()
+		_, err = m.Acquire(soon, "k")
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.EqualError(t, err, `keylock: key "k": context deadline exceeded`)
+		var timeout interface{ Timeout() bool }
+		require.ErrorAs(t, err, &timeout)
+		assert.True(t, timeout.Timeout())
+	})
 }
 
 // A context that ends together with the manager wins as well.

@@ -126,7 +126,7 @@ func ExampleManager_Shutdown() {
 	fmt.Println(errors.Is(err, keylock.ErrClosed))
 	stuck.Release() // harmless
 	// Output:
-	// still held: context deadline exceeded
+	// still held: keylock: context deadline exceeded
 	// true
 }
 

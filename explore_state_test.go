@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
@@ -291,6 +292,11 @@ func special(name string) func(*fingerprint, reflect.Value) bool {
 				}
 			}
 			return false
+		}
+	case "Pointer":
+		return func(f *fingerprint, v reflect.Value) bool {
+			f.pointer(reflect.ValueOf((*atomic.Pointer[acquire[int]])(v.Addr().UnsafePointer()).Load()))
+			return true
 		}
 	case "index":
 		return func(f *fingerprint, v reflect.Value) bool { f.index(v); return true }

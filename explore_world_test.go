@@ -95,6 +95,7 @@ func (w *world) own(a *actor) {
 func (w *world) endContext(a *actor) {
 	a.choose(move{label: "ends", outside: true})
 	w.ctx.end()
+	w.ctx.shut()
 	a.step("wakes the owner", nil)
 	w.m.wake()
 	w.woken = true
@@ -183,15 +184,15 @@ func (w *world) selects(ctx context.Context, channel, of any) {
 	c.straight = false
 	c.meets(of)
 	l := ctx.(*lifetime)
-	own, late := always, l.ends("sees its context end")
-	if r, ok := of.(*acquire[int]); ok {
+	own := always
+	if _, ok := of.(*acquire[int]); ok {
 		own = c.unseen
-		late.ready = func() bool { return c.stops(r) || c.room() }
 	}
 	told := move{label: "gets the reply", ready: filled(channel), own: own}
-	switch c.choose(told, late, l.ends(told.label+", and its context ends").when(told.ready)) {
+	switch c.choose(told, l.ends("sees its context end"), l.ends(told.label+", and its context ends").when(told.ready)) {
 	case 1:
 		l.end()
+		l.shut()
 		if r, ok := of.(*acquire[int]); ok {
 			c.straight = !c.stops(r)
 		}
@@ -200,7 +201,6 @@ func (w *world) selects(ctx context.Context, channel, of any) {
 	case 2:
 		l.end()
 	}
-	l.deaf = true
 	c.notes(channel, of)
 }
 
@@ -208,11 +208,24 @@ func (w *world) selects(ctx context.Context, channel, of any) {
 func (w *world) before(access string) {
 	a := w.at()
 	c, _ := a.memory.(*caller)
+	if c != nil {
+		c.shows()
+	}
 	next := move{label: access}
 	switch access {
 	case "looks whether the manager has ended":
 		if !w.scenario.unhurried {
 			return // a caller who has not looked yet and one who has are the same, but for what is refused
+		}
+	case "looks at its context":
+		if l := c.context; l.err != nil {
+			l.shut()
+		}
+		return // to look is a part of the step in which it has its reply
+	case "leaves its request":
+		if c.straight {
+			c.straight = false
+			return
 		}
 	case "abandons its request":
 		return // what comes before has been argued where the step before begins
@@ -255,8 +268,13 @@ func (w *world) servesUnseen() bool {
 		return false
 	}
 	mail := w.mail()
-	if len(mail) == 0 {
-		return false
+	if len(mail) == 0 || len(mail) == cap(w.m.mailbox) || w.m.left.Load() != nil {
+		return false // a request that is abandoned when the mailbox is full passes those in it
+	}
+	for _, a := range w.actors {
+		if !a.over && a.moves[0].label == lists {
+			return false
+		}
 	}
 	switch r := mail[0].request.(type) {
 	case *cancelReservation[int]:
@@ -270,6 +288,8 @@ func (w *world) servesUnseen() bool {
 	}
 	return true
 }
+
+const lists = "lists its request"
 
 // looksAt reports whether anybody may yet look at the generation of a request.
 func (w *world) looksAt(r *acquire[int]) bool {
@@ -322,8 +342,6 @@ type caller struct {
 	reserved    bool             // for the partner: the reservation can be used
 	abandoned   bool             // by the partner
 	session     *Session[int]
-	robbed      bool // by one who closes the session
-	tooLate     bool // the running Wait began when the session was closed
 }
 
 // A held is a lock that a caller may rely on, with what was asked for.
@@ -352,6 +370,9 @@ func (c *caller) start(name string, run func()) {
 // begins begins a call. A call that sends at once begins with the step in which it does.
 func (c *caller) begins(ctx *lifetime, first string) {
 	c.context = ctx
+	if !ctx.endless {
+		ctx.done = make(chan struct{})
+	}
 	if first == "" {
 		return
 	}
@@ -414,14 +435,11 @@ func (c *caller) hides(channel any) {
 	}
 }
 
-// shows ends what hides has begun, and so does a select that must not see a context end.
+// shows ends what hides has begun.
 func (c *caller) shows() {
 	if c.hidden != nil {
 		c.hidden()
 		c.hidden = nil
-	}
-	if c.context != nil {
-		c.context.deaf = false
 	}
 }
 
@@ -461,7 +479,7 @@ func (c *caller) parts(msg message[int]) {
 	case *closeSession[int]:
 		c.holds = nil
 		if c.mate != nil {
-			c.mate.holds, c.mate.robbed = nil, true
+			c.mate.holds = nil
 		}
 	}
 }
@@ -508,7 +526,10 @@ func (c *caller) got(want table.Request[int], lock Lock[int], err error) (Lock[i
 	if (err == nil) != (lock.token.Seq() != 0) {
 		panic(fmt.Sprintf("returns the lock %v with the error %v", lock.token, err))
 	}
-	if err == nil && !c.robbed {
+	if err == nil {
+		if c.session != nil && c.session.closed.Load() {
+			panic("a call returns a lock of a closed session")
+		}
 		c.holds = append(c.holds, held{lock, want})
 	}
 	c.ends(lock.token, reason(err))
@@ -812,8 +833,7 @@ func kind(msg message[int]) string {
 type lifetime struct {
 	endless bool
 	err     error
-	done    chan struct{} // of Start's, which others look at when they like
-	deaf    bool          // the running select takes the other branch
+	done    chan struct{} // of the running call; closed when it looks, if it is to see the end
 }
 
 // forever is the context of calls that have none.
@@ -824,9 +844,11 @@ func (l *lifetime) ends(label string) move {
 	return move{label: label, outside: l.err == nil, never: l.endless, own: always}
 }
 
-func (l *lifetime) end() {
-	l.err = context.Canceled
-	if l.done != nil {
+func (l *lifetime) end() { l.err = context.Canceled }
+
+// shut closes Done. Those who look at the channel do not see the end before.
+func (l *lifetime) shut() {
+	if !closed(l.done) {
 		close(l.done)
 	}
 }
@@ -836,15 +858,8 @@ func (l *lifetime) Err() error                  { return l.err }
 func (l *lifetime) Value(any) any               { return nil }
 
 func (l *lifetime) Done() <-chan struct{} {
-	switch {
-	case l.endless:
+	if l.endless {
 		return nil
-	case l.err != nil && !l.deaf:
-		return over
 	}
-	return open
+	return l.done
 }
-
-var open, over = make(chan struct{}), make(chan struct{})
-
-func init() { close(over) }

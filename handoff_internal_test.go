@@ -17,7 +17,7 @@ func TestHandoffPassesOverAWaiterWhoHasLeft(t *testing.T) {
 	m.pool.New = func() any { return &acquire[string]{replied: make(chan bool, 2)} }
 	o := &owner[string]{m: m, table: table.New[string](table.Config{})}
 	ask := func() *acquire[string] {
-		r := m.newAcquire(table.Request[string]{Key: "k"})
+		r := m.newAcquire(nil, table.Request[string]{Key: "k"})
 		r.serve(o)
 		return r
 	}
@@ -29,6 +29,7 @@ func TestHandoffPassesOverAWaiterWhoHasLeft(t *testing.T) {
 
 	holder, gone, next := ask(), ask(), ask()
 	require.True(t, m.abandonRequest(gone))
+	m.leave(gone)
 	require.True(t, handOver(holder.token, "state"))
 	require.Len(t, next.replied, 1)
 	assert.Equal(t, "state", next.value)
@@ -37,6 +38,7 @@ func TestHandoffPassesOverAWaiterWhoHasLeft(t *testing.T) {
 
 	gone = ask()
 	require.True(t, m.abandonRequest(gone))
+	m.leave(gone)
 	assert.False(t, handOver(next.token, "state"))
 	assert.True(t, next.token.Live(), "the holder keeps the lock, and the value")
 	(<-m.mailbox).serve(o)

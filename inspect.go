@@ -20,8 +20,8 @@ func (m *Manager[K]) Stats(ctx context.Context) (Stats, error) {
 // itself. A key that cannot be compared panics.
 func (m *Manager[K]) Contains(ctx context.Context, key K) (bool, error) {
 	mustContext(ctx)
-	if err := ctx.Err(); err != nil {
-		return false, err
+	if ctx.Err() != nil {
+		return false, endOf(ctx, keyOf(key))
 	}
 	if err := checkKeys(table.Request[K]{Key: key}); err != nil {
 		return false, err
@@ -48,8 +48,8 @@ func (m *Manager[K]) Top(ctx context.Context, n int) (Top[K], error) {
 // panics.
 func (m *Manager[K]) Inspect(ctx context.Context, key K) (KeyInfo[K], error) {
 	mustContext(ctx)
-	if err := ctx.Err(); err != nil {
-		return KeyInfo[K]{}, err
+	if ctx.Err() != nil {
+		return KeyInfo[K]{}, endOf(ctx, keyOf(key))
 	}
 	if err := checkKeys(table.Request[K]{Key: key}); err != nil {
 		return KeyInfo[K]{}, err

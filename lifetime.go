@@ -2,7 +2,13 @@ package keylock
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
 	"time"
+
+	"github.com/seed-46f81e6d/keylock/internal/show"
+	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
 // captured is the context that was given to Start, as far as the manager needs it, without
@@ -51,3 +57,68 @@ func isClosed(done <-chan struct{}) bool {
 		return false
 	}
 }
+
+// An endError says that the context of a call has ended. It wraps what the context says
+// and, where that is something else, the cause.
+type endError[K comparable] struct {
+	keys   named[K]
+	reason error
+	cause  error // nil when it is the reason
+}
+
+// named is what an error says of the keys that a call names.
+type named[K comparable] struct {
+	n     int
+	first K
+}
+
+func keyOf[K comparable](key K) named[K] { return named[K]{1, key} }
+
+func keysOf[K comparable](want table.Request[K]) named[K] {
+	switch {
+	case want.Keys == nil:
+		return keyOf(want.Key)
+	case len(want.Keys) > 0:
+		return named[K]{len(want.Keys), want.Keys[0]}
+	}
+	return named[K]{}
+}
+
+// endOf returns the error of a call whose context has ended. Some contexts close Done a
+// moment before they set Err; no error at all would mean that the call had succeeded.
+func endOf[K comparable](ctx context.Context, keys named[K]) error {
+	e := &endError[K]{keys: keys, reason: ctx.Err()}
+	if e.reason == nil {
+		e.reason = context.Canceled
+	}
+	if cause := context.Cause(ctx); cause != e.reason {
+		e.cause = cause
+	}
+	return e
+}
+
+func (e *endError[K]) Error() string {
+	var b strings.Builder
+	b.WriteString("keylock: ")
+	switch {
+	case e.keys.n == 1:
+		fmt.Fprintf(&b, "key %s: ", show.Quoted(&e.keys.first))
+	case e.keys.n > 1:
+		fmt.Fprintf(&b, "key %s and %d more: ", show.Quoted(&e.keys.first), e.keys.n-1)
+	}
+	b.WriteString(e.reason.Error())
+	if e.cause != nil {
+		fmt.Fprintf(&b, ": %v", e.cause)
+	}
+	return b.String()
+}
+
+func (e *endError[K]) Unwrap() []error {
+	if e.cause == nil {
+		return []error{e.reason}
+	}
+	return []error{e.reason, e.cause}
+}
+
+// Timeout makes the error one of a deadline for those who ask as package net does.
+func (e *endError[K]) Timeout() bool { return errors.Is(e.reason, context.DeadlineExceeded) }

@@ -1,7 +1,6 @@
 package keylock
 
 import (
-	"cmp"
 	"context"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
@@ -74,8 +73,6 @@ type Reservation[K comparable] struct {
 	m          *Manager[K]
 	r          *acquire[K]
 	generation uint64
-
-	session *Session[K] // whose it is; nil when it is nobody's
 }
 
 // Wait waits until the reservation is granted and returns the lock.
@@ -86,19 +83,14 @@ type Reservation[K comparable] struct {
 // queue and a closed manager. When it fails it returns the zero Lock.
 func (v Reservation[K]) Wait(ctx context.Context) (Lock[K], error) {
 	mustContext(ctx)
+	done := ctx.Done()
 	if !v.claim() {
-		if err := ctx.Err(); err != nil {
-			return Lock[K]{}, err
+		if ctx.Err() != nil {
+			return Lock[K]{}, endOf(ctx, named[K]{})
 		}
 		return Lock[K]{}, ErrReservationDone
 	}
-	lock, err := v.m.wait(ctx, v.r)
-	if err == nil && v.session.isClosed() {
-		// The session may have given the grant back, long before anybody waited for it.
-		lock.Release()
-		return Lock[K]{}, cmp.Or(ctx.Err(), ErrClosed)
-	}
-	return lock, err
+	return v.m.wait(ctx, done, v.r)
 }
 
 // Cancel gives up the place, or the grant if there was one already, and ends a Wait that
@@ -106,12 +98,7 @@ func (v Reservation[K]) Wait(ctx context.Context) (Lock[K], error) {
 func (v Reservation[K]) Cancel() {
 	switch {
 	case v.claim():
-		if v.m.abandonRequest(v.r) {
-			return
-		}
-		if lock, _ := v.m.take(v.r); !lock.Handoff(lock.value) {
-			lock.Release()
-		}
+		v.m.discard(v.r)
 	case v.claimed():
 		v.m.send(message[K]{request: &cancelReservation[K]{v.r, v.generation}})
 	}

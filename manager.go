@@ -19,8 +19,9 @@ type Manager[K comparable] struct {
 	tracks  bool          // an option wants every request tracked
 	callers bool          // and the line of code that made it
 
-	// Used by all callers at any time.
-	pool requestPool // of *acquire[K]; the manager's own, because channels must not leave a synctest bubble
+	// Used by all callers at any time, and by the owner.
+	left atomic.Pointer[acquire[K]] // requests that were abandoned when the mailbox was full; a list
+	pool requestPool                // of *acquire[K]; the manager's own, because channels must not leave a synctest bubble
 
 	// Written by the owner.
 	ended atomic.Bool // set before it reads the mailbox for the last time
@@ -102,6 +103,10 @@ func (o *owner[K]) run() {
 		o.meter.next(len(o.m.mailbox))
 		if isClosed(o.lifetime) {
 			o.end(ErrClosed)
+		} else if o.m.left.Load() != nil {
+			o.serveLeft()
+		}
+		if o.ended {
 			msg.refuse()
 			break
 		}
@@ -114,6 +119,17 @@ func (o *owner[K]) run() {
 	o.m.ended.Store(true)
 	o.m.gate.before("empties the mailbox")
 	o.m.refuseAll()
+}
+
+// serveLeft serves the requests that were abandoned when the mailbox was full: all of them,
+// because a goroutine that has left sees that in what it asks next.
+func (o *owner[K]) serveLeft() {
+	for r := o.m.left.Swap(nil); r != nil && !o.ended; {
+		next := r.nextLeft
+		r.nextLeft = nil
+		(*abandon[K])(r).serve(o)
+		r = next
+	}
 }
 
 // deliver hands grants to those who waited for them.
@@ -144,7 +160,7 @@ func (o *owner[K]) checkIdle() {
 		close(o.idle.over)
 		o.idle = nil
 	}
-	if o.draining {
+	if o.draining && o.table.Counts().Held == 0 { // a grant of no keys is one, too
 		o.end(nil)
 	}
 }
@@ -172,12 +188,36 @@ func (o *owner[K]) end(cause error) {
 // about to exit, or gone: it sets ended before it empties the mailbox for the last
 // time, so a sender who sees ended unset after its send was in time, and one who sees
 // it set empties the mailbox itself.
-func (m *Manager[K]) send(msg message[K]) {
+func (m *Manager[K]) send(msg message[K]) { m.sendUntil(nil, msg) }
+
+// sendUntil is send for a caller that stops trying when done is closed. It reports whether
+// it has sent.
+func (m *Manager[K]) sendUntil(done <-chan struct{}, msg message[K]) bool {
 	m.gate.sends(msg)
-	m.mailbox <- msg
+	select {
+	case m.mailbox <- msg:
+	default:
+		if done == nil {
+			m.mailbox <- msg
+			break
+		}
+		select {
+		case m.mailbox <- msg:
+		case <-done:
+			return false
+		}
+	}
 	m.gate.before("looks whether the manager has ended")
 	if m.ended.Load() {
 		m.refuseAll()
+	}
+	return true
+}
+
+// mustBeStarted panics, in the caller, for a Manager that Start did not make.
+func (m *Manager[K]) mustBeStarted() {
+	if m == nil || m.mailbox == nil {
+		panic("keylock: a Manager must be made by Start")
 	}
 }
 
@@ -203,7 +243,7 @@ func (m *Manager[K]) refuseAll() {
 // [ErrInvalidKey] for a key that is not equal to itself. A key that cannot be compared
 // panics. When it fails it returns the zero Lock.
 func (m *Manager[K]) Acquire(ctx context.Context, key K) (Lock[K], error) {
-	return m.acquire(ctx, table.Request[K]{Key: key})
+	return m.acquire(ctx, nil, table.Request[K]{Key: key})
 }
 
 // AcquireShared is [Manager.Acquire] for a lock that is shared: any number of shared
@@ -211,7 +251,7 @@ func (m *Manager[K]) Acquire(ctx context.Context, key K) (Lock[K], error) {
 // with an exclusive one. The line is one: a shared request waits for every exclusive
 // one that came before it, so neither kind starves.
 func (m *Manager[K]) AcquireShared(ctx context.Context, key K) (Lock[K], error) {
-	return m.acquire(ctx, table.Request[K]{Key: key, Mode: table.Shared})
+	return m.acquire(ctx, nil, table.Request[K]{Key: key, Mode: table.Shared})
 }
 
 // AcquireAll waits until all the keys are free for it at once, and returns the locks,
@@ -225,79 +265,118 @@ func (m *Manager[K]) AcquireShared(ctx context.Context, key K) (Lock[K], error) 
 //
 // It fails as [Manager.Acquire] does, and holds nothing then.
 func (m *Manager[K]) AcquireAll(ctx context.Context, keys ...K) (Locks[K], error) {
-	lock, err := m.acquire(ctx, wantAll(nil, keys))
+	lock, err := m.acquire(ctx, nil, wantAll(keys))
 	return Locks[K]{lock}, err
 }
 
 // wantAll asks for all the keys, exclusively.
-func wantAll[K comparable](s *table.Session[K], keys []K) table.Request[K] {
+func wantAll[K comparable](keys []K) table.Request[K] {
 	if keys == nil {
 		keys = []K{}
 	}
-	return table.Request[K]{Keys: keys, Session: s}
+	return table.Request[K]{Keys: keys}
 }
 
-// acquire is behind all calls that ask and wait.
-func (m *Manager[K]) acquire(ctx context.Context, want table.Request[K]) (Lock[K], error) {
+// acquire is behind all calls that ask and wait. All that it asks of ctx while the request
+// is under way is whether its channel is closed, because its methods may panic.
+func (m *Manager[K]) acquire(ctx context.Context, s *Session[K], want table.Request[K]) (Lock[K], error) {
 	mustContext(ctx)
-	if err := ctx.Err(); err != nil {
-		return Lock[K]{}, err
+	if ctx.Err() != nil {
+		return Lock[K]{}, endOf(ctx, keysOf(want))
 	}
 	if err := checkKeys(want); err != nil {
 		return Lock[K]{}, err
 	}
-	r := m.newAcquire(want)
-	r.early = ctx.Done() != nil && (r.predicted || trace.IsEnabled())
-	m.send(message[K]{request: r})
-	return m.wait(ctx, r)
+	done := ctx.Done()
+	r := m.newAcquire(s, want)
+	r.early = done != nil && (r.predicted && len(m.mailbox) == 0 || trace.IsEnabled())
+	if !m.sendUntil(done, message[K]{request: r}) {
+		m.recycle(r)
+		return Lock[K]{}, endOf(ctx, keysOf(want))
+	}
+	return m.wait(ctx, done, r)
 }
 
-// wait returns what the owner answers, and withdraws the request when ctx ends first.
+// wait returns the owner's reply, and abandons the request when ctx ends first.
 //
-// To receive costs a parked goroutine half of what it costs to select, so a request that
-// is likely to be granted at once is sent as a prompt one, whose caller need not listen
-// to its context yet: the owner will tell in any case. The guess is that it goes like
-// the last time; a wrong one costs one wake-up more.
-func (m *Manager[K]) wait(ctx context.Context, r *acquire[K]) (Lock[K], error) {
-	if (!r.early || !m.hear(r)) && !m.listen(ctx, r) {
-		return Lock[K]{}, ctx.Err()
+// To receive costs a parked goroutine half of what it costs to select. So a request that
+// is likely to be granted at once is sent as an early one, and when nothing is before it in
+// the mailbox its caller does not listen to its context yet: the owner replies in any case,
+// after the request that it may be serving. The prediction is that it goes like the last
+// time; a wrong one costs one wake-up more.
+func (m *Manager[K]) wait(ctx context.Context, done <-chan struct{}, r *acquire[K]) (Lock[K], error) {
+	early := r.early && len(m.mailbox) <= 1 // with its own
+	if (!early || !m.hear(r)) && !m.listen(ctx, done, r) {
+		keys := keysOf(r.want)
+		if m.abandonRequest(r) {
+			m.leave(r)
+			return Lock[K]{}, endOf(ctx, keys)
+		}
+	}
+	m.gate.before("looks at its context")
+	if isClosed(done) {
+		return m.tooLate(ctx, r)
+	}
+	return m.take(r)
+}
+
+// tooLate ends a request that has its reply, for a caller whose context has ended. A lock
+// that comes with a value is not given back unseen, see Lock.Handoff.
+func (m *Manager[K]) tooLate(ctx context.Context, r *acquire[K]) (Lock[K], error) {
+	keys := keysOf(r.want)
+	if r.err == nil && r.value == nil {
+		r.replied <- true // for the owner, who takes the grant back
+		m.leave(r)
+		return Lock[K]{}, endOf(ctx, keys)
 	}
 	lock, err := m.take(r)
-	// A lock that comes with a value is not given back unseen, see Lock.Handoff.
-	if ctxErr := ctx.Err(); ctxErr != nil && lock.value == nil {
-		lock.Release()
-		return Lock[K]{}, ctxErr
+	if err != nil {
+		err = endOf(ctx, keys)
 	}
 	return lock, err
 }
 
-// listen waits until the request is answered and returns true; or withdraws it when ctx
-// ends first, and returns false.
-func (m *Manager[K]) listen(ctx context.Context, r *acquire[K]) bool {
+// listen waits for the reply to a request and reports true, or false when done is closed
+// first.
+func (m *Manager[K]) listen(ctx context.Context, done <-chan struct{}, r *acquire[K]) bool {
 	if trace.IsEnabled() && len(r.replied) == 0 {
-		defer trace.StartRegion(ctx, "keylock wait").End()
+		defer m.traceWait(ctx, r).End()
 	}
-	m.gate.selects(ctx, r.replied, r)
-	select {
-	case <-r.replied:
-		return true
-	case <-ctx.Done():
-		return !m.abandonRequest(r)
+	for {
+		m.gate.selects(ctx, r.replied, r)
+		select {
+		case replied := <-r.replied:
+			if replied {
+				return true
+			}
+		case <-done:
+			return false
+		}
 	}
 }
 
-// abandonRequest leaves a request to the owner, who takes it out of its lines, or gives back
-// what it was granted meanwhile: nobody waits for that, which halves the time that a
-// cancelled call takes to return. It is false when the request must not be left, because
-// a value was handed over to it: then it is answered.
+// traceWait begins a region. It asks the context for a value, which may panic: nothing must
+// be held then.
+func (m *Manager[K]) traceWait(ctx context.Context, r *acquire[K]) (region *trace.Region) {
+	defer func() {
+		if region == nil {
+			m.discard(r)
+		}
+	}()
+	return trace.StartRegion(ctx, "keylock wait")
+}
+
+// abandonRequest makes sure that a request is not handed a value any more, so that its caller
+// may leave it to the owner. When it was handed one already it waits for the reply, which is
+// on its way, and is false.
 func (m *Manager[K]) abandonRequest(r *acquire[K]) bool {
 	m.gate.before("abandons its request")
-	if !r.state.CompareAndSwap(pending, abandoned) {
-		m.hear(r)
-		return false
+	if r.state.CompareAndSwap(pending, abandoned) {
+		return true
 	}
-	m.send(message[K]{request: (*abandon[K])(r)})
-	return true
+	for !m.hear(r) {
+	}
+	return false
 }
 
 // hear receives the reply to a request, or first that it has to wait: then it is false.
@@ -306,9 +385,66 @@ func (m *Manager[K]) hear(r *acquire[K]) bool {
 	return <-r.replied
 }
 
-// take reads the answer to a request, and ends the request.
+// leave leaves a request that was abandoned to the owner, who takes it out of its queues, or
+// takes back what it was granted meanwhile: the caller does not wait for that, which halves
+// the time that a cancelled call takes to return. It never blocks: a deadline is not late
+// because the owner has much to do.
+func (m *Manager[K]) leave(r *acquire[K]) {
+	if m.trySend(message[K]{request: (*abandon[K])(r)}) {
+		return
+	}
+	m.gate.before("lists its request")
+	for {
+		r.nextLeft = m.left.Load()
+		if m.left.CompareAndSwap(r.nextLeft, r) {
+			break
+		}
+	}
+	// The owner looks at the list after each message that it receives. When the mailbox is
+	// still full it will receive one.
+	m.trySend(message[K]{request: wake[K]{}})
+}
+
+// trySend sends a message unless the mailbox is full, and reports whether it has. A select of
+// two cases looks at the mailbox under its lock, so what this goroutine did before, the owner
+// sees after it has received what is in the mailbox now.
+func (m *Manager[K]) trySend(msg message[K]) bool {
+	m.gate.before("leaves its request")
+	var never chan struct{}
+	select {
+	case m.mailbox <- msg:
+	case <-never:
+	default:
+		return false
+	}
+	m.gate.before("looks whether the manager has ended")
+	if m.ended.Load() {
+		m.refuseAll()
+	}
+	return true
+}
+
+// discard ends a request whose reply its caller does not want.
+func (m *Manager[K]) discard(r *acquire[K]) {
+	if m.abandonRequest(r) {
+		m.send(message[K]{request: (*abandon[K])(r)})
+		return
+	}
+	if lock, _ := m.take(r); !lock.Handoff(lock.value) {
+		lock.Release()
+	}
+}
+
+// take reads the reply to a request, and ends the request. Here is the one place where every
+// call that returns a lock looks whether its session was closed: then the grant has ended, or
+// is about to, by Session.Close.
 func (m *Manager[K]) take(r *acquire[K]) (lock Lock[K], err error) {
-	if err = r.err; err == nil {
+	switch {
+	case r.err != nil:
+		err = r.err
+	case r.session.isClosed():
+		err = ErrClosed
+	default:
 		lock = Lock[K]{m: m, token: r.token, key: r.want.Key, value: r.value}
 	}
 	m.recycle(r)
@@ -319,28 +455,28 @@ func (m *Manager[K]) take(r *acquire[K]) (lock Lock[K], err error) {
 // waiting. It is false when it is not, when the manager is closed or shutting down, and
 // for a key that is not equal to itself. A key that cannot be compared panics.
 func (m *Manager[K]) TryAcquire(key K) (Lock[K], bool) {
-	return m.try(table.Request[K]{Key: key})
+	return m.try(nil, table.Request[K]{Key: key})
 }
 
 // TryAcquireShared is [Manager.TryAcquire] for a shared lock: it is true when key has no
 // exclusive holder, nobody waits for it, and [WithSharedLimit] leaves room.
 func (m *Manager[K]) TryAcquireShared(key K) (Lock[K], bool) {
-	return m.try(table.Request[K]{Key: key, Mode: table.Shared})
+	return m.try(nil, table.Request[K]{Key: key, Mode: table.Shared})
 }
 
 // TryAcquireAll is [Manager.TryAcquire] for many keys: all of them or none.
 func (m *Manager[K]) TryAcquireAll(keys ...K) (Locks[K], bool) {
-	lock, ok := m.try(wantAll(nil, keys))
+	lock, ok := m.try(nil, wantAll(keys))
 	return Locks[K]{lock}, ok
 }
 
 // try is behind all calls that ask without waiting.
-func (m *Manager[K]) try(want table.Request[K]) (Lock[K], bool) {
+func (m *Manager[K]) try(s *Session[K], want table.Request[K]) (Lock[K], bool) {
 	if checkKeys(want) != nil {
 		return Lock[K]{}, false
 	}
 	want.Try = true
-	r := m.newAcquire(want)
+	r := m.newAcquire(s, want)
 	m.send(message[K]{request: r})
 	m.hear(r)
 	lock, err := m.take(r)
@@ -357,24 +493,24 @@ func (m *Manager[K]) try(want table.Request[K]) (Lock[K], bool) {
 // Reserve itself never fails; whatever [Manager.Acquire] would return, Wait returns. A
 // key that cannot be compared panics.
 func (m *Manager[K]) Reserve(key K) Reservation[K] {
-	return m.reserve(table.Request[K]{Key: key})
+	return m.reserve(nil, table.Request[K]{Key: key})
 }
 
 // ReserveShared is [Manager.Reserve] for a shared lock, see [Manager.AcquireShared].
 func (m *Manager[K]) ReserveShared(key K) Reservation[K] {
-	return m.reserve(table.Request[K]{Key: key, Mode: table.Shared})
+	return m.reserve(nil, table.Request[K]{Key: key, Mode: table.Shared})
 }
 
 // ReserveAll is [Manager.Reserve] for many keys: it takes the next place in the line of
 // each of them, all at one instant, see [Manager.AcquireAll].
 func (m *Manager[K]) ReserveAll(keys ...K) Reservations[K] {
-	return Reservations[K]{m.reserve(wantAll(nil, keys))}
+	return Reservations[K]{m.reserve(nil, wantAll(keys))}
 }
 
 // reserve is behind all calls that ask now and wait later.
-func (m *Manager[K]) reserve(want table.Request[K]) Reservation[K] {
+func (m *Manager[K]) reserve(s *Session[K], want table.Request[K]) Reservation[K] {
 	err := checkKeys(want)
-	r := m.newAcquire(want)
+	r := m.newAcquire(s, want)
 	r.reserved = true
 	reservation := Reservation[K]{m: m, r: r, generation: r.generation.Add(1)}
 	if err != nil {
@@ -389,12 +525,12 @@ func (m *Manager[K]) reserve(want table.Request[K]) Reservation[K] {
 // runtime.Goexit. It returns the error of [Manager.Acquire], in which case fn was not
 // called, or the error of fn as it is.
 func (m *Manager[K]) Do(ctx context.Context, key K, fn func(context.Context) error) error {
-	return m.do(ctx, table.Request[K]{Key: key}, fn)
+	return m.do(ctx, nil, table.Request[K]{Key: key}, fn)
 }
 
 // do is behind the Do of a manager and that of a session.
-func (m *Manager[K]) do(ctx context.Context, want table.Request[K], fn func(context.Context) error) error {
-	lock, err := m.acquire(ctx, want)
+func (m *Manager[K]) do(ctx context.Context, s *Session[K], want table.Request[K], fn func(context.Context) error) error {
+	lock, err := m.acquire(ctx, s, want)
 	if err != nil {
 		return err
 	}
@@ -408,6 +544,7 @@ func (m *Manager[K]) do(ctx context.Context, want table.Request[K], fn func(cont
 // the manager is or becomes closed before that moment.
 func (m *Manager[K]) WaitIdle(ctx context.Context) error {
 	mustContext(ctx)
+	done := ctx.Done()
 	busy, err := ask(ctx, m, (*owner[K]).busyPeriod)
 	if busy == nil || err != nil {
 		return err
@@ -415,10 +552,11 @@ func (m *Manager[K]) WaitIdle(ctx context.Context) error {
 	m.gate.selects(ctx, busy.over, busy)
 	select {
 	case <-busy.over:
-	case <-ctx.Done():
+	case <-done:
 	}
-	if err := ctx.Err(); err != nil {
-		return err
+	m.gate.before("looks at its context")
+	if isClosed(done) {
+		return endOf(ctx, named[K]{})
 	}
 	return busy.err
 }
@@ -447,28 +585,39 @@ func (o *owner[K]) busyPeriod() *idle {
 // [ErrClosed].
 func (m *Manager[K]) Shutdown(ctx context.Context) error {
 	mustContext(ctx)
+	m.mustBeStarted()
+	done := ctx.Done()
 	r := &shutdown[K]{drains: make(chan bool, 1)}
-	m.send(message[K]{request: r})
-	m.gate.hears(r.drains, r)
-	drains := <-r.drains
+	if !m.sendUntil(done, message[K]{request: r}) {
+		go m.send(message[K]{request: r}) // the manager drains in any case
+		return endOf(ctx, named[K]{})
+	}
+	drains := false
+	m.gate.selects(ctx, r.drains, r)
+	select {
+	case drains = <-r.drains:
+	case <-done:
+	}
 	m.gate.selects(ctx, m.done, m)
 	select {
 	case <-m.done:
-	case <-ctx.Done():
+	case <-done:
 	}
-	if err := ctx.Err(); err != nil {
-		return err
+	m.gate.before("looks at its context")
+	switch {
+	case isClosed(done) || ctx.Err() != nil:
+		return endOf(ctx, named[K]{})
+	case drains:
+		return m.cause
 	}
-	if !drains {
-		return nil
-	}
-	return m.cause
+	return nil
 }
 
 // Close ends the manager at once: waiters and later calls get [ErrClosed], holders keep
 // what they hold. When it returns the owner has exited. It always returns nil and may
 // be called again, and by many at once.
 func (m *Manager[K]) Close() error {
+	m.mustBeStarted()
 	m.send(message[K]{request: closing[K]{}})
 	m.gate.hears(m.done, m)
 	<-m.done
@@ -477,7 +626,10 @@ func (m *Manager[K]) Close() error {
 
 // Done returns a channel that is closed when the manager has ended and its goroutine
 // has exited.
-func (m *Manager[K]) Done() <-chan struct{} { return m.done }
+func (m *Manager[K]) Done() <-chan struct{} {
+	m.mustBeStarted()
+	return m.done
+}
 
 // mustContext panics, in the caller, for a nil context.
 func mustContext(ctx context.Context) {

@@ -45,17 +45,19 @@ type request[K comparable] interface {
 // the caller again; or to the owner for good, when the caller withdraws.
 type acquire[K comparable] struct {
 	// Written by the caller, before the request is sent.
-	want  table.Request[K] // its Tag is the acquire itself
-	many  []K              // room for want.Keys
-	early bool             // it hears at once whether it has to wait, see Manager.wait
+	want    table.Request[K] // its Tag is the acquire itself
+	many    []K              // room for want.Keys
+	session *Session[K]      // nil when it has none
+	early   bool             // it hears at once whether it has to wait, see Manager.wait
 
 	// Written by the caller before, and then by the owner.
 	tracked *tracked[K] // what an option wants to be noted of it, until it is granted
 
 	// Owned by the owner until it replies.
-	ticket *table.Ticket[K] // while it waits
-	since  time.Duration    // when its wait began, on the owner's clock
-	waited bool             // it had to wait
+	ticket  *table.Ticket[K] // while it waits
+	since   time.Duration    // when its wait began, on the owner's clock
+	waited  bool             // it had to wait
+	dropped bool             // it was abandoned before it was served
 
 	// The reply, written before replied receives.
 	token   table.Token[K] // the grant
@@ -66,6 +68,9 @@ type acquire[K comparable] struct {
 	// Written by whoever recycles it, read by the next caller that uses it.
 	predicted bool // it did not have to wait
 	reserved  bool // it was that of a reservation
+
+	// Written by the caller that abandons it, and then by the owner.
+	nextLeft *acquire[K] // of Manager.left
 
 	// Used by both at any time.
 	//
@@ -86,8 +91,17 @@ const (
 
 // newAcquire returns a request for what want says. Its keys are copied, because the
 // caller may change them before the owner has seen them.
-func (m *Manager[K]) newAcquire(want table.Request[K]) *acquire[K] {
-	r := m.pool.Get().(*acquire[K])
+func (m *Manager[K]) newAcquire(s *Session[K], want table.Request[K]) *acquire[K] {
+	if m == nil {
+		m.mustBeStarted()
+	}
+	r, _ := m.pool.Get().(*acquire[K])
+	if r == nil {
+		m.mustBeStarted()
+	}
+	if s != nil {
+		r.session, want.Session = s, s.s
+	}
 	if len(want.Keys) > 0 { // none at all must not become nil, which would mean want.Key
 		r.many = append(r.many[:0], want.Keys...)
 		want.Keys = r.many
@@ -100,10 +114,19 @@ func (m *Manager[K]) newAcquire(want table.Request[K]) *acquire[K] {
 	return r
 }
 
-// recycle ends a request whose answer was received, by whoever has received it.
+// keptKeys is how many keys a request has room for while it is not used.
+const keptKeys = 16
+
+// recycle ends a request whose reply was received, by the caller or by the owner, whichever
+// received it. Nothing that a user gave stays in it.
 func (m *Manager[K]) recycle(r *acquire[K]) {
-	clear(r.many)
-	r.want = table.Request[K]{}
+	if len(r.many) > 0 {
+		if clear(r.many); cap(r.many) > keptKeys {
+			r.many = nil
+		}
+		r.many = r.many[:0]
+	}
+	r.want, r.session = table.Request[K]{}, nil
 	r.token, r.value, r.err, r.tracked = table.Token[K]{}, nil, nil, nil
 	r.predicted, r.early, r.waited = !r.waited, false, false
 	r.state.Store(pending)
@@ -129,6 +152,11 @@ func (r *acquire[K]) replyUnsent(err error) {
 }
 
 func (r *acquire[K]) serve(o *owner[K]) {
+	if r.dropped {
+		r.dropped = false
+		o.m.recycle(r)
+		return
+	}
 	if o.draining {
 		o.table.Reject()
 		r.refuse()
@@ -174,10 +202,15 @@ type abandon[K comparable] acquire[K]
 
 func (w *abandon[K]) serve(o *owner[K]) {
 	r := (*acquire[K])(w)
-	if r.ticket != nil {
+	switch {
+	case r.ticket != nil:
 		r.cancel(o, errAbandoned)
+	case len(r.replied) == 0:
+		r.dropped = true // the request itself is still in the mailbox
+		return
 	}
-	<-r.replied // the answer is there: the request was served before
+	for !<-r.replied { // the reply is there, and perhaps what an early request hears first
+	}
 	granted := r.token
 	o.m.recycle(r)
 	o.release(granted)
@@ -292,20 +325,25 @@ func (q *question[K]) refuse() { q.replied <- ErrClosed }
 // ask asks the owner a question and returns the answer, or ctx.Err() when ctx ends first.
 func ask[K comparable, V any](ctx context.Context, m *Manager[K], answer func(*owner[K]) V) (V, error) {
 	var found, none V
-	if err := ctx.Err(); err != nil {
-		return none, err
+	m.mustBeStarted()
+	if ctx.Err() != nil {
+		return none, endOf(ctx, named[K]{})
 	}
+	done := ctx.Done()
 	q := &question[K]{func(o *owner[K]) { found = answer(o) }, make(chan error, 1)}
-	m.send(message[K]{request: q})
+	if !m.sendUntil(done, message[K]{request: q}) {
+		return none, endOf(ctx, named[K]{})
+	}
 	m.gate.selects(ctx, q.replied, &found)
 	select {
 	case err := <-q.replied:
-		if ctxErr := ctx.Err(); ctxErr != nil {
-			return none, ctxErr
+		m.gate.before("looks at its context")
+		if isClosed(done) {
+			return none, endOf(ctx, named[K]{})
 		}
 		return found, err
-	case <-ctx.Done():
-		return none, ctx.Err() // what the owner may still find stays unseen
+	case <-done:
+		return none, endOf(ctx, named[K]{}) // what the owner may still find stays unseen
 	}
 }
 

@@ -32,7 +32,7 @@ func TestWaitWithADoneContextPassesTheGrantOn(t *testing.T) {
 			granted := m.Reserve("k")
 			next := startAcquire(t.Context(), m, "k")
 			_, err := granted.Wait(cancelled())
-			require.Equal(t, context.Canceled, err)
+			require.ErrorIs(t, err, context.Canceled)
 			next.requireLock(t).Release()
 			requireFree(t, m, "k")
 		}

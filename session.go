@@ -29,70 +29,74 @@ type Session[K comparable] struct {
 // Session returns a new session. The label names it to people, in errors and snapshots;
 // it need not be unique. A session costs nothing while it neither holds nor waits.
 func (m *Manager[K]) Session(label string) *Session[K] {
+	m.mustBeStarted()
 	return &Session[K]{m: m, s: table.NewSession[K](label)}
+}
+
+// manager returns the session's manager, and panics, in the caller, for a Session that
+// Manager.Session did not make.
+func (s *Session[K]) manager() *Manager[K] {
+	if s == nil || s.m == nil {
+		panic("keylock: a Session must be made by Manager.Session")
+	}
+	return s.m
 }
 
 // Acquire is [Manager.Acquire] for the session. It also returns a [*DeadlockError] when
 // waiting would make the session wait for itself, and [ErrClosed] when the session is or
 // becomes closed.
 func (s *Session[K]) Acquire(ctx context.Context, key K) (Lock[K], error) {
-	return s.m.acquire(ctx, table.Request[K]{Key: key, Session: s.s})
+	return s.manager().acquire(ctx, s, table.Request[K]{Key: key})
 }
 
 // AcquireShared is [Manager.AcquireShared] for the session; it fails as
 // [Session.Acquire] does. A shared lock cannot be upgraded: asking for the exclusive
 // lock of a key that the session holds shared is a deadlock.
 func (s *Session[K]) AcquireShared(ctx context.Context, key K) (Lock[K], error) {
-	return s.m.acquire(ctx, table.Request[K]{Key: key, Mode: table.Shared, Session: s.s})
+	return s.manager().acquire(ctx, s, table.Request[K]{Key: key, Mode: table.Shared})
 }
 
 // AcquireAll is [Manager.AcquireAll] for the session; it fails as [Session.Acquire] does.
 func (s *Session[K]) AcquireAll(ctx context.Context, keys ...K) (Locks[K], error) {
-	lock, err := s.m.acquire(ctx, wantAll(s.s, keys))
+	lock, err := s.manager().acquire(ctx, s, wantAll(keys))
 	return Locks[K]{lock}, err
 }
 
 // TryAcquire is [Manager.TryAcquire] for the session. It is false for a closed session.
 func (s *Session[K]) TryAcquire(key K) (Lock[K], bool) {
-	return s.m.try(table.Request[K]{Key: key, Session: s.s})
+	return s.manager().try(s, table.Request[K]{Key: key})
 }
 
 // TryAcquireShared is [Manager.TryAcquireShared] for the session.
 func (s *Session[K]) TryAcquireShared(key K) (Lock[K], bool) {
-	return s.m.try(table.Request[K]{Key: key, Mode: table.Shared, Session: s.s})
+	return s.manager().try(s, table.Request[K]{Key: key, Mode: table.Shared})
 }
 
 // TryAcquireAll is [Manager.TryAcquireAll] for the session.
 func (s *Session[K]) TryAcquireAll(keys ...K) (Locks[K], bool) {
-	lock, ok := s.m.try(wantAll(s.s, keys))
+	lock, ok := s.manager().try(s, wantAll(keys))
 	return Locks[K]{lock}, ok
 }
 
 // Reserve is [Manager.Reserve] for the session; Wait fails as [Session.Acquire] does. The
 // session waits from now on, not only from Wait on.
 func (s *Session[K]) Reserve(key K) Reservation[K] {
-	return s.reserve(table.Request[K]{Key: key, Session: s.s})
+	return s.manager().reserve(s, table.Request[K]{Key: key})
 }
 
 // ReserveShared is [Manager.ReserveShared] for the session, see [Session.Reserve].
 func (s *Session[K]) ReserveShared(key K) Reservation[K] {
-	return s.reserve(table.Request[K]{Key: key, Mode: table.Shared, Session: s.s})
+	return s.manager().reserve(s, table.Request[K]{Key: key, Mode: table.Shared})
 }
 
 // ReserveAll is [Manager.ReserveAll] for the session, see [Session.Reserve].
 func (s *Session[K]) ReserveAll(keys ...K) Reservations[K] {
-	return Reservations[K]{s.reserve(wantAll(s.s, keys))}
-}
-
-func (s *Session[K]) reserve(want table.Request[K]) Reservation[K] {
-	v := s.m.reserve(want)
-	v.session = s
-	return v
+	return Reservations[K]{s.manager().reserve(s, wantAll(keys))}
 }
 
 // Do is [Manager.Do] for the session; it fails as [Session.Acquire] does.
 func (s *Session[K]) Do(ctx context.Context, key K, fn func(context.Context) error) error {
-	return s.m.do(ctx, table.Request[K]{Key: key, Session: s.s}, fn)
+	return s.manager().do(ctx, s, table.Request[K]{Key: key}, fn)
 }
 
 // isClosed reports whether Close was called.
@@ -108,8 +112,9 @@ func (s *Session[K]) isClosed() bool {
 // at one instant. Later calls of the session get ErrClosed; the release of its locks
 // does nothing any more. It always returns nil and may be called again.
 func (s *Session[K]) Close() error {
-	s.m.gate.before("closes its session")
+	m := s.manager()
+	m.gate.before("closes its session")
 	s.closed.Store(true)
-	s.m.send(message[K]{request: &closeSession[K]{s.s}})
+	m.send(message[K]{request: &closeSession[K]{s.s}})
 	return nil
 }

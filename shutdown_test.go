@@ -26,7 +26,7 @@ func TestShutdownWhoseContextEndsGoesOnDraining(t *testing.T) {
 		l := hold(t, m, "k")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		require.Equal(t, context.DeadlineExceeded, m.Shutdown(ctx))
+		require.ErrorIs(t, m.Shutdown(ctx), context.DeadlineExceeded)
 		requireBusy(t, m, "free")
 		again := startErr(func() error { return m.Shutdown(t.Context()) })
 		again.requireWaits(t)
@@ -35,7 +35,7 @@ func TestShutdownWhoseContextEndsGoesOnDraining(t *testing.T) {
 	})
 	run(t, "to its end, if nobody asks again", func(t *testing.T, m manager) {
 		l := hold(t, m, "k")
-		require.Equal(t, context.Canceled, m.Shutdown(cancelled()))
+		require.ErrorIs(t, m.Shutdown(cancelled()), context.Canceled)
 		requireBusy(t, m, "free")
 		l.Release()
 		<-m.Done()
@@ -44,7 +44,7 @@ func TestShutdownWhoseContextEndsGoesOnDraining(t *testing.T) {
 	run(t, "and Close can follow", func(t *testing.T, m manager) {
 		l := hold(t, m, "k")
 		waiter := startAcquire(t.Context(), m, "k")
-		require.Equal(t, context.Canceled, m.Shutdown(cancelled()))
+		require.ErrorIs(t, m.Shutdown(cancelled()), context.Canceled)
 		waiter.requireWaits(t)
 		require.NoError(t, m.Close())
 		waiter.requireErr(t, keylock.ErrClosed)
@@ -259,4 +259,16 @@ func TestCallsThatRaceWithTheEndAreAnswered(t *testing.T) {
 			all.Wait()
 		})
 	}
+}
+
+// Locks of no keys are a grant, too.
+func TestShutdownWaitsForLocksOfNoKeys(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		locks, err := m.AcquireAll(t.Context())
+		require.NoError(t, err)
+		shutdown := startErr(func() error { return m.Shutdown(t.Context()) })
+		shutdown.requireWaits(t)
+		locks.Release()
+		shutdown.requireNil(t)
+	})
 }

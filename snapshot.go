@@ -20,9 +20,11 @@ import (
 // when the manager has ended or ends meanwhile.
 func (m *Manager[K]) Snapshot(ctx context.Context) ([]KeyInfo[K], error) {
 	mustContext(ctx)
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	m.mustBeStarted()
+	if ctx.Err() != nil {
+		return nil, endOf(ctx, named[K]{})
 	}
+	done := ctx.Done()
 	s := &snapshot[K]{begun: make(chan struct{})}
 	defer m.endSnapshot(s)
 	if _, err := ask(ctx, m, s.ask); err != nil {
@@ -31,8 +33,8 @@ func (m *Manager[K]) Snapshot(ctx context.Context) ([]KeyInfo[K], error) {
 	m.gate.selects(ctx, s.begun, s)
 	select {
 	case <-s.begun: // also when the manager ends
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	case <-done:
+		return nil, endOf(ctx, named[K]{})
 	}
 	var keys []KeyInfo[K]
 	for {
@@ -131,8 +133,9 @@ func (s *snapshot[K]) next(o *owner[K], n int) part[K] {
 
 // endSnapshot ends a snapshot that its caller does not want any more.
 func (m *Manager[K]) endSnapshot(s *snapshot[K]) {
-	if !s.over {
-		m.send(message[K]{request: (*abandonSnapshot[K])(s)})
+	msg := message[K]{request: (*abandonSnapshot[K])(s)}
+	if !s.over && !m.trySend(msg) {
+		go m.send(msg) // a deadline does not wait for room in the mailbox
 	}
 }
 

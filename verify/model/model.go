@@ -80,7 +80,7 @@ func (s State) Close() State {
 }
 
 // Ended reports whether the manager is over.
-func (s State) Ended() bool { return s.Closed || s.Draining && s.Idle() }
+func (s State) Ended() bool { return s.Closed || s.Draining && len(s.Present) == 0 }
 
 // Idle reports whether no key is held or waited for.
 func (s State) Idle() bool {

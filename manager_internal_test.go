@@ -1,0 +1,261 @@
+package keylock
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock/internal/table"
+)
+
+// keepBusy makes the owner serve one request until the returned function is called.
+func keepBusy[K comparable](m *Manager[K]) (release func()) {
+	begun, over := make(chan struct{}), make(chan struct{})
+	go ask(context.Background(), m, func(*owner[K]) bool {
+		close(begun)
+		<-over
+		return true
+	})
+	<-begun
+	return func() { close(over) }
+}
+
+// fill puts messages into the mailbox that mean nothing, until so many are there.
+func fill[K comparable](m *Manager[K], n int) {
+	for len(m.mailbox) < n {
+		m.mailbox <- message[K]{request: wake[K]{}}
+	}
+}
+
+// A deadline used to do nothing while the owner was busy: a request that was likely to be
+// granted at once did not listen to its context, and neither did a caller that waited for
+// room in the mailbox, or for room to say that it has left.
+func TestDeadlineDoesNotWaitForABusyOwner(t *testing.T) {
+	for name, before := range map[string]int{"one request before it": 1, "a full mailbox": mailboxSize} {
+		for call, wait := range map[string]func(*Manager[string], context.Context) error{
+			"Acquire": func(m *Manager[string], ctx context.Context) error {
+				_, err := m.Acquire(ctx, "k")
+				return err
+			},
+			"AcquireAll": func(m *Manager[string], ctx context.Context) error {
+				_, err := m.AcquireAll(ctx, "k", "l")
+				return err
+			},
+			"Do": func(m *Manager[string], ctx context.Context) error {
+				return m.Do(ctx, "k", func(context.Context) error { panic("without the lock") })
+			},
+			"Stats":    func(m *Manager[string], ctx context.Context) error { _, err := m.Stats(ctx); return err },
+			"Snapshot": func(m *Manager[string], ctx context.Context) error { _, err := m.Snapshot(ctx); return err },
+			"WaitIdle": func(m *Manager[string], ctx context.Context) error { return m.WaitIdle(ctx) },
+			"Shutdown": func(m *Manager[string], ctx context.Context) error { return m.Shutdown(ctx) },
+		} {
+			t.Run(call+", "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := Start[string](t.Context())
+					defer m.Close()
+					idle := keepBusy(m)
+					fill(m, before)
+					start := time.Now()
+					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+					defer cancel()
+					require.ErrorIs(t, wait(m, ctx), context.DeadlineExceeded)
+					assert.Equal(t, 10*time.Millisecond, time.Since(start))
+
+					idle()
+					synctest.Wait()
+					if call == "Shutdown" {
+						<-m.Done() // it drains all the same
+						return
+					}
+					requireNothingLeft(t, m)
+				})
+			})
+		}
+	}
+}
+
+// Those who wait leave, whatever room there is in the mailbox, and lose no grant by it.
+func TestWaiterLeavesAFullMailbox(t *testing.T) {
+	for room := range 3 {
+		for _, releases := range []bool{false, true} {
+			t.Run(fmt.Sprintf("room for %d, granted %t", room, releases), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := Start[string](t.Context())
+					defer m.Close()
+					holder, _ := m.TryAcquire("k")
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					defer cancel()
+					const waiters = 4
+					errs := make(chan error, waiters)
+					for range waiters {
+						go func() {
+							_, err := m.Acquire(ctx, "k")
+							errs <- err
+						}()
+					}
+					synctest.Wait()
+					idle := keepBusy(m)
+					if releases {
+						holder.Release()
+					}
+					fill(m, mailboxSize-room)
+					time.Sleep(2 * time.Second)
+					require.Len(t, errs, waiters, "the deadline has passed")
+					for range waiters {
+						require.ErrorIs(t, <-errs, context.DeadlineExceeded)
+					}
+					idle()
+					holder.Release()
+					requireNothingLeft(t, m)
+				})
+			})
+		}
+	}
+}
+
+// A reservation that is used up before the owner has received it leaves nothing behind.
+func TestReservationIsAbandonedBeforeItIsServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := Start[string](t.Context())
+		defer m.Close()
+		idle := keepBusy(m)
+		var reservations []Reservation[string]
+		for range 3 {
+			reservations = append(reservations, m.Reserve("k"))
+		}
+		fill(m, mailboxSize)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for _, r := range reservations[1:] {
+			_, err := r.Wait(ctx)
+			require.ErrorIs(t, err, context.Canceled)
+		}
+		idle()
+		lock, err := reservations[0].Wait(t.Context())
+		require.NoError(t, err)
+		assert.Zero(t, mustStats(t, m).Waiting, "a goroutine sees what it did before")
+		lock.Release()
+		requireNothingLeft(t, m)
+	})
+}
+
+func mustStats[K comparable](t *testing.T, m *Manager[K]) Stats {
+	t.Helper()
+	s, err := m.Stats(context.Background())
+	require.NoError(t, err)
+	return s
+}
+
+// requireNothingLeft fails when a key is held or waited for, or can not be had any more.
+func requireNothingLeft(t *testing.T, m *Manager[string]) {
+	t.Helper()
+	s := mustStats(t, m)
+	require.Zero(t, s.Held+s.Waiting+s.Keys, s)
+	lock, ok := m.TryAcquire("k")
+	require.True(t, ok)
+	lock.Release()
+}
+
+// A request is used again. One of many keys used to be cleared at every later use, and to
+// keep their memory; and nothing that a user gave may stay in one that waits for its next
+// use.
+func TestRequestInThePoolKeepsNothing(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one pool for all
+	m := Start[*int](t.Context())
+	defer m.Close()
+	ctx := t.Context()
+	key := func() *int { return new(int) }
+	many := slices.Repeat([]*int{key()}, 1000)
+	cancelled, cancel := context.WithCancel(ctx)
+
+	lock, _ := m.Acquire(ctx, key())
+	lock.Release()
+	locks, _ := m.AcquireAll(ctx, many...)
+	locks.Release()
+	session := m.Session("s")
+	lock, _ = session.Acquire(ctx, key())
+	require.False(t, lock.Handoff("value"))
+	_, ok := session.TryAcquireAll(lock.Key())
+	require.False(t, ok)
+	withdrawn := m.ReserveAll(append(many, lock.Key())...)
+	waiting := m.Reserve(lock.Key())
+	cancel()
+	_, err := withdrawn.Wait(cancelled)
+	require.Error(t, err)
+	waiting.Cancel()
+	_, err = session.Acquire(ctx, lock.Key())
+	require.ErrorIs(t, err, ErrDeadlock)
+	require.NoError(t, session.Close())
+	mustStats(t, m)
+
+	m.pool.New = nil
+	requests := 0
+	for r, _ := m.pool.Get().(*acquire[*int]); r != nil; r, _ = m.pool.Get().(*acquire[*int]) {
+		requests++
+		require.Equal(t, table.Request[*int]{}, r.want)
+		require.Nil(t, r.session)
+		require.Nil(t, r.err)
+		require.Nil(t, r.value)
+		require.Nil(t, r.ticket)
+		require.Nil(t, r.nextLeft)
+		require.Zero(t, r.token)
+		require.Empty(t, r.replied)
+		require.LessOrEqual(t, cap(r.many), keptKeys)
+		require.Empty(t, r.many)
+		for _, key := range r.many[:cap(r.many)] {
+			require.Nil(t, key)
+		}
+	}
+	require.NotZero(t, requests)
+}
+
+// Values that Start and the calls of a manager did not make fail in their caller, with a
+// sentence, or hold nothing.
+func TestZeroAndNilValues(t *testing.T) {
+	ctx := t.Context()
+	for name, m := range map[string]*Manager[string]{"zero": new(Manager[string]), "nil": nil} {
+		for call, use := range map[string]func(){
+			"Acquire":       func() { m.Acquire(ctx, "k") },
+			"AcquireShared": func() { m.AcquireShared(ctx, "k") },
+			"AcquireAll":    func() { m.AcquireAll(ctx, "k") },
+			"TryAcquire":    func() { m.TryAcquire("k") },
+			"Reserve":       func() { m.Reserve("k") },
+			"Do":            func() { m.Do(ctx, "k", nil) },
+			"Stats":         func() { m.Stats(ctx) },
+			"Contains":      func() { m.Contains(ctx, "k") },
+			"Snapshot":      func() { m.Snapshot(ctx) },
+			"Inspect":       func() { m.Inspect(ctx, "k") },
+			"Top":           func() { m.Top(ctx, 1) },
+			"WaitIdle":      func() { m.WaitIdle(ctx) },
+			"Shutdown":      func() { m.Shutdown(ctx) },
+			"Close":         func() { m.Close() },
+			"Done":          func() { m.Done() },
+			"Session":       func() { m.Session("s") },
+		} {
+			assert.PanicsWithValue(t, "keylock: a Manager must be made by Start", use, "%s Manager: %s", name, call)
+		}
+	}
+	for name, s := range map[string]*Session[string]{"zero": new(Session[string]), "nil": nil} {
+		for call, use := range map[string]func(){
+			"Acquire":    func() { s.Acquire(ctx, "k") },
+			"TryAcquire": func() { s.TryAcquire("k") },
+			"Reserve":    func() { s.Reserve("k") },
+			"Do":         func() { s.Do(ctx, "k", nil) },
+			"Close":      func() { s.Close() },
+		} {
+			assert.PanicsWithValue(t, "keylock: a Session must be made by Manager.Session", use, "%s Session: %s", name, call)
+		}
+	}
+	Locks[string]{}.Release()
+	assert.Zero(t, Locks[string]{}.Seq())
+	_, err := Reservations[string]{}.Wait(ctx)
+	assert.ErrorIs(t, err, ErrReservationDone)
+	Reservations[string]{}.Cancel()
+}
