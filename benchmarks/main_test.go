@@ -81,7 +81,7 @@ func TestWrongArgumentsAreNamed(t *testing.T) {
 	for args, complaint := range map[[2]string]string{
 		{"-run", "nothing"}:          `no workload begins with "nothing"`,
 		{"-peers", "nobody"}:         `no peer is called "nobody"`,
-		{"-point", "10"}:             "there is no point 10, only 1 to 9",
+		{"-point", "11"}:             "there is no point 11, only 1 to 10",
 		{"-point", "one"}:            `"one" is not the number of a point`,
 		{"-quick", "more"}:           `unexpected argument "more"`,
 		{"-from", "/does/not/exist"}: "no such file",

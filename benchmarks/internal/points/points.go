@@ -52,6 +52,8 @@ func All() []Point {
 			"growth|memory", []string{us, "mutex+fifo"}, growth},
 		{9, "under unrelated load, against the same design without tuning",
 			"busy-", []string{us, "plain"}, underLoad},
+		{10, "what others notice of a call that has much to look at",
+			"pause/", []string{us}, pauses},
 	}
 }
 
@@ -237,6 +239,34 @@ func growth(r *results.Results) (verdicts []Verdict) {
 func underLoad(r *results.Results) (verdicts []Verdict) {
 	for _, workload := range matching(r, "busy-") {
 		verdicts = append(verdicts, against(r, workload, "plain", 1.1)...)
+	}
+	return verdicts
+}
+
+// pauses are about keys that have nothing to do with a call, but for the closed loop of
+// sessions, which is about itself.
+func pauses(r *results.Results) (verdicts []Verdict) {
+	for _, workload := range matching(r, "pause/") {
+		share, _ := r.Figure(ours(workload), results.Share)
+		longest, ok := r.Figure(ours(workload), results.Longest)
+		if !ok {
+			goal := map[string]float64{"pause/sessions/4000": 0.3}[workload]
+			verdicts = append(verdicts, Verdict{
+				What: workload, Figure: fmt.Sprintf("%.2f of what they do without sessions", share.Median),
+				Goal: fmt.Sprintf("at least %.1f, and not 0", goal), Missed: share.Median < max(goal, 0.001),
+			})
+			continue
+		}
+		alone, _ := r.Figure(ours(workload), results.LongestAlone)
+		late, _ := r.Figure(ours(workload), results.Late)
+		const ms = 1e6
+		verdicts = append(verdicts, Verdict{
+			What: workload,
+			Figure: fmt.Sprintf("longest lock and unlock %.1f ms (%.1f ms without the call), deadline %.1f ms late, throughput %.2f of what it is without",
+				longest.Median/ms, alone.Median/ms, late.Median/ms, share.Median),
+			Goal:   "at most 5 ms, at least 0.5",
+			Missed: longest.Median > 5*ms || share.Median < 0.5,
+		})
 	}
 	return verdicts
 }

@@ -82,8 +82,8 @@ func TestPointsAreFoundByNumber(t *testing.T) {
 	point, err := Numbered(8)
 	require.NoError(t, err)
 	assert.Equal(t, 8, point.Number)
-	for _, number := range []int{0, 10} {
+	for _, number := range []int{0, 11} {
 		_, err := Numbered(number)
-		assert.ErrorContains(t, err, "only 1 to 9")
+		assert.ErrorContains(t, err, "only 1 to 10")
 	}
 }

@@ -87,7 +87,7 @@ func timesUs(r *results.Results, cell results.Cell, metric results.Metric) strin
 // number shows a figure with as many digits as it deserves.
 func number(metric results.Metric, v float64) string {
 	switch metric {
-	case results.Jain, results.Allocs:
+	case results.Jain, results.Allocs, results.Share:
 		return fmt.Sprintf("%.2f", v)
 	default:
 		return fmt.Sprintf("%.0f", math.Round(v)+0) // plus 0 turns -0 into 0

@@ -10,7 +10,7 @@ import (
 // A Metric is the name of one figure, which is also its unit.
 type Metric string
 
-// What the workloads measure. In all of them but Jain less is better.
+// What the workloads measure. In all of them but Jain and Share less is better.
 const (
 	PerOp    Metric = "ns/op"
 	CPU      Metric = "cpu-ns/op" // on all cores; unlike the time it hardly minds a busy neighbour
@@ -22,10 +22,15 @@ const (
 	PerKey   Metric = "B/key"
 	PerWait  Metric = "B/waiter"
 	LeftOver Metric = "B-left"
+
+	Longest      Metric = "longest-ns"       // lock and unlock of others, beside a call
+	LongestAlone Metric = "longest-alone-ns" // and without it
+	Late         Metric = "late-ns"          // how late a deadline returned
+	Share        Metric = "share"            // what others do beside a call, of what they do without: more is better
 )
 
 // Metrics are all of them, in the order in which they are shown.
-var Metrics = []Metric{PerOp, CPU, Allocs, Jain, P50, P99, P999, PerKey, PerWait, LeftOver}
+var Metrics = []Metric{PerOp, CPU, Allocs, Jain, P50, P99, P999, PerKey, PerWait, LeftOver, Longest, LongestAlone, Late, Share}
 
 // Figures are what one slice of one workload measured of one peer.
 type Figures map[Metric]float64

@@ -58,7 +58,7 @@ func All() []Workload {
 	for _, w := range contended {
 		all = append(all, busy(w))
 	}
-	return all
+	return append(all, pauses()...)
 }
 
 // Matching returns the workloads whose names begin with a match of pattern.

@@ -20,12 +20,23 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // small are all workloads, those that take long to set up in a small size.
 func small() []Workload {
 	workloads := []Workload{cancelOne("cancel-one/10", 100, 10), growth("growth/100", 100), memory("memory", 1000, 100)}
+	workloads = append(workloads, smallPauses()...)
 	for _, w := range All() {
 		if !w.Heavy {
 			workloads = append(workloads, w)
 		}
 	}
 	return workloads
+}
+
+// smallPauses are all scenes in a small size.
+func smallPauses() (small []Workload) {
+	for name, set := range map[string]func(int) scene{
+		"snapshot": heldKeys, "cycle": readers, "queue": joiners, "row": row, "top": sharers, "page": page, "keys": hugeKeys,
+	} {
+		small = append(small, pause(name, "", 10, set))
+	}
+	return append(small, closedLoop("sessions/10", 10))
 }
 
 func TestEveryWorkloadMeasuresEveryPeerThatItAdmits(t *testing.T) {

@@ -1,0 +1,290 @@
+package workloads
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/benchmarks/internal/peers"
+	"github.com/seed-46f81e6d/keylock/benchmarks/internal/results"
+	"github.com/seed-46f81e6d/keylock/lockhttp"
+)
+
+// A scene is a manager in a state in which a call has much to look at.
+type scene struct {
+	manager *keylock.Manager[string]
+	call    func() // may be called again and again
+}
+
+// pause measures what others notice of a call: four goroutines lock and unlock keys that
+// have nothing to do with it, and a fifth waits for a key with a deadline of 10 ms. They do
+// so for as long without the call.
+func pause(name, about string, n int, set func(n int) scene) Workload {
+	return Workload{
+		Name:   "pause/" + name,
+		About:  about,
+		Admits: isUs,
+		Heavy:  true,
+		Measure: func(_ peers.Peer, budget Budget) results.Figures {
+			s := set(n)
+			defer s.manager.Close()
+			atLeast := max(2*budget.Time, 20*time.Millisecond)
+			alone := beside(s.manager, func() { time.Sleep(atLeast) })
+			calls := 0
+			var took time.Duration
+			with := beside(s.manager, func() {
+				for took < atLeast {
+					start := time.Now()
+					s.call()
+					took += time.Since(start)
+					calls++
+				}
+			})
+			return results.Figures{
+				results.PerOp:        float64(took.Nanoseconds()) / float64(calls),
+				results.Longest:      float64(with.longest),
+				results.LongestAlone: float64(alone.longest),
+				results.Late:         float64(with.late),
+				results.Share:        with.rate / alone.rate,
+			}
+		},
+	}
+}
+
+func isUs(p peers.Peer) bool { return p.Name == peers.Keylock.Name }
+
+// noticed is what others noticed.
+type noticed struct {
+	longest, late time.Duration
+	rate          float64
+}
+
+// beside runs a function, and others beside it.
+func beside(m *keylock.Manager[string], run func()) noticed {
+	const others = 4
+	ctx := context.Background()
+	var over atomic.Bool
+	var all sync.WaitGroup
+	var ops [others]int
+	var longest [others]time.Duration
+	for i := range others {
+		key := "unrelated " + strconv.Itoa(i)
+		all.Go(func() {
+			for !over.Load() {
+				asked := time.Now()
+				lock, err := m.Acquire(ctx, key)
+				if err != nil {
+					panic(err)
+				}
+				lock.Release()
+				longest[i] = max(longest[i], time.Since(asked))
+				ops[i]++
+			}
+		})
+	}
+	var n noticed
+	held, err := m.Acquire(ctx, "held")
+	if err != nil {
+		panic(err)
+	}
+	all.Go(func() {
+		for !over.Load() {
+			const patience = 10 * time.Millisecond
+			asked := time.Now()
+			ctx, cancel := context.WithTimeout(ctx, patience)
+			if lock, err := m.Acquire(ctx, "held"); err == nil {
+				lock.Release()
+			}
+			cancel()
+			n.late = max(n.late, time.Since(asked)-patience)
+		}
+	})
+	started := time.Now()
+	run()
+	took := time.Since(started)
+	over.Store(true)
+	all.Wait()
+	held.Release()
+	for i := range others {
+		n.rate += float64(ops[i]) / took.Seconds()
+		n.longest = max(n.longest, longest[i])
+	}
+	return n
+}
+
+// pauses are the scenes in which a call has most to look at, in full size.
+func pauses() []Workload {
+	return []Workload{
+		pause("snapshot", "Snapshot of 1,000,000 keys", 1_000_000, heldKeys),
+		pause("cycle", "Acquire of a session; 16,000 others hold its key together and wait for another one", 16_000, readers),
+		pause("queue", "20,000 sessions join the queue of one key, and leave it", 20_000, joiners),
+		pause("row", "Acquire of a session under WithSharedLimit(400), before a row of 400 sessions", 400, row),
+		pause("top", "Top(2) beside a key with 1,000,000 shared holders", 1_000_000, sharers),
+		pause("page", "the page of lockhttp with 300,000 waiters and their callers", 300_000, page),
+		pause("keys", "the page of lockhttp with 1,000 keys of 1 MiB", 1_000, hugeKeys),
+		closedLoop("sessions/4000", 4000),
+		closedLoop("sessions/16000", 16_000),
+	}
+}
+
+func heldKeys(n int) scene {
+	m := keylock.Start[string](context.Background())
+	for i := range n {
+		m.TryAcquire(strconv.Itoa(i))
+	}
+	return scene{m, func() {
+		if keys, err := m.Snapshot(context.Background()); err != nil || len(keys) < n {
+			panic(err)
+		}
+	}}
+}
+
+func readers(n int) scene {
+	m := keylock.Start[string](context.Background())
+	m.Session("writer").TryAcquire("second")
+	starter := m.Session("starter")
+	starter.TryAcquire("own")
+	m.Session("waits for it").Reserve("own")
+	for range n {
+		s := m.Session("")
+		s.TryAcquireShared("first")
+		s.ReserveShared("second")
+	}
+	return scene{m, func() {
+		starter.Reserve("first").Cancel()
+		m.Contains(context.Background(), "first")
+	}}
+}
+
+func joiners(n int) scene {
+	m := keylock.Start[string](context.Background())
+	m.Session("holder").TryAcquire("hot")
+	waiters := make([]keylock.Reservation[string], n)
+	return scene{m, func() {
+		for i := range waiters {
+			waiters[i] = m.Session("").Reserve("hot")
+		}
+		for _, w := range waiters {
+			w.Cancel()
+		}
+		m.Contains(context.Background(), "hot")
+	}}
+}
+
+// row is the worst order for a search that goes over all sessions again and again.
+func row(n int) scene {
+	m := keylock.Start[string](context.Background(), keylock.WithSharedLimit(n))
+	sessions := make([]*keylock.Session[string], n)
+	for i := range sessions {
+		sessions[i] = m.Session("")
+		for range n - 1 {
+			m.TryAcquireShared(strconv.Itoa(i))
+		}
+		sessions[i].TryAcquireShared(strconv.Itoa(i))
+	}
+	start := m.Session("start")
+	for range n - 1 {
+		m.TryAcquireShared("last")
+	}
+	start.TryAcquireShared("last")
+	sessions[n-1].ReserveShared("last")
+	for i := n - 2; i >= 0; i-- {
+		sessions[i].Reserve(strconv.Itoa(i + 1))
+	}
+	return scene{m, func() {
+		start.Reserve("0").Cancel()
+		m.Contains(context.Background(), "0")
+	}}
+}
+
+func sharers(n int) scene {
+	m := keylock.Start[string](context.Background(), keylock.WithHoldTimes())
+	for range n {
+		m.TryAcquireShared("shared")
+	}
+	m.TryAcquire("another")
+	m.Reserve("shared")
+	return scene{m, func() { m.Top(context.Background(), 2) }}
+}
+
+func page(n int) scene {
+	m := keylock.Start[string](context.Background(), keylock.WithCallers())
+	m.TryAcquire("hot")
+	for range n {
+		m.Reserve("hot")
+	}
+	return scene{m, func() { get(m) }}
+}
+
+func hugeKeys(n int) scene {
+	m := keylock.Start[string](context.Background(), keylock.WithHoldTimes())
+	for i := range n {
+		m.TryAcquire(strconv.Itoa(i) + strings.Repeat("x", 1<<20))
+	}
+	return scene{m, func() { get(m) }}
+}
+
+func get(m *keylock.Manager[string]) {
+	w := httptest.NewRecorder()
+	lockhttp.Handler(map[string]lockhttp.Manager{"locks": lockhttp.Of(m)}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	if w.Code != http.StatusOK {
+		panic(w.Body.String())
+	}
+}
+
+// closedLoop compares goroutines that want one key in a session of their own with those that
+// have none.
+func closedLoop(name string, goroutines int) Workload {
+	return Workload{
+		Name:   "pause/" + name,
+		About:  strconv.Itoa(goroutines) + " goroutines lock and unlock one key, each in its session; share is of what they do without",
+		Admits: isUs,
+		Heavy:  true,
+		Measure: func(_ peers.Peer, budget Budget) results.Figures {
+			slice := max(5*budget.Time, 20*time.Millisecond)
+			plain, sessions := loop(goroutines, false, slice), loop(goroutines, true, slice)
+			return results.Figures{results.PerOp: 1e9 / max(sessions, 1), results.Share: sessions / max(plain, 1)}
+		},
+	}
+}
+
+// loop returns how many times in a second a key is locked.
+func loop(goroutines int, sessions bool, slice time.Duration) float64 {
+	ctx := context.Background()
+	m := keylock.Start[string](ctx)
+	defer m.Close()
+	var over atomic.Bool
+	var ops atomic.Int64
+	var all sync.WaitGroup
+	for range goroutines {
+		acquire := m.Acquire
+		if sessions {
+			acquire = m.Session("").Acquire
+		}
+		all.Go(func() {
+			for !over.Load() {
+				lock, err := acquire(ctx, "hot")
+				if err != nil {
+					panic(err)
+				}
+				lock.Release()
+				ops.Add(1)
+			}
+		})
+	}
+	for ops.Load() < int64(goroutines) { // everybody waits at once before anything is measured
+		time.Sleep(time.Millisecond)
+	}
+	before, started := ops.Load(), time.Now()
+	time.Sleep(slice)
+	rate := float64(ops.Load()-before) / time.Since(started).Seconds()
+	over.Store(true)
+	all.Wait()
+	return rate
+}
