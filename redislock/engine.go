@@ -105,6 +105,30 @@ func (e *Engine) grant(g cohort.Grant, err error) (cohort.Grant, error) {
 	return &Grant{g.(*lease.Grant), e.store}, nil
 }
 
+// Inspect implements cohort.Inspector. A contender's Process is the ID of its session.
+func (e *Engine) Inspect(ctx context.Context, key string) ([]cohort.Contender, error) {
+	reply, err := e.store.run(ctx, inspectScript, bucketOf(key), false, 0, key)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return nil, fmt.Errorf("redislock: inspect: %w", err)
+	}
+	own := e.Report().Session
+	var all []cohort.Contender
+	for i, entry := range reply[1:] {
+		session, _, _ := strings.Cut(entry, ":")
+		c := cohort.Contender{Process: session, Own: session == own}
+		if i == 0 && reply[0] != "" {
+			if c.Epoch, err = strconv.ParseUint(reply[0], 10, 64); err != nil {
+				return nil, fmt.Errorf("redislock: inspect: %w", err)
+			}
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
 // Tag returns the hash tag of key, braces included. In a cluster, a Redis key
 // whose name has it is where the lock is, so that a script can use both.
 func (e *Engine) Tag(key string) string {

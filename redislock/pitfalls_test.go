@@ -489,6 +489,31 @@ func TestGuardFencesExactly(t *testing.T) {
 	require.ErrorContains(t, write(g, "4"), "FENCED", "nor after a release")
 }
 
+func TestInspect(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	e, other := newEngine(t, dial(t, s.Addr())), newEngine(t, dial(t, s.Addr()))
+	var _ cohort.Inspector = e
+	var _ cohort.Reporter = e
+	none, err := e.Inspect(t.Context(), "key")
+	require.NoError(t, err)
+	assert.Empty(t, none)
+	held := acquire(t, e, "key")
+	granted := waitFor(t, s, other, "key", 2)
+	queue, err := e.Inspect(t.Context(), "key")
+	require.NoError(t, err)
+	assert.Equal(t, []cohort.Contender{
+		{Process: e.Report().Session, Epoch: held.Epoch(), Own: true},
+		{Process: other.Report().Session},
+	}, queue)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = e.Inspect(ended, "key")
+	require.ErrorIs(t, err, context.Canceled)
+	require.NoError(t, held.Release(t.Context()))
+	require.NoError(t, receive(t, granted, "the key").Release(t.Context()))
+}
+
 // The permissions that the README names are enough, and without INFO there is no quarantine.
 func TestPermissions(t *testing.T) {
 	t.Parallel()

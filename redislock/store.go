@@ -44,12 +44,15 @@ var (
 	leaveSource string
 	//go:embed scripts/end.lua
 	endSource string
+	//go:embed scripts/inspect.lua
+	inspectSource string
 
-	beginScript = newScript(headSource + bucketSource + beginSource)
-	renewScript = newScript(headSource + bucketSource + renewSource)
-	enterScript = newScript(headSource + enterFreeSource + bucketSource + enterSource)
-	leaveScript = newScript(headSource + leaveAloneSource + bucketSource + leaveSource)
-	endScript   = newScript(headSource + bucketSource + endSource)
+	beginScript   = newScript(headSource + bucketSource + beginSource)
+	renewScript   = newScript(headSource + bucketSource + renewSource)
+	enterScript   = newScript(headSource + enterFreeSource + bucketSource + enterSource)
+	leaveScript   = newScript(headSource + leaveAloneSource + bucketSource + leaveSource)
+	endScript     = newScript(headSource + bucketSource + endSource)
+	inspectScript = newScript(headSource + bucketSource + inspectSource)
 )
 
 // ErrEvicts means that the server removes keys when its memory is full, whichever they

@@ -172,6 +172,24 @@ func TestLostNoticeIsRepairedByALook(t *testing.T) {
 	})
 }
 
+// A notice was lost while nothing listened: every waiter asks when something does again.
+func TestWaitersLookWhenTheSubscriptionWasRenewed(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		holder, _ := process(t, s)
+		e, l := process(t, s)
+		held := acquire(t, holder, "key")
+		granted := begin(t, e, "key")
+		l.beDeaf(true)
+		require.NoError(t, held.Release(t.Context()))
+		l.beDeaf(false)
+		l.drop <- struct{}{}
+		renewed := time.Now()
+		g := <-granted
+		assert.Less(t, time.Since(renewed), ttl/20)
+		require.NoError(t, g.Release(t.Context()))
+	})
+}
+
 // The wait for a dead process ends with its session, although no notice is sent.
 func TestDeadHeadIsMetWhenItsSessionHasEnded(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {

@@ -117,10 +117,11 @@ type link struct {
 	calls  map[call]int
 	id     string // of the last session
 	heard  chan lease.Notice
+	drop   chan struct{} // what is sent here ends a Listen
 }
 
 func (s *server) link() *link {
-	return &link{server: s, calls: make(map[call]int), heard: make(chan lease.Notice, 1000)}
+	return &link{server: s, calls: make(map[call]int), heard: make(chan lease.Notice, 1000), drop: make(chan struct{})}
 }
 
 func (l *link) cut() {
@@ -293,6 +294,8 @@ func (l *link) Listen(ctx context.Context, _ lease.Session, notices chan<- lease
 		}
 		select {
 		case n = <-l.heard:
+		case <-l.drop:
+			return errors.New("the connection was lost")
 		case <-ctx.Done():
 			return ctx.Err()
 		}
