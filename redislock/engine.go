@@ -54,7 +54,7 @@ func WithReplicas(n int) Option {
 // WithQuarantine sets for how long nothing is granted after a server was
 // started or promoted, or has lost its data. The default is the TTL, after which no
 // process that is not paused can believe in a lock that the server has forgotten. 0 is no quarantine:
-// then a restart without the newest data, or a failover, can let two processes in at once.
+// then a restart or a failover ends every session all the same, but others are let in before its holders know.
 func WithQuarantine(d time.Duration) Option {
 	return func(o *options) { o.quarantine, o.quarantineSet = d, true }
 }

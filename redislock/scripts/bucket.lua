@@ -7,18 +7,18 @@ local function text(n) return string.format('%.0f', n) end
 
 -- read returns the fence and the end of the quarantine, and after them the fields that are asked for. On a
 -- server that was started or promoted since the bucket was last used, or whose bucket is gone, grants may be
--- missing: every session ends, and nothing is granted until no process can believe in an old one.
+-- missing, and what was released may be back: every session ends, and nothing is granted until no process
+-- can believe in an old one. Without a quarantine the user need not be permitted to ask for the run ID.
 local function read(...)
   local v = redis.call('HMGET', hash, 'fence', 'quiet', 'life', ...)
   local fence = tonumber(v[1] or '0')
-  if quarantine > 0 then
-    local life = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
-    if v[3] ~= life then
-      redis.call('UNLINK', hash, sessions)
-      local quiet = ms + quarantine
-      redis.call('HSET', hash, 'fence', text(fence), 'quiet', text(quiet), 'life', life)
-      return fence, quiet
-    end
+  local info = (quarantine > 0 and redis.call or redis.pcall)('INFO', 'server')
+  local life = type(info) == 'string' and string.match(info, 'run_id:(%x+)')
+  if life and v[3] ~= life then
+    redis.call('UNLINK', hash, sessions)
+    local quiet = ms + quarantine
+    redis.call('HSET', hash, 'fence', text(fence), 'quiet', text(quiet), 'life', life)
+    return fence, quiet
   end
   return fence, tonumber(v[2] or '0'), unpack(v, 4)
 end
