@@ -138,6 +138,7 @@ type via[K comparable] struct {
 type scan[K comparable] struct {
 	queue *queue[K]
 	next  *entry[K] // all before it are reached
+	owned *entry[K] // the first of them that has a session; nil when none has
 
 	// A shared waiter, without a limit, waits for no shared entry beside it, only for
 	// the last exclusive one before it, which waits for all before it in its turn.
@@ -229,6 +230,9 @@ func (s *search[K]) waits(from int32, q *queue[K], at *entry[K], mode Mode) {
 	c := s.scanOf(q)
 	if mode == Exclusive || s.limit > 0 {
 		for p := c.next; p != nil && p.before(at) && !s.over(); p = p.next {
+			if c.owned == nil && p.ticket.session != nil {
+				c.owned = p
+			}
 			s.visit(from, p)
 			c.next = p.next
 		}
@@ -327,7 +331,12 @@ func (s *search[K]) reduce() bool {
 		s.nodes[i].stuck = s.nodes[i].blocked > 0
 	}
 	for i := range s.scans {
-		s.scans[i].first, s.scans[i].room = s.scans[i].queue.head, s.scans[i].queue.head
+		c := &s.scans[i]
+		c.first = c.owned // what has no session is not stuck before anything else is
+		if c.first == nil {
+			c.first = c.queue.head
+		}
+		c.room = c.first
 	}
 	for i := range s.scans {
 		s.settle(&s.scans[i])

@@ -23,8 +23,9 @@ type scene struct {
 }
 
 // pause measures what others notice of a call: four goroutines lock and unlock keys that
-// have nothing to do with it, and a fifth waits for a key with a deadline of 10 ms. They do
-// so for as long without the call.
+// have nothing to do with it, and a fifth waits for a key with a deadline of 10 ms. A call
+// begins 10 ms after the one before it, or when that has returned. They do the same for as
+// long without calls.
 func pause(name, about string, n int, set func(n int) scene) Workload {
 	return Workload{
 		Name:   "pause/" + name,
@@ -39,11 +40,12 @@ func pause(name, about string, n int, set func(n int) scene) Workload {
 			calls := 0
 			var took time.Duration
 			with := beside(s.manager, func() {
-				for took < atLeast {
+				for begun := time.Now(); time.Since(begun) < atLeast; {
 					start := time.Now()
 					s.call()
 					took += time.Since(start)
 					calls++
+					time.Sleep(between - time.Since(start))
 				}
 			})
 			return results.Figures{
@@ -56,6 +58,9 @@ func pause(name, about string, n int, set func(n int) scene) Workload {
 		},
 	}
 }
+
+// between is the time from the beginning of one call to that of the next.
+const between = 10 * time.Millisecond
 
 func isUs(p peers.Peer) bool { return p.Name == peers.Keylock.Name }
 
