@@ -442,11 +442,15 @@ func TestRemovedLockIsNoticed(t *testing.T) {
 	require.NoError(t, kept.Release(t.Context()))
 }
 
-// A holder is told that another process waits, once, however the waiter came.
-func TestWanted(t *testing.T) {
+// A holder is told that another process waits, however the waiter came, and a waiter that it has the key, long
+// before any of them would ask.
+func TestNoticesOfGrantsAndOfWaiters(t *testing.T) {
 	t.Parallel()
+	began := time.Now()
+	defer func() { assert.Less(t, time.Since(began), 20*time.Second) }()
 	s := redistest.Start(t)
-	e, other := newEngine(t, dial(t, s.Addr())), newEngine(t, dial(t, s.Addr()))
+	ttl := redislock.WithTTL(2 * time.Minute)
+	e, other := newEngine(t, dial(t, s.Addr()), ttl), newEngine(t, dial(t, s.Addr()), ttl)
 	held := acquire(t, e, "key")
 	select {
 	case <-held.Wanted():
@@ -455,7 +459,7 @@ func TestWanted(t *testing.T) {
 	}
 	granted := waitFor(t, s, other, "key", 2)
 	receive(t, held.Wanted(), "the notice that another waits")
-	third := waitFor(t, s, newEngine(t, dial(t, s.Addr())), "key", 3)
+	third := waitFor(t, s, newEngine(t, dial(t, s.Addr()), ttl), "key", 3)
 	require.NoError(t, held.Release(t.Context()))
 	next := receive(t, granted, "the key")
 	receive(t, next.Wanted(), "the notice for a grant that was wanted from the start")
