@@ -93,9 +93,11 @@ require (
 	github.com/klauspost/compress v1.20.3 // indirect
 	github.com/mattn/go-runewidth v0.0.16 // indirect
 	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect
+	github.com/redis/rueidis v1.0.79
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/seed-46f81e6d/keylock v0.1.0
 	github.com/seed-46f81e6d/keylock/etcdlock v0.1.0
+	github.com/seed-46f81e6d/keylock/redislock v0.1.0
 	go.etcd.io/etcd/client/v3 v3.6.16
 	go.etcd.io/etcd/server/v3 v3.6.16
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect

@@ -1,19 +1,21 @@
 package main
 
 import (
-	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"path/filepath"
-	"strings"
+	"strconv"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/etcdlock"
 )
 
 // serveEtcd is the program of the etcd server, with its files in dir. It prints its endpoint and ends with its
@@ -42,66 +44,46 @@ func serveEtcd(dir string, in io.Reader, out io.Writer) error {
 	return err
 }
 
-const logName = "etcd.log"
-
-// startEtcd starts the server, and returns when it can serve. failed receives if it ends before stop is called.
-func startEtcd(dir string) (endpoint string, failed <-chan error, stop func(), err error) {
-	cmd, err := self(etcdVariable + "=" + dir)
-	if err != nil {
-		return "", nil, nil, err
-	}
-	var said strings.Builder
-	cmd.Stderr = &said
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return "", nil, nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return "", nil, nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return "", nil, nil, err
-	}
-	endpoint, _ = bufio.NewReader(out).ReadString('\n')
-	ended := make(chan error, 1)
-	go func() {
-		if err := cmd.Wait(); err != nil {
-			ended <- fmt.Errorf("etcd has ended: %s", reason(said.String(), filepath.Join(dir, logName), err))
-		}
-		close(ended)
-	}()
-	stop = func() {
-		_ = in.Close()
-		for range ended {
-		}
-	}
-	if endpoint == "" {
-		return "", nil, nil, <-ended
-	}
-	return strings.TrimSpace(endpoint), ended, stop, nil
+// etcdSite is a process's way to etcd.
+type etcdSite struct {
+	client *clientv3.Client
 }
 
-// reason finds in what etcd has left why it has ended.
-func reason(said, log string, err error) string {
-	written, _ := os.ReadFile(log)
-	for _, known := range []string{"no space left on device", "file too large", "disk quota exceeded"} {
-		if strings.Contains(said+string(written), known) {
-			return known + ", while it wrote its files in " + filepath.Dir(log)
-		}
-	}
-	if line, _, _ := strings.Cut(strings.TrimSpace(said), "\n"); line != "" {
-		return line
-	}
-	return err.Error()
-}
+const counterKey = "/manyprocesses/counter"
 
-func dial(endpoint string) (*clientv3.Client, error) {
-	return clientv3.New(clientv3.Config{
+func connectEtcd(endpoint string) (site, error) {
+	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            []string{endpoint},
 		DialTimeout:          5 * time.Second,
 		DialKeepAliveTime:    time.Second,
 		DialKeepAliveTimeout: time.Second,
 		Logger:               zap.NewNop(),
 	})
+	return etcdSite{client}, err
+}
+
+func (s etcdSite) close() error { return s.client.Close() }
+
+func (s etcdSite) engine() (cohort.Engine, error) {
+	return etcdlock.New(s.client, etcdlock.WithTTL(leaseTTL))
+}
+
+func (s etcdSite) read(ctx context.Context) (counter, writes int, err error) {
+	got, err := s.client.Get(ctx, counterKey)
+	if err != nil || len(got.Kvs) == 0 {
+		return 0, 0, err
+	}
+	counter, err = strconv.Atoi(string(got.Kvs[0].Value))
+	return counter, int(got.Kvs[0].Version), err
+}
+
+// write sets the counter on the condition that the lock is still held: etcd itself checks that, in the
+// transaction that writes.
+func (s etcdSite) write(ctx context.Context, lock cohort.Lock, counter int) error {
+	stillHeld := lock.Grant().(*etcdlock.Grant).IsOwner()
+	done, err := s.client.Txn(ctx).If(stillHeld).Then(clientv3.OpPut(counterKey, strconv.Itoa(counter))).Commit()
+	if err == nil && !done.Succeeded {
+		err = cohort.ErrLost
+	}
+	return err
 }

@@ -1,13 +1,16 @@
 // Command manyprocesses shows one key shared by several operating-system processes. It
-// starts an etcd server of its own, on loopback and in a temporary folder, and three
-// workers, processes that increment one counter in etcd under the key "counter". Meanwhile one
+// starts a server of its own, in a temporary folder, and three
+// workers, processes that increment one counter in that server under the key "counter". Meanwhile one
 // worker is killed and started again, and one is paused for longer than its lease, in the
 // middle of an increment. Manyprocesses prints who held the key when, with which tokens, what
 // became of the late write, and whether the counter is right. It needs Unix, and about 150 MB in the temporary folder.
 //
 // Usage:
 //
-//	manyprocesses [-for DURATION]
+//	manyprocesses [-engine NAME] [-for DURATION]
+//
+// -engine is the lock service: etcd, which is part of this program and the default, or redis, for which
+// redis-server must be installed.
 //
 // -for is how long the workers work, 8 s by default and at least 6 s.
 //
@@ -24,14 +27,15 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 )
 
 // The processes are this program; a variable says what each is.
 const (
-	etcdVariable   = "MANYPROCESSES_DIR"      // set in the etcd server
-	workerVariable = "MANYPROCESSES_ENDPOINT" // set in the workers
+	serverVariable = "MANYPROCESSES_SERVER" // the engine and a folder; set in the server
+	workerVariable = "MANYPROCESSES_WORKER" // the engine and the endpoint; set in the workers
 )
 
 // shortest is how long the workers have to work, so that the pause is longer than a lease.
@@ -44,12 +48,16 @@ func main() {
 	}
 	flags := flag.NewFlagSet("manyprocesses", flag.ExitOnError)
 	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), "Manyprocesses shows one key shared by several processes, of which one is killed and one is paused.\nUsage: manyprocesses [-for DURATION]")
+		fmt.Fprintln(flags.Output(), "Manyprocesses shows one key shared by several processes, of which one is killed and one is paused.\nUsage: manyprocesses [-engine NAME] [-for DURATION]")
 		flags.PrintDefaults()
 	}
 	duration := flags.Duration("for", 8*time.Second, fmt.Sprint("how long the workers work, at least ", shortest))
+	engine := flags.String("engine", "etcd", "the lock service: "+engines())
 	_ = flags.Parse(os.Args[1:])
 	switch {
+	case services[*engine].serve == nil:
+		fmt.Fprintf(os.Stderr, "manyprocesses: -engine %s is unknown: want one of %s\n", *engine, engines())
+		os.Exit(2)
 	case flags.NArg() > 0:
 		fmt.Fprintf(os.Stderr, "manyprocesses: unexpected argument %q\n", flags.Arg(0))
 		os.Exit(2)
@@ -58,7 +66,7 @@ func main() {
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := show(ctx, *duration, os.Stdout)
+	err := show(ctx, *engine, *duration, os.Stdout)
 	if ctx.Err() != nil {
 		fmt.Fprintln(os.Stderr, "manyprocesses: interrupted")
 		os.Exit(130)
@@ -69,16 +77,16 @@ func main() {
 
 // role returns what this process is to run, if it is not the one that a person has started.
 func role() (run func() error, ok bool) {
-	if dir := os.Getenv(etcdVariable); dir != "" {
+	if engine, dir, ok := strings.Cut(os.Getenv(serverVariable), " "); ok {
 		// Ctrl-C reaches every process of a terminal: the server ends after those that need it.
 		signal.Ignore(os.Interrupt, syscall.SIGTERM)
-		return func() error { return serveEtcd(dir, os.Stdin, os.Stdout) }, true
+		return func() error { return services[engine].serve(dir, os.Stdin, os.Stdout) }, true
 	}
-	if endpoint := os.Getenv(workerVariable); endpoint != "" {
+	if engine, endpoint, ok := strings.Cut(os.Getenv(workerVariable), " "); ok {
 		return func() error {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			return work(ctx, endpoint, os.Stdin, os.Stdout)
+			return work(ctx, engine, endpoint, os.Stdin, os.Stdout)
 		}, true
 	}
 	return nil, false
@@ -108,7 +116,7 @@ func exit(err error) {
 }
 
 // show runs the whole demonstration.
-func show(ctx context.Context, duration time.Duration, out io.Writer) (err error) {
+func show(ctx context.Context, engine string, duration time.Duration, out io.Writer) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	dir, err := os.MkdirTemp("", "manyprocesses")
@@ -116,14 +124,14 @@ func show(ctx context.Context, duration time.Duration, out io.Writer) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	endpoint, etcdFailed, stopEtcd, err := startEtcd(dir)
+	endpoint, serverFailed, stopServer, err := startServer(engine, dir)
 	if err != nil {
 		return err
 	}
-	defer stopEtcd()
+	defer stopServer()
 
 	story := newStory(&output{out, cancel})
-	s := &stage{endpoint: endpoint, story: story}
+	s := &stage{engine: engine, endpoint: endpoint, story: story}
 	defer s.killAll()
 	for _, name := range []string{"A", "B", "C"} {
 		if err := s.start(name); err != nil {
@@ -144,7 +152,7 @@ func show(ctx context.Context, duration time.Duration, out io.Writer) (err error
 	for _, a := range acts {
 		select {
 		case <-time.After(time.Until(began.Add(duration * a.at / 100))):
-		case err := <-etcdFailed:
+		case err := <-serverFailed:
 			return err
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -153,7 +161,12 @@ func show(ctx context.Context, duration time.Duration, out io.Writer) (err error
 			return err
 		}
 	}
-	if err := story.check(ctx, endpoint); err != nil {
+	at, err := services[engine].connect(endpoint)
+	if err != nil {
+		return err
+	}
+	defer at.close()
+	if err := story.check(ctx, at); err != nil {
 		return err
 	}
 	return context.Cause(ctx) // the last words may not have been heard

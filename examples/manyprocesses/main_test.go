@@ -27,15 +27,24 @@ func TestMain(m *testing.M) {
 }
 
 func TestShowTellsWhatHappenedAndCountsRight(t *testing.T) {
-	var out bytes.Buffer
-	err := show(t.Context(), 8*time.Second, &out)
-	t.Log("\n" + out.String())
-	require.NoError(t, err)
-	for _, told := range []string{
-		"A is killed", "B is paused while it holds the key", "B goes on", "B writes at last: refused",
-		"C holds the key", "Late writes refused: 1.", "No increment was lost or doubled",
-	} {
-		assert.Contains(t, out.String(), told)
+	for engine := range services {
+		t.Run(engine, func(t *testing.T) {
+			if engine == "redis" {
+				if _, err := exec.LookPath("redis-server"); err != nil && os.Getenv("CI") != "true" {
+					t.Skip("needs Debian's redis-server")
+				}
+			}
+			var out bytes.Buffer
+			err := show(t.Context(), engine, 8*time.Second, &out)
+			t.Log("\n" + out.String())
+			require.NoError(t, err)
+			for _, told := range []string{
+				"A is killed", "B is paused while it holds the key", "B goes on", "B writes at last: refused",
+				"C holds the key", "Late writes refused: 1.", "No increment was lost or doubled",
+			} {
+				assert.Contains(t, out.String(), told)
+			}
+		})
 	}
 }
 
@@ -131,6 +140,7 @@ func TestWrongArguments(t *testing.T) {
 	for args, want := range map[string]string{
 		"-for 0":     "manyprocesses: -for 0s is too short: want at least 6s\n",
 		"-for -1s":   "manyprocesses: -for -1s is too short: want at least 6s\n",
+		"-engine zk": "manyprocesses: -engine zk is unknown: want one of etcd, redis\n",
 		"more words": "manyprocesses: unexpected argument \"more\"\n",
 	} {
 		cmd, _ := program(t, args)

@@ -11,9 +11,9 @@ import (
 
 // stage is where the workers come and go.
 type stage struct {
-	endpoint string
-	story    *story
-	workers  []*worker
+	engine, endpoint string
+	story            *story
+	workers          []*worker
 }
 
 // worker is a process.
@@ -27,7 +27,7 @@ type worker struct {
 
 // start starts a worker as a process of its own: this program again.
 func (s *stage) start(name string) error {
-	cmd, err := self(workerVariable + "=" + s.endpoint)
+	cmd, err := self(workerVariable + "=" + s.engine + " " + s.endpoint)
 	if err != nil {
 		return err
 	}

@@ -7,33 +7,26 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/seed-46f81e6d/keylock/cohort"
-	"github.com/seed-46f81e6d/keylock/etcdlock"
 )
 
-const (
-	leaseTTL   = 2 * time.Second
-	counterKey = "/manyprocesses/counter"
-)
+const leaseTTL = 2 * time.Second
 
 // work is the program of a worker: four goroutines increment the counter until ctx ends. It
 // reports every increment on out. A line on in makes it pause, as if the machine had
 // forgotten it, in the middle of the next one; the end of in ends the process.
-func work(ctx context.Context, endpoint string, in io.Reader, out io.Writer) error {
-	client, err := dial(endpoint)
+func work(ctx context.Context, engineName, endpoint string, in io.Reader, out io.Writer) error {
+	s, err := services[engineName].connect(endpoint)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	engine, err := etcdlock.New(client, etcdlock.WithTTL(leaseTTL))
+	defer s.close()
+	engine, err := s.engine()
 	if err != nil {
 		return err
 	}
@@ -56,7 +49,7 @@ func work(ctx context.Context, endpoint string, in io.Reader, out io.Writer) err
 				if err != nil {
 					continue
 				}
-				count, err := increment(client, lock, func() {
+				count, err := increment(s, lock, func() {
 					time.Sleep(2 * time.Millisecond) // the work
 					if pause.CompareAndSwap(true, false) {
 						fmt.Fprintln(out, "pausing", lock.Token())
@@ -79,28 +72,13 @@ func work(ctx context.Context, endpoint string, in io.Reader, out io.Writer) err
 	return locks.Shutdown(stop)
 }
 
-// increment reads the counter, works, and writes it, on the condition that the lock is still
-// held: etcd itself checks that, in the transaction that writes.
-func increment(client *clientv3.Client, lock cohort.Lock, work func()) (int, error) {
+// increment reads the counter, works, and writes it, on the condition that the lock is still held.
+func increment(s site, lock cohort.Lock, work func()) (int, error) {
 	ctx := context.Background() // and not lock.Context(), to show that the condition is enough
-	got, err := client.Get(ctx, counterKey)
+	counter, _, err := s.read(ctx)
 	if err != nil {
 		return 0, err
-	}
-	count := 0
-	if len(got.Kvs) > 0 {
-		if count, err = strconv.Atoi(string(got.Kvs[0].Value)); err != nil {
-			return 0, err
-		}
 	}
 	work()
-	stillHeld := lock.Grant().(*etcdlock.Grant).IsOwner()
-	done, err := client.Txn(ctx).If(stillHeld).Then(clientv3.OpPut(counterKey, strconv.Itoa(count+1))).Commit()
-	if err != nil {
-		return 0, err
-	}
-	if !done.Succeeded {
-		return 0, cohort.ErrLost
-	}
-	return count + 1, nil
+	return counter + 1, s.write(ctx, lock, counter+1)
 }
