@@ -38,7 +38,7 @@ type Stats struct {
 	Serving  time.Duration // that these took it
 	Uptime   time.Duration // since Start
 
-	SlowLogLost uint64 // lines that WithSlowLog did not log
+	SlowLogLost uint64 // records that WithSlowLog did not log
 }
 
 // Busy returns how much of its time since Start the owner has been busy, from 0, when it
@@ -51,7 +51,7 @@ func (s Stats) Busy() float64 {
 	return min(s.Serving.Seconds()/s.Uptime.Seconds(), 1)
 }
 
-// String tells the totals in one line, for people.
+// String describes the totals on one line.
 func (s Stats) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "keys %d, held %d (shared %d), waiting %d (longest queue %d), acquired %d (waited %d), cancelled %d, rejected %d, released %d, waits %v",
@@ -91,27 +91,26 @@ type Holder struct {
 // A Waiter is a request that waits for a key. One that asks for many keys waits for
 // each of them until it has them all.
 type Waiter struct {
-	Position int       // in the line of the key; 1 is next
+	Position int       // in the queue of the key; 1 is next
 	Mode     Mode      //
 	Session  string    // the label of its session; empty when it has none
 	Since    time.Time // when it began to wait
 	Caller   Caller    // who asks; empty unless WithCallers
 
-	// What it waits for. Behind is the position of the last waiter before it that it has to
-	// let in first, and that has to be gone before it can be granted; 0 when only holders, or
-	// nobody, are in its way here. Of the Keys that its request names, Blocked are those that
-	// it could not be granted yet.
+	// What it waits for. Behind is the position of the last waiter that must have been granted
+	// and have released before this one is; 0 when only holders are in its way, or nothing is,
+	// in this queue. Of the Keys that its request names, Blocked could not be granted yet.
 	Behind  int
 	Keys    int
 	Blocked int
 }
 
-// String tells who holds the key and who is first in its line, in one line, for people.
+// String describes the key, and the first of its holders and waiters, on one line.
 func (k KeyInfo[K]) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "key %s: held by %d", show.Quoted(&k.Key), k.Held)
 	for i, h := range k.Holders {
-		if i == shownPlaces {
+		if i == shownEntries {
 			b.WriteString("; …")
 			break
 		}
@@ -119,7 +118,7 @@ func (k KeyInfo[K]) String() string {
 	}
 	fmt.Fprintf(&b, "; waiting %d", k.Waiting)
 	for i, w := range k.Waiters {
-		if i == shownPlaces {
+		if i == shownEntries {
 			b.WriteString("; …")
 			break
 		}
@@ -131,10 +130,10 @@ func (k KeyInfo[K]) String() string {
 	return b.String()
 }
 
-// shownPlaces is how many holders and waiters are shown in one line of text.
-const shownPlaces = 4
+// shownEntries is how many holders and waiters are shown in one line of text.
+const shownEntries = 4
 
-// whoText tells what is known of a holder or of a waiter.
+// whoText describes a holder or a waiter.
 func whoText(mode Mode, session string, at, since time.Time, caller Caller) string {
 	text := mode.String()
 	if session != "" {
@@ -156,12 +155,12 @@ type Top[K comparable] struct {
 	OldestHolds   []KeyInfo[K] // the keys that have been held for longest, longest first
 }
 
-// A Mode says with whom a lock is shared.
+// A Mode says whether a lock is shared.
 type Mode uint8
 
 const (
-	Exclusive Mode = iota // with nobody
-	Shared                // with other shared locks of the key
+	Exclusive Mode = iota // the only lock of its key
+	Shared                // held together with other shared locks of the key
 )
 
 // String returns "exclusive" or "shared".

@@ -193,8 +193,8 @@ func (cohortSource) Stats(context.Context) (cohort.Stats, error) {
 
 func TestEngineOfACohortIsShown(t *testing.T) {
 	m := map[string]lockhttp.Manager{"m": lockhttp.Of(cohortSource{busySource(0, 0, 0)})}
-	assert.Contains(t, page(m, ""), "5 granted · 1\u202f234 handed off within this process · 1 lost")
-	assert.Contains(t, page(m, "?format=text"), "engine: granted 5, handed off 1234, lost 1\n")
+	assert.Contains(t, page(m, ""), "5 granted · 1\u202f234 handed off within this process")
+	assert.Contains(t, page(m, "?format=text"), "granted 5, refused 0, handed off 1234, lost 1")
 	assert.Contains(t, page(m, "?format=json"), `"handoffs": 1234`)
 }
 
