@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
@@ -17,7 +18,7 @@ import (
 var (
 	acquires = program{
 		name: "acquire", cancels: true,
-		run: func(c *caller) { c.release(c.acquire(table.Request[int]{})) },
+		run: acquiresAndReleases(table.Request[int]{}),
 	}
 	releasesTwice = program{
 		name: "acquire, release twice",
@@ -29,23 +30,19 @@ var (
 	}
 	tries = program{
 		name: "try",
-		run: func(c *caller) {
-			if lock, err := c.acquire(table.Request[int]{Try: true}); err == nil {
-				c.Release(lock)
-			}
-		},
+		run:  acquiresAndReleases(table.Request[int]{Try: true}),
 	}
 	shares = program{
-		name: "acquire shared", cancels: true,
-		run: func(c *caller) { c.release(c.acquire(table.Request[int]{Mode: table.Shared})) },
+		name: "acquire shared", cancels: true, shares: true,
+		run: acquiresAndReleases(table.Request[int]{Mode: table.Shared}),
 	}
 	acquiresOther = program{
 		name: "acquire the other key", cancels: true,
-		run: func(c *caller) { c.release(c.acquire(table.Request[int]{Key: 1})) },
+		run: acquiresAndReleases(table.Request[int]{Key: 1}),
 	}
 	acquiresAll = program{
 		name: "acquire both keys", cancels: true,
-		run: func(c *caller) { c.release(c.acquire(table.Request[int]{Keys: []int{1, 0, 1}})) },
+		run: acquiresAndReleases(table.Request[int]{Keys: []int{1, 0, 1}}),
 	}
 	reserves = program{
 		name: "reserve, wait",
@@ -56,11 +53,7 @@ var (
 				panic(fmt.Sprintf("a second Wait returns %v", again))
 			}
 		},
-		partner: func(c, of *caller) {
-			c.step("gets the reservation", func() bool { return of.reserved })
-			of.abandoned = true
-			c.Cancel(of.reservation)
-		},
+		partner: cancelsReservation,
 	}
 	reservesAgain = program{
 		name: "reserve, cancel, reserve, cancel the first again, wait",
@@ -75,11 +68,26 @@ var (
 	}
 	handsOff = program{
 		name: "acquire, hand off", passes: true,
-		run: func(c *caller) {
-			if lock, err := c.acquire(table.Request[int]{}); err == nil && !c.Handoff(lock, "baton") {
-				c.Release(lock)
-			}
-		},
+		run: acquiresAndHandsOff(table.Request[int]{}),
+	}
+	handsOffShared = program{
+		name: "acquire shared, hand off", passes: true, shares: true,
+		run: acquiresAndHandsOff(table.Request[int]{Mode: table.Shared}),
+	}
+	does     = program{name: "do", cancels: true, run: func(c *caller) { c.checks(c.Do(0)) }}
+	triesAll = program{
+		name: "try both keys",
+		run:  acquiresAndReleases(table.Request[int]{Keys: []int{0, 1}, Try: true}),
+	}
+	reservesShared = program{
+		name: "reserve shared, wait, cancelled by another", shares: true, cancels: true,
+		run:     reservesAndWaits(table.Request[int]{Mode: table.Shared}),
+		partner: cancelsReservation,
+	}
+	reservesAll = program{
+		name:    "reserve both keys, wait, cancelled by another",
+		run:     reservesAndWaits(table.Request[int]{Keys: []int{0, 1}}),
+		partner: cancelsReservation,
 	}
 	upwards   = program{name: "session from key 0 to key 1", cancels: true, run: inSession(0, 1)}
 	downwards = program{name: "session from key 1 to key 0", run: inSession(1, 0)}
@@ -114,9 +122,25 @@ var (
 		},
 		partner: closesSession,
 	}
+	closedWhile = []program{
+		inClosed("acquires", acquiresAndReleases(table.Request[int]{})),
+		inClosed("acquires shared", acquiresAndReleases(table.Request[int]{Mode: table.Shared})),
+		inClosed("acquires both keys", acquiresAndReleases(table.Request[int]{Keys: []int{1, 0}})),
+		inClosed("tries", acquiresAndReleases(table.Request[int]{Try: true})),
+		inClosed("tries shared", acquiresAndReleases(table.Request[int]{Mode: table.Shared, Try: true})),
+		inClosed("tries both keys", acquiresAndReleases(table.Request[int]{Keys: []int{0, 1}, Try: true})),
+		inClosed("reserves shared, waits", reservesAndWaits(table.Request[int]{Mode: table.Shared})),
+		inClosed("reserves both keys, waits", reservesAndWaits(table.Request[int]{Keys: []int{0, 1}})),
+		inClosed("does", func(c *caller) { c.checks(c.Do(0)) }),
+		inClosed("acquires, hands off", acquiresAndHandsOff(table.Request[int]{})),
+	}
 	waitsIdle = program{
 		name: "wait for idle", cancels: true,
 		run: func(c *caller) { c.checks(c.WaitIdle()) },
+	}
+	looks = program{
+		name: "snapshot", cancels: true,
+		run: func(c *caller) { c.checks(c.Snapshot()) },
 	}
 	closes = program{
 		name: "close", ends: true,
@@ -141,6 +165,55 @@ func inSession(keys ...int) func(*caller) {
 		}
 		c.CloseSession()
 	}
+}
+
+// inClosed is a program of a session that another closes.
+func inClosed(what string, run func(*caller)) program {
+	return program{
+		name: "session " + what + ", closed by another", cancels: true, shares: strings.Contains(what, "shared"), passes: strings.Contains(what, "hands"),
+		run: func(c *caller) {
+			c.session = c.w.m.Session("closed")
+			run(c)
+		},
+		partner: closesSession,
+	}
+}
+
+// acquiresAndReleases makes a call, and gives back what it gets.
+func acquiresAndReleases(want table.Request[int]) func(*caller) {
+	return func(c *caller) {
+		if lock, err := c.acquire(want); err == nil {
+			c.Release(lock)
+		} else if !want.Try {
+			c.checks(err)
+		}
+	}
+}
+
+// acquiresAndHandsOff makes a call, and hands off what it gets, or gives it back.
+func acquiresAndHandsOff(want table.Request[int]) func(*caller) {
+	return func(c *caller) {
+		if lock, err := c.acquire(want); err != nil {
+			c.checks(err)
+		} else if !c.Handoff(lock) {
+			c.Release(lock)
+		}
+	}
+}
+
+// reservesAndWaits reserves, waits, and gives back what it gets.
+func reservesAndWaits(want table.Request[int]) func(*caller) {
+	return func(c *caller) {
+		c.reserve(want)
+		c.release(c.Wait(want))
+	}
+}
+
+// cancelsReservation is what a partner does with a reservation.
+func cancelsReservation(c, of *caller) {
+	c.step("gets the reservation", func() bool { return of.reserved })
+	of.abandoned = true
+	c.Cancel(of.reservation)
 }
 
 // closesSession is what a partner does with a session.
@@ -190,15 +263,18 @@ type family struct {
 
 var (
 	// alone are callers without a partner; oneCall those of them who make a single call
-	// and give back what they get.
+	// and give back what they get. Most are those of which three are let loose together.
 	oneCall = []program{acquires, tries, shares, acquiresAll, handsOff}
 	alone   = append([]program{reservesAgain, releasesTwice, acquiresOther, upwards, downwards}, oneCall...)
-	all     = append([]program{reserves, again, reservesInSession, cancelsInSession}, alone...)
+	most    = append([]program{reserves, again, reservesInSession, cancelsInSession}, alone...)
+	all     = append([]program{handsOffShared, does, triesAll, reservesShared, reservesAll}, most...)
 
 	// On one processor requests wander from caller to caller; on several each has its own.
-	quiet   = scenario{mailbox: 16, apart: true}
-	onePool = scenario{mailbox: 16}
-	bounded = []scenario{
+	quiet    = scenario{mailbox: 16, apart: true}
+	onePool  = scenario{mailbox: 16}
+	observed = scenario{mailbox: 16, apart: true, observes: true}
+	full     = scenario{mailbox: 2, apart: true}
+	bounded  = []scenario{
 		{mailbox: 16, apart: true, config: table.Config{MaxWaiters: table.NoWaiters}},
 		{mailbox: 16, apart: true, config: table.Config{MaxWaiters: 1}},
 		{mailbox: 16, apart: true, config: table.Config{SharedLimit: 1}},
@@ -213,6 +289,7 @@ var (
 		{mailbox: 16, apart: true, contextEnds: true},
 	}
 	unhurried = changed(ending, func(s *scenario) { s.unhurried = true })
+	beside    = besideOne(acquires, shares, acquiresAll, handsOff)
 )
 
 var families = []family{
@@ -220,16 +297,28 @@ var families = []family{
 	{1, "an old reservation among others", 1, []program{reserves, reservesAgain},
 		changed([]scenario{onePool}, func(s *scenario) { s.callers = []program{acquires} })},
 	{1, "three callers with one call", 3, oneCall, []scenario{quiet}},
+	{1, "three callers who share and hand off", 3, []program{handsOffShared, shares, handsOff}, []scenario{quiet}},
 	{1, "two callers at the end", 2, []program{acquires, tries}, ending},
+	{1, "two callers with a value at the end", 2, []program{handsOff, acquires}, ending[2:3]},
 	{1, "one caller at the end, unhurried", 1, []program{acquires, tries}, unhurried},
+	{1, "a session that another closes, and one caller", 1, closedWhile, beside},
+	{1, "two callers, tracked", 2, append([]program{upwards, reserves, inClosed("acquires", acquiresAndReleases(table.Request[int]{}))}, oneCall...), []scenario{observed}},
+	{1, "three callers, little room in the mailbox", 3, []program{acquires, handsOff}, []scenario{full}},
+	{1, "a snapshot", 1, []program{acquires, acquiresAll, handsOff, upwards}, besideOne(looks)},
+	{1, "a snapshot at the end", 1, []program{looks}, ending[2:]},
+	{1, "a value among others, one pool", 1, []program{handsOff}, changed([]scenario{onePool}, func(s *scenario) { s.callers = []program{acquires, acquires} })},
 
 	{2, "two callers, one pool", 2, all, []scenario{onePool}},
 	{2, "two callers, bounds", 2, all, bounded},
-	{2, "two callers with one call at the end", 2, append([]program{upwards}, oneCall...), ending},
+	{2, "two callers, little room in the mailbox", 2, all, []scenario{full}},
+	{2, "two callers of every kind, tracked", 2, all, []scenario{observed}},
+	{2, "a session that another closes at the end", 1, closedWhile, ending},
+	{2, "two callers with one call at the end", 2, append([]program{upwards, does}, oneCall...), ending},
 	{2, "one caller of every kind at the end, unhurried", 1, all, unhurried},
+	{2, "a snapshot and two callers", 2, []program{acquires, acquiresAll, handsOff, upwards}, besideOne(looks)},
 	{2, "two callers at the end, unhurried", 2, []program{acquires, tries}, unhurried},
 
-	{3, "three callers of every kind", 3, all, []scenario{quiet}},
+	{3, "three callers of every kind", 3, most, []scenario{quiet}},
 	{3, "three callers with one call, bounds", 3, oneCall, bounded},
 	{3, "three callers, one pool", 3, []program{acquires, tries, handsOff}, []scenario{onePool}},
 	{3, "three callers at the end", 3, []program{acquires, tries, acquiresAll}, ending},
@@ -238,11 +327,22 @@ var families = []family{
 	{3, "four callers with one call", 4, oneCall, []scenario{quiet}},
 	{3, "four callers on two keys", 4, []program{acquires, acquiresAll, upwards, downwards}, []scenario{quiet}},
 
+	{4, "three callers of all kinds", 3, all, []scenario{quiet}},
 	{4, "three callers alone, bounds", 3, alone, bounded},
 	{4, "four callers alone", 4, alone, []scenario{quiet}},
 	{4, "three callers alone at the end", 3, alone, ending},
 	{4, "two callers of every kind at the end", 2, all, ending},
 	{4, "three callers alone, one pool", 3, alone, []scenario{onePool}},
+}
+
+// besideOne returns a scenario for each program, in which another caller runs it.
+func besideOne(programs ...program) (scenarios []scenario) {
+	for _, p := range programs {
+		s := quiet
+		s.callers = []program{p}
+		scenarios = append(scenarios, s)
+	}
+	return scenarios
 }
 
 // scenarios returns what a family consists of.

@@ -29,8 +29,10 @@ func (w *world) check() error {
 			return fmt.Errorf("a request was answered twice")
 		}
 	}
-	if err := w.checkExclusion(); err != nil {
-		return err
+	for _, check := range []func() error{w.checkExclusion, w.checkGifts, w.checkLast, w.checkTracking, w.checkDeadlines} {
+		if err := check(); err != nil {
+			return err
+		}
 	}
 	if w.atRest() {
 		return w.checkEnd()
@@ -70,6 +72,80 @@ func (w *world) checkExclusion() error {
 
 const exploreKeys = 2
 
+// checkGifts checks that a value that was handed off is received by one call, or by several
+// that share the lock. That none is lost is checked at the end.
+func (w *world) checkGifts() error {
+	for _, a := range w.actors {
+		c, ok := a.memory.(*caller)
+		if !ok {
+			continue
+		}
+		for _, g := range c.gave {
+			if g.over && !g.passed && (g.received > 0 || g.cancelled) {
+				return fmt.Errorf("%s has kept a value that was received", c.name)
+			}
+			if g.received > 1 && !w.scenario.shares() {
+				return fmt.Errorf("a value of %s was received %d times", c.name, g.received)
+			}
+		}
+	}
+	return nil
+}
+
+// checkLast checks that nothing is granted after the end of Start's context, and that no
+// request comes in when the manager is closed to new ones.
+func (w *world) checkLast() error {
+	counts := w.o.table.Counts()
+	if w.last != nil && counts.Acquired != *w.last {
+		return fmt.Errorf("a lock was granted after Start's context had ended")
+	}
+	if w.joined != nil && joined(counts) != *w.joined {
+		return fmt.Errorf("a request came in after the manager was closed to new ones")
+	}
+	return nil
+}
+
+// checkDeadlines checks that a call whose context may end waits for no more than the request
+// that the owner serves, and its own.
+func (w *world) checkDeadlines() error {
+	for _, a := range w.actors {
+		c, ok := a.memory.(*caller)
+		if !ok || c.context == nil || c.context.endless || c.over || slices.ContainsFunc(c.moves, move.possible) {
+			continue
+		}
+		mail := w.mail()
+		if len(mail) == 0 || !slices.Contains(c.met, any(mail[0].request)) {
+			return fmt.Errorf("%s does not look at its context: %s waits for others", c.name, c.moves[0].label)
+		}
+	}
+	return nil
+}
+
+// checkTracking checks that what the options ask for is noted of those who wait and of those
+// who hold, and of no others.
+func (w *world) checkTracking() error {
+	t := w.o.tracking
+	if t == nil {
+		return nil
+	}
+	counts := w.o.table.Counts()
+	for _, list := range []struct {
+		ages *ages[int]
+		want int
+	}{{&t.waits, counts.Waiting}, {&t.grants, counts.Held}} {
+		n := 0
+		for s := range list.ages.oldest {
+			if n++; s.list != list.ages || s.ticket == nil {
+				return fmt.Errorf("what is tracked is not where it says")
+			}
+		}
+		if n != list.want {
+			return fmt.Errorf("%d requests are tracked, of %d: %+v", n, list.want, counts)
+		}
+	}
+	return nil
+}
+
 // atRest reports whether nothing more happens, unless something from outside does.
 func (w *world) atRest() bool {
 	for _, a := range w.actors {
@@ -91,6 +167,17 @@ func (w *world) checkEnd() error {
 			return fmt.Errorf("%s waits for ever: never %s", a.name, a.moves[0].label)
 		}
 	}
+	for _, a := range w.actors {
+		c, ok := a.memory.(*caller)
+		if !ok {
+			continue
+		}
+		for _, g := range c.gave {
+			if g.passed && g.received == 0 && !g.cancelled && !g.closed {
+				return fmt.Errorf("a value of %s was lost", c.name)
+			}
+		}
+	}
 	if w.o.ended != owner.over {
 		return fmt.Errorf("the owner stopped before it was done: never %s", owner.moves[0].label)
 	}
@@ -101,6 +188,8 @@ func (w *world) checkEnd() error {
 	switch {
 	case !w.o.table.Idle() || counts.Held != 0 || counts.Waiting != 0:
 		return fmt.Errorf("something was left in the table: %+v", counts)
+	case len(w.o.snapshots) > 0:
+		return fmt.Errorf("%d snapshots were not ended", len(w.o.snapshots))
 	case w.o.idle != nil:
 		return fmt.Errorf("somebody still waits for a moment that has come")
 	case len(w.taken) > 0:

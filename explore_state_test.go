@@ -50,7 +50,6 @@ var irrelevant = map[string]map[string]bool{
 	"cuts":     {"begun": true},                                                                                      // which queue a cut has seen is written where a queue is met,
 	"Cut":      {"number": true, "position": true, "blocked": true},                                                  // and what it keeps of a ticket where that is
 	"snapshot": {"at": true, "seen": true},
-	"tracked":  {"seq": true},
 	"Session":  {"node": true}, // of a search that is over
 	// Grants and turns are numbered for ever. Which ticket is granted is told by its line,
 	// whose next is the first that is not, as Check says; who has which grant and whose
@@ -58,10 +57,14 @@ var irrelevant = map[string]map[string]bool{
 	"Ticket": {"number": true}, "Token": {"seq": true},
 	"abandon": {"generation": true, "since": true, "many": true},
 	"acquire": {"generation": true, "since": true, "many": true}, "Reservation": {"generation": true}, "cancelReservation": {"generation": true},
-	"owner":   {"meter": true},              // counts and times
-	"Manager": {"pool": true, "gate": true}, // the world knows what is in it
-	"actor":   {"name": true, "yield": true, "resume": true, "stop": true, "chosen": true, "did": true},
-	"caller":  {"w": true, "mate": true},
+	"owner":   {"meter": true, "tracking": true},                                                                                   // counts and times
+	"tracked": {"caller": true, "since": true, "list": true, "level": true, "prev": true, "next": true, "told": true, "seq": true}, // as long as the rules hold
+	"Manager": {"pool": true, "gate": true},                                                                                        // the world knows what is in it
+	// Grants are numbered and times pass.
+	"abandonSnapshot": {"at": true, "seen": true},
+	"KeyInfo":         {"At": true}, "Holder": {"Seq": true, "Since": true, "Caller": true}, "Waiter": {"Since": true, "Caller": true},
+	"actor":  {"name": true, "yield": true, "resume": true, "stop": true, "chosen": true, "did": true},
+	"caller": {"w": true, "mate": true},
 }
 
 var seed = maphash.MakeSeed()
@@ -293,9 +296,10 @@ func special(name string) func(*fingerprint, reflect.Value) bool {
 			}
 			return false
 		}
-	case "Pointer":
+	case "Pointer": // an atomic one
 		return func(f *fingerprint, v reflect.Value) bool {
-			f.pointer(reflect.ValueOf((*atomic.Pointer[acquire[int]])(v.Addr().UnsafePointer()).Load()))
+			r := (*atomic.Pointer[acquire[int]])(v.Addr().UnsafePointer()).Load()
+			f.value(reflect.ValueOf(r))
 			return true
 		}
 	case "index":

@@ -155,6 +155,7 @@ type scenario struct {
 	contextEnds bool // Start's, at any time
 	apart       bool // each caller has a pool of its own, as if on a processor of its own
 	remembers   bool // callers remember what their calls returned
+	observes    bool // the manager has the options that track requests
 	unhurried   bool // callers stop also between sending and looking whether the manager has ended
 }
 
@@ -171,6 +172,11 @@ func (s scenario) endless() bool {
 // passes reports whether anybody hands a lock over.
 func (s scenario) passes() bool {
 	return slices.ContainsFunc(s.callers, func(p program) bool { return p.passes })
+}
+
+// shares reports whether a lock can have several holders.
+func (s scenario) shares() bool {
+	return slices.ContainsFunc(s.callers, func(p program) bool { return p.shares })
 }
 
 func (s scenario) String() string {
@@ -192,6 +198,7 @@ type program struct {
 	cancels bool                // its context may end at any time
 	ends    bool                // the manager
 	passes  bool                // a lock on
+	shares  bool                // its lock
 }
 
 // An exploration goes through the states of a scenario. A state is the way to it: what
@@ -351,6 +358,7 @@ func (w *world) take(n node) {
 func (w *world) resume(a *actor) {
 	w.running = a
 	a.resume()
+	w.note()
 }
 
 // stop ends the coroutines.

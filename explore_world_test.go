@@ -3,9 +3,11 @@
 package keylock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"iter"
 	"reflect"
 	"slices"
@@ -42,7 +44,10 @@ type world struct {
 	callers  [][][]*actor // those who do the same, each with its partner
 	others   []*actor
 	running  *actor
-	broken   error // an actor panicked
+	broken   error                             // an actor panicked
+	last     *uint64                           // grants when Start's context ended, after which there are no more
+	joined   *uint64                           // requests in the table when it was closed to new ones
+	instants map[*snapshot[int]][]KeyInfo[int] // what the table was when a snapshot began
 }
 
 // A pool has the requests that were put into it, the last one on top.
@@ -50,13 +55,16 @@ type pool struct{ spare []*acquire[int] }
 
 // newWorld is [Start], and the callers' goroutines.
 func newWorld(s scenario) *world {
-	w := &world{scenario: s, ctx: &lifetime{done: make(chan struct{})}}
-	w.m, w.o = newManager[int](w.ctx.done, options{table: s.config}, s.mailbox)
+	w := &world{scenario: s, ctx: newLifetime(true)}
+	options := options{table: s.config, callers: s.observes, holdTimes: s.observes}
+	w.m, w.o = newManager[int](w.ctx.done, options, s.mailbox)
+	w.o.observe(options)
+	hashAlike(w.o.table)
 	w.m.gate.scheduler = w
 	w.m.pool.take, w.m.pool.keep = w.get, w.put
 	w.others = append(w.others, w.start("owner", w.own))
 	for i, p := range s.callers {
-		c := &caller{w: w, ctx: &lifetime{endless: !p.cancels}}
+		c := &caller{w: w, ctx: newLifetime(p.cancels)}
 		name := fmt.Sprintf("%c (%s)", 'A'+i, p.name)
 		c.start(name, func() { p.run(c) })
 		if p.partner != nil {
@@ -84,6 +92,13 @@ func newWorld(s scenario) *world {
 	return w
 }
 
+// hashAlike lets all tables keep their keys in the same buckets, as a Snapshot looks at one
+// bucket after the other.
+func hashAlike(t *table.Table[int]) {
+	at := reflect.ValueOf(t).Elem().FieldByName("queues").FieldByName("seed").Addr()
+	*(*maphash.Seed)(at.UnsafePointer()) = seed
+}
+
 // own is the owner's goroutine.
 func (w *world) own(a *actor) {
 	w.o.run()
@@ -95,7 +110,8 @@ func (w *world) own(a *actor) {
 func (w *world) endContext(a *actor) {
 	a.choose(move{label: "ends", outside: true})
 	w.ctx.end()
-	w.ctx.shut()
+	last := w.o.table.Counts().Acquired
+	w.last = &last
 	a.step("wakes the owner", nil)
 	w.m.wake()
 	w.woken = true
@@ -146,14 +162,40 @@ func (w *world) receives() {
 // pool and to send it are one step: a context may as well end after the step, or before; and
 // a request that another puts into the pool between the second and the third can be taken,
 // which is worse.
-func (w *world) sends(msg message[int]) {
+func (w *world) sends(done <-chan struct{}, msg message[int]) {
 	c := w.caller()
 	c.meets(&msg)
 	if !c.straight {
-		c.step("sends "+kind(msg), c.room)
+		late := c.until(done).ends("sees its context end, and sends nothing")
+		late.ready = func() bool { return !c.room() }
+		if c.choose(move{label: "sends " + kind(msg), ready: c.room}, late) == 1 {
+			c.context.end()
+			return
+		}
 	}
 	c.straight = false
 	c.parts(msg)
+}
+
+// tries is the gate of a send that does not wait.
+func (w *world) tries(msg message[int]) {
+	c := w.caller()
+	c.meets(&msg)
+	if !c.straight {
+		c.step("tries to send "+kind(msg), nil)
+	}
+	c.straight = false
+}
+
+// starts is the gate of a goroutine that a call leaves behind.
+func (w *world) starts(run func()) {
+	parent := w.caller()
+	c := &caller{w: w, ctx: forever, context: forever}
+	c.start(parent.name+"'s goroutine", run)
+	w.others = append(w.others, c.actor)
+	running := w.running
+	w.resume(c.actor)
+	w.running = running
 }
 
 // hears is the gate of a channel on which a caller waits for the owner alone.
@@ -172,7 +214,7 @@ func (w *world) hears(channel, of any) {
 	// learns nothing that it would not learn before.
 	told := move{label: "hears of its request", ready: filled(r.replied), own: c.unseen}
 	if c.choose(told, c.context.ends(told.label+", and its context ends").when(told.ready)) == 1 {
-		c.context.end()
+		c.ending = true
 	}
 	c.notes(channel, of)
 }
@@ -183,23 +225,25 @@ func (w *world) selects(ctx context.Context, channel, of any) {
 	c := w.caller()
 	c.straight = false
 	c.meets(of)
-	l := ctx.(*lifetime)
-	own := always
+	l := c.until(ctx.Done())
+	told := move{label: "gets the reply", ready: filled(channel), own: always}
+	late, both := l.ends("sees its context end"), l.ends("gets the reply, and its context ends").when(told.ready)
 	if _, ok := of.(*acquire[int]); ok {
-		own = c.unseen
+		told.own = c.unseen
 	}
-	told := move{label: "gets the reply", ready: filled(channel), own: own}
-	switch c.choose(told, l.ends("sees its context end"), l.ends(told.label+", and its context ends").when(told.ready)) {
+	if l.err != nil { // a select that gets the reply is the same as if it had ended a step later
+		told.never, both.never = true, true
+	}
+	switch c.choose(told, late, both) {
 	case 1:
 		l.end()
-		l.shut()
 		if r, ok := of.(*acquire[int]); ok {
-			c.straight = !c.stops(r)
+			c.straight = !c.stops(r) && c.room()
 		}
 		c.hides(channel)
 		return
 	case 2:
-		l.end()
+		c.ending = true
 	}
 	c.notes(channel, of)
 }
@@ -208,25 +252,22 @@ func (w *world) selects(ctx context.Context, channel, of any) {
 func (w *world) before(access string) {
 	a := w.at()
 	c, _ := a.memory.(*caller)
-	if c != nil {
-		c.shows()
-	}
 	next := move{label: access}
 	switch access {
 	case "looks whether the manager has ended":
 		if !w.scenario.unhurried {
 			return // a caller who has not looked yet and one who has are the same, but for what is refused
 		}
+	case "looks how many messages are before its own":
+		if !w.scenario.unhurried {
+			return // when it finds more, it might as well have found them before it sent
+		}
 	case "looks at its context":
-		if l := c.context; l.err != nil {
-			l.shut()
+		if c.ending {
+			c.ending = false
+			c.context.end()
 		}
-		return // to look is a part of the step in which it has its reply
-	case "leaves its request":
-		if c.straight {
-			c.straight = false
-			return
-		}
+		return
 	case "abandons its request":
 		return // what comes before has been argued where the step before begins
 	case "looks whether its session is closed":
@@ -268,13 +309,8 @@ func (w *world) servesUnseen() bool {
 		return false
 	}
 	mail := w.mail()
-	if len(mail) == 0 || len(mail) == cap(w.m.mailbox) || w.m.left.Load() != nil {
-		return false // a request that is abandoned when the mailbox is full passes those in it
-	}
-	for _, a := range w.actors {
-		if !a.over && a.moves[0].label == lists {
-			return false
-		}
+	if len(mail) == 0 || len(mail) == cap(w.m.mailbox) { // who sees that there is no room leaves its request elsewhere
+		return false
 	}
 	switch r := mail[0].request.(type) {
 	case *cancelReservation[int]:
@@ -288,8 +324,6 @@ func (w *world) servesUnseen() bool {
 	}
 	return true
 }
-
-const lists = "lists its request"
 
 // looksAt reports whether anybody may yet look at the generation of a request.
 func (w *world) looksAt(r *acquire[int]) bool {
@@ -330,24 +364,36 @@ type caller struct {
 	trail    []string  // the steps
 	met      []any     // objects, and what was received from channels
 	straight bool      // the next send is the same step as the one before
+	ending   bool      // its context ends before it looks next
 	hidden   func()    // shows again what a select must not see
 
 	// Of the program. What it does depends on what its calls have returned.
 	returned    []outcome
 	holds       []held // acquired and not released
 	offers      held   // to the next waiter
+	gave        []*gift
 	reservation Reservation[int]
 	old         Reservation[int] // one that was used
 	cancelled   Reservation[int] // the one of the running Cancel
+	doing       bool             // its calls are Do, which does not return a value
 	reserved    bool             // for the partner: the reservation can be used
 	abandoned   bool             // by the partner
 	session     *Session[int]
+	tooLate     bool // the running Wait began when the session was closed
 }
 
 // A held is a lock that a caller may rely on, with what was asked for.
 type held struct {
 	Lock[int]
 	want table.Request[int]
+}
+
+// A gift is a value that was handed off with a lock.
+type gift struct {
+	over, passed bool // the Handoff has returned, with true
+	received     int  // by calls that returned it
+	cancelled    bool // by a Cancel
+	closed       bool // by a call of a session, which may be closed, or by Do
 }
 
 // An outcome is what a call has returned.
@@ -367,26 +413,24 @@ func (c *caller) start(name string, run func()) {
 	c.actor.memory = c
 }
 
-// begins begins a call. A call that sends at once begins with the step in which it does.
+// begins begins a call. A call that sends at once begins with the step in which it does, if
+// there is room.
 func (c *caller) begins(ctx *lifetime, first string) {
 	c.context = ctx
-	if !ctx.endless {
-		ctx.done = make(chan struct{})
-	}
 	if first == "" {
 		return
 	}
-	if c.choose(move{label: first, ready: c.room}, ctx.ends(first+" with a context that is done")) == 1 {
+	if c.choose(move{label: first}, ctx.ends(first+" with a context that is done")) == 1 {
 		ctx.end()
 	} else {
-		c.straight = true
+		c.straight = c.room()
 	}
 }
 
 // returns ends a call.
 func (c *caller) ends(token table.Token[int], what ...any) {
 	c.shows()
-	c.context, c.trail, c.met, c.straight = nil, nil, nil, false
+	c.context, c.trail, c.met, c.straight, c.ending = nil, nil, nil, false, false
 	c.returned = append(c.returned, outcome{fmt.Sprint(what...), token})
 }
 
@@ -416,6 +460,10 @@ func (c *caller) notes(channel, of any) {
 	}
 	c.meets(items[0].Interface())
 	if r, ok := of.(*acquire[int]); ok && items[0].Bool() {
+		if g, ok := r.value.(*gift); ok {
+			g.cancelled = g.cancelled || c.cancelled.r == r
+			g.closed = g.closed || c.session != nil || c.doing
+		}
 		c.meets(&struct {
 			token table.Token[int]
 			value any
@@ -441,6 +489,17 @@ func (c *caller) shows() {
 		c.hidden()
 		c.hidden = nil
 	}
+}
+
+// until returns the context that has done; forever for nil.
+func (c *caller) until(done <-chan struct{}) *lifetime {
+	switch {
+	case done == nil:
+		return forever
+	case c.context.Done() != done:
+		panic("waits for the end of another context")
+	}
+	return c.context
 }
 
 // take takes everything out of a channel.
@@ -479,7 +538,7 @@ func (c *caller) parts(msg message[int]) {
 	case *closeSession[int]:
 		c.holds = nil
 		if c.mate != nil {
-			c.mate.holds = nil
+			c.mate.holds, c.mate.offers = nil, held{}
 		}
 	}
 }
@@ -526,10 +585,13 @@ func (c *caller) got(want table.Request[int], lock Lock[int], err error) (Lock[i
 	if (err == nil) != (lock.token.Seq() != 0) {
 		panic(fmt.Sprintf("returns the lock %v with the error %v", lock.token, err))
 	}
+	if g, ok := lock.Value().(*gift); ok {
+		g.received++
+	}
+	if err == nil && c.session != nil && c.session.closed.Load() {
+		panic("returns a lock of a closed session")
+	}
 	if err == nil {
-		if c.session != nil && c.session.closed.Load() {
-			panic("a call returns a lock of a closed session")
-		}
 		c.holds = append(c.holds, held{lock, want})
 	}
 	c.ends(lock.token, reason(err))
@@ -611,6 +673,32 @@ func (c *caller) reserve(want table.Request[int]) {
 	c.ends(table.Token[int]{}, "reserved")
 }
 
+// Do is [Manager.Do] and [Session.Do].
+func (c *caller) Do(key int) error {
+	c.begins(c.ctx, "asks")
+	want := table.Request[int]{Key: key}
+	called := false
+	c.doing = true
+	section := func(context.Context) error {
+		called = true
+		c.holds = append(c.holds, held{want: want})
+		c.step("is in the section", nil)
+		c.drop(table.Token[int]{}) // which it cannot see
+		return nil
+	}
+	var err error
+	if c.session != nil {
+		err = c.session.Do(c.ctx, key, section)
+	} else {
+		err = c.w.m.Do(c.ctx, key, section)
+	}
+	if called != (err == nil) {
+		panic(fmt.Sprintf("Do calls the function: %t, and returns %v", called, err))
+	}
+	c.ends(table.Token[int]{}, reason(err))
+	return err
+}
+
 // Wait is [Reservation.Wait].
 func (c *caller) Wait(want table.Request[int]) (Lock[int], error) {
 	c.begins(c.ctx, "")
@@ -633,16 +721,19 @@ func (c *caller) Release(lock Lock[int]) {
 	c.ends(table.Token[int]{}, "released")
 }
 
-// Handoff is [Lock.Handoff].
-func (c *caller) Handoff(lock Lock[int], value any) bool {
+// Handoff is [Lock.Handoff], with a value of its own.
+func (c *caller) Handoff(lock Lock[int]) bool {
 	c.begins(forever, "")
+	value := new(gift)
+	c.gave = append(c.gave, value)
 	i := slices.IndexFunc(c.holds, func(h held) bool { return h.token == lock.token })
 	c.offers = c.holds[i] // which the next one may have before this one hears of it
 	passed := lock.Handoff(value)
-	if !passed {
+	if !passed && c.offers.m != nil {
 		c.holds = append(c.holds, c.offers)
 	}
 	c.offers = held{}
+	value.over, value.passed = true, passed
 	c.ends(table.Token[int]{}, "passed ", passed)
 	return passed
 }
@@ -660,6 +751,60 @@ func (c *caller) WaitIdle() error {
 	err := c.w.m.WaitIdle(c.ctx)
 	c.ends(table.Token[int]{}, reason(err))
 	return err
+}
+
+// Snapshot is [Manager.Snapshot]. It shows the table as it was when the snapshot began.
+func (c *caller) Snapshot() error {
+	c.begins(c.ctx, "asks")
+	found, err := c.w.m.Snapshot(c.ctx)
+	if err == nil {
+		i := slices.IndexFunc(c.met, func(met any) bool { _, ok := met.(*snapshot[int]); return ok })
+		want := c.w.instants[c.met[i].(*snapshot[int])]
+		slices.SortFunc(found, byKey)
+		if shown, was := fmt.Sprint(untimed(found)), fmt.Sprint(untimed(want)); shown != was {
+			panic(fmt.Sprintf("Snapshot shows %s, and not %s", shown, was))
+		}
+	}
+	c.ends(table.Token[int]{}, reason(err))
+	return err
+}
+
+// note notes, after each step, what later ones are held to.
+func (w *world) note() {
+	if counts := w.o.table.Counts(); w.joined == nil && (w.o.draining || w.o.ended) {
+		n := joined(counts)
+		w.joined = &n
+	}
+	for _, s := range w.o.snapshots {
+		if _, known := w.instants[s]; s.cut != nil && !known {
+			if w.instants == nil {
+				w.instants = make(map[*snapshot[int]][]KeyInfo[int])
+			}
+			w.instants[s] = w.instant()
+		}
+	}
+}
+
+// joined returns how many requests have come into the table.
+func joined(c table.Counts) uint64 { return c.Acquired + c.Cancelled + uint64(c.Waiting) }
+
+// instant describes the table as it is, by its keys.
+func (w *world) instant() (found []KeyInfo[int]) {
+	for v := range w.o.table.All() {
+		found = append(found, w.o.describe(v, 0, table.Shown))
+	}
+	slices.SortFunc(found, byKey)
+	return found
+}
+
+func byKey(a, b KeyInfo[int]) int { return cmp.Compare(a.Key, b.Key) }
+
+// untimed forgets the time that a description was made at.
+func untimed(found []KeyInfo[int]) []KeyInfo[int] {
+	for i := range found {
+		found[i].At = time.Time{}
+	}
+	return found
 }
 
 // Shutdown is [Manager.Shutdown].
@@ -833,7 +978,7 @@ func kind(msg message[int]) string {
 type lifetime struct {
 	endless bool
 	err     error
-	done    chan struct{} // of the running call; closed when it looks, if it is to see the end
+	done    chan struct{} // nil when it is endless
 }
 
 // forever is the context of calls that have none.
@@ -844,11 +989,16 @@ func (l *lifetime) ends(label string) move {
 	return move{label: label, outside: l.err == nil, never: l.endless, own: always}
 }
 
-func (l *lifetime) end() { l.err = context.Canceled }
+func newLifetime(ends bool) *lifetime {
+	if !ends {
+		return forever
+	}
+	return &lifetime{done: make(chan struct{})}
+}
 
-// shut closes Done. Those who look at the channel do not see the end before.
-func (l *lifetime) shut() {
-	if !closed(l.done) {
+func (l *lifetime) end() {
+	if l.err == nil {
+		l.err = context.Canceled
 		close(l.done)
 	}
 }
@@ -856,10 +1006,4 @@ func (l *lifetime) shut() {
 func (l *lifetime) Deadline() (time.Time, bool) { return time.Time{}, false }
 func (l *lifetime) Err() error                  { return l.err }
 func (l *lifetime) Value(any) any               { return nil }
-
-func (l *lifetime) Done() <-chan struct{} {
-	if l.endless {
-		return nil
-	}
-	return l.done
-}
+func (l *lifetime) Done() <-chan struct{}       { return l.done }

@@ -12,8 +12,11 @@ import (
 // then the explorer decides there which goroutine goes on. See verify/README.md.
 type gate[K comparable] struct{}
 
-// sends stands before a message is put into the mailbox.
-func (gate[K]) sends(message[K]) {}
+// sends stands before a message is put into the mailbox, unless done is closed first.
+func (gate[K]) sends(done <-chan struct{}, msg message[K]) {}
+
+// tries stands before a message is put into the mailbox if that has room.
+func (gate[K]) tries(message[K]) {}
 
 // receives stands before the owner takes a message out of the mailbox.
 func (gate[K]) receives() {}
@@ -26,6 +29,9 @@ func (gate[K]) selects(ctx context.Context, channel, of any) {}
 
 // before stands before any other access.
 func (gate[K]) before(access string) {}
+
+// starts starts a goroutine.
+func (gate[K]) starts(run func()) { go run() }
 
 // A requestPool keeps requests for their next use.
 type requestPool = sync.Pool

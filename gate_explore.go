@@ -9,16 +9,24 @@ type gate[K comparable] struct{ scheduler scheduler[K] }
 
 // A scheduler decides at each gate which goroutine goes on.
 type scheduler[K comparable] interface {
-	sends(message[K])
+	sends(done <-chan struct{}, msg message[K])
+	tries(message[K])
 	receives()
 	hears(channel, of any)
 	selects(ctx context.Context, channel, of any)
 	before(access string)
+	starts(run func())
 }
 
-func (g gate[K]) sends(msg message[K]) {
+func (g gate[K]) sends(done <-chan struct{}, msg message[K]) {
 	if g.scheduler != nil {
-		g.scheduler.sends(msg)
+		g.scheduler.sends(done, msg)
+	}
+}
+
+func (g gate[K]) tries(msg message[K]) {
+	if g.scheduler != nil {
+		g.scheduler.tries(msg)
 	}
 }
 
@@ -54,14 +62,25 @@ type requestPool struct {
 }
 
 func (p *requestPool) Get() any {
-	if p.take == nil {
+	switch {
+	case p.take != nil:
+		return p.take(p.New)
+	case p.New != nil:
 		return p.New()
 	}
-	return p.take(p.New)
+	return nil
 }
 
 func (p *requestPool) Put(request any) {
 	if p.keep != nil {
 		p.keep(request)
 	}
+}
+
+func (g gate[K]) starts(run func()) {
+	if g.scheduler == nil {
+		go run()
+		return
+	}
+	g.scheduler.starts(run)
 }

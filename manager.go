@@ -193,7 +193,7 @@ func (m *Manager[K]) send(msg message[K]) { m.sendUntil(nil, msg) }
 // sendUntil is send for a caller that stops trying when done is closed. It reports whether
 // it has sent.
 func (m *Manager[K]) sendUntil(done <-chan struct{}, msg message[K]) bool {
-	m.gate.sends(msg)
+	m.gate.sends(done, msg)
 	select {
 	case m.mailbox <- msg:
 	default:
@@ -305,6 +305,7 @@ func (m *Manager[K]) acquire(ctx context.Context, s *Session[K], want table.Requ
 // after the request that it may be serving. The prediction is that it goes like the last
 // time; a wrong one costs one wake-up more.
 func (m *Manager[K]) wait(ctx context.Context, done <-chan struct{}, r *acquire[K]) (Lock[K], error) {
+	m.gate.before("looks how many messages are before its own")
 	early := r.early && len(m.mailbox) <= 1 // with its own
 	if (!early || !m.hear(r)) && !m.listen(ctx, done, r) {
 		keys := keysOf(r.want)
@@ -409,7 +410,7 @@ func (m *Manager[K]) leave(r *acquire[K]) {
 // two cases looks at the mailbox under its lock, so what this goroutine did before, the owner
 // sees after it has received what is in the mailbox now.
 func (m *Manager[K]) trySend(msg message[K]) bool {
-	m.gate.before("leaves its request")
+	m.gate.tries(msg)
 	var never chan struct{}
 	select {
 	case m.mailbox <- msg:
@@ -589,7 +590,7 @@ func (m *Manager[K]) Shutdown(ctx context.Context) error {
 	done := ctx.Done()
 	r := &shutdown[K]{drains: make(chan bool, 1)}
 	if !m.sendUntil(done, message[K]{request: r}) {
-		go m.send(message[K]{request: r}) // the manager drains in any case
+		m.gate.starts(func() { m.send(message[K]{request: r}) }) // the manager drains in any case
 		return endOf(ctx, named[K]{})
 	}
 	drains := false

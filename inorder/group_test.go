@@ -371,8 +371,7 @@ func heap() int64 {
 
 func TestBadArguments(t *testing.T) {
 	assert.Panics(t, func() { inorder.New[string](t.Context(), 0) })
-	var none context.Context
-	assert.Panics(t, func() { inorder.New[string](none, 1) })
+	assert.Panics(t, func() { inorder.New[string](nil, 1) }) //nolint:staticcheck // it is what is tested
 	assert.Panics(t, func() { inorder.Over[string](t.Context(), nil, 1) })
 	assert.Panics(t, func() { inorder.WithQueue(0) })
 	g := inorder.New[any](t.Context(), 1)
