@@ -24,9 +24,8 @@
 //     the order of work that then runs concurrently. Nobody overtakes: not TryAcquire,
 //     not a release followed by an immediate acquisition.
 //  3. Independence. A key never waits for the holder of another key.
-//  4. Cancellation. A wait ends with ctx.Err() as soon as its context does, leaves the
-//     queue at a cost that does not depend on its length, and changes nobody else's
-//     order. A context that is done never acquires, even when the key is free.
+//  4. Cancellation. A wait ends with ctx.Err() when its context does, leaves the queue at
+//     a cost that does not depend on its length, and changes the order of no other request. A context that is done never acquires, even when the key is free.
 //  5. Grant or cancel, never both, never neither. A grant that races with a
 //     cancellation is given back and goes to the next waiter; no grant is lost. What
 //     [Lock.Handoff] passes on goes to the next waiter in one transition, and is not lost.
@@ -46,11 +45,12 @@
 //     [Manager.Done] is closed none is left, whatever was held or queued. (For a context
 //     of a type that it does not know, package context watches Start's with one more. And
 //     [WithSlowLog] has up to four for its logger, which end when the logger returns.)
-//  11. One history. [Manager.Stats], [Manager.Contains] and [Manager.Snapshot] each show
-//     one point of it; a goroutine always sees its own earlier calls in them.
+//  11. One history. [Manager.Stats], [Manager.Contains], [Manager.Inspect], [Manager.Top] and
+//     [Manager.Snapshot] each show one point of it, between the call and its return; a
+//     goroutine always sees its own earlier calls in them.
 //  12. The owner never runs user code and never waits for a caller. A key that cannot be
 //     a map key fails in its own call, on the caller's goroutine, and every other caller
-//     goes on undisturbed.
+//     goes on undisturbed. See "What a call costs others".
 //  13. Memory model. A release happens before the return of the next acquisition of
 //     that key.
 //  14. Bubbles. A manager started in a testing/synctest bubble is fully visible to it,
@@ -77,6 +77,22 @@
 // Declined are the upgrade of a shared lock in place, because two holders who both try wait
 // for each other for ever; re-entrancy; and leases that expire under a live holder, because
 // that lets two in.
+//
+// # What a call costs others
+//
+// All calls are served one after the other, so each waits for the one that is being served.
+// Most cost the same whatever the manager holds. These cost in proportion to what they
+// are about:
+//
+//   - A request for many keys, its release, and [Session.Close]: to their keys.
+//   - A release: to the waiters that it lets in, which are many only if they share.
+//   - [Manager.Top] and [Manager.Inspect]: to what they show, at most n keys or 1,000 holders
+//     and waiters. [Manager.Snapshot] is served in small parts, others in between; while
+//     it is, the first change of each key costs as much as to inspect it.
+//   - A request of a session that has to wait, while others wait for the session: to the
+//     holders and waiters from which it looks for a way back. Sessions that no request
+//     waits for, as those that hold nothing, do not look.
+//   - [Manager.Close], the end of Start's context, and the end of a Shutdown: to the waiters.
 //
 // # When the manager ends
 //

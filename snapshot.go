@@ -131,11 +131,12 @@ func (s *snapshot[K]) next(o *owner[K], n int) part[K] {
 	return p
 }
 
-// endSnapshot ends a snapshot that its caller does not want any more.
+// endSnapshot ends a snapshot that its caller does not want any more. It does not wait until
+// there is room in the mailbox: a deadline is not late because the owner has much to do.
 func (m *Manager[K]) endSnapshot(s *snapshot[K]) {
 	msg := message[K]{request: (*abandonSnapshot[K])(s)}
 	if !s.over && !m.trySend(msg) {
-		go m.send(msg) // a deadline does not wait for room in the mailbox
+		go m.send(msg)
 	}
 }
 
