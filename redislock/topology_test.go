@@ -94,7 +94,10 @@ func TestCluster(t *testing.T) {
 					granted <- g.(*redislock.Grant)
 				}
 			}()
-			receive(t, held.Wanted(), "the notice that another waits")
+			redistest.Eventually(t, "the waiter waits", func() bool {
+				queue, err := holder.Inspect(t.Context(), key)
+				return err == nil && len(queue) == 2
+			})
 			require.NoError(t, held.Release(t.Context()))
 			require.NoError(t, receive(t, granted, "the grant").Release(t.Context()))
 		}

@@ -52,6 +52,7 @@ func (a *attempt) wait(ctx context.Context, try bool) error {
 	a.session.join(a)
 	var retry backoff
 	var problem error // of the last Enter, if it failed
+	look := false     // a notice came while an Enter was under way, which may have been carried out before
 	again := time.NewTimer(a.session.TTL)
 	defer again.Stop()
 	a.ask(try)
@@ -85,14 +86,17 @@ func (a *attempt) wait(ctx context.Context, try bool) error {
 					pause = min(pause, r.Again)
 				}
 				again.Reset(pause)
+				if look {
+					look = false
+					a.ask(try)
+				}
 			}
 		case n := <-a.notices:
 			if n.Kind == Granted && n.Epoch != 0 {
 				return a.grant(ctx, n.Epoch, false)
 			}
-			if n.Kind != Wanted {
-				a.ask(try)
-			}
+			look = a.asking
+			a.ask(try)
 		case <-again.C:
 			a.ask(try)
 		case <-ctx.Done():

@@ -190,6 +190,33 @@ func TestWaitersLookWhenTheSubscriptionWasRenewed(t *testing.T) {
 	})
 }
 
+// The subscription begins while the reply to an Enter is on its way, and between the two the key became free: what
+// the reply says is old.
+func TestLookWhileTheReplyIsOnItsWayIsNotLost(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		holder, _ := process(t, s)
+		e, l := process(t, s)
+		require.NoError(t, acquire(t, e, "key").Release(t.Context()))
+		held := acquire(t, holder, "key")
+		l.set(func(c call, do func()) error {
+			do()
+			if c == "enter" {
+				time.Sleep(time.Second)
+			}
+			return nil
+		})
+		l.beDeaf(true)
+		began := time.Now()
+		granted := begin(t, e, "key") // the server has it in the queue
+		require.NoError(t, held.Release(t.Context()))
+		l.beDeaf(false)
+		l.drop <- struct{}{}
+		g := <-granted
+		assert.LessOrEqual(t, time.Since(began), 2*time.Second)
+		require.NoError(t, g.Release(t.Context()))
+	})
+}
+
 // The wait for a dead process ends with its session, although no notice is sent.
 func TestDeadHeadIsMetWhenItsSessionHasEnded(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
