@@ -39,8 +39,7 @@ func (s *scheduler[K]) reserved(q *queue[K], r keylock.Reservation[K]) {
 	s.lock()
 	defer s.unlock()
 	if q.gone {
-		s.later = append(s.later, r.Cancel)
-		s.root.finished()
+		s.finishLater(r.Cancel)
 		return
 	}
 	q.held = &held[K]{reservation: r}
@@ -114,8 +113,14 @@ func (s *scheduler[K]) emptied(q *queue[K]) {
 // giveBack releases a lock when the mutex has been given away; Wait waits for it.
 func (s *scheduler[K]) giveBack(lock keylock.Lock[K]) {
 	s.root.accepted()
+	s.finishLater(lock.Release)
+}
+
+// finishLater does what gives back a key when the mutex has been given away, and only then counts
+// one less that is unfinished of the root.
+func (s *scheduler[K]) finishLater(do func()) {
 	s.later = append(s.later, func() {
-		lock.Release()
+		do()
 		s.lock()
 		defer s.unlock()
 		s.root.finished()
@@ -154,8 +159,7 @@ func (s *scheduler[K]) doneUnderLock(q *queue[K], it *item[K], again bool, after
 	}
 	if more && q.gone {
 		more = false
-		s.later = append(s.later, r.Cancel)
-		s.root.finished()
+		s.finishLater(r.Cancel)
 	}
 	if more {
 		q.held = &held[K]{reservation: r}
