@@ -314,8 +314,7 @@ func TestCloseDoesNotWaitForABlockedLogger(t *testing.T) {
 
 // All that a session holds ends with it, for the hold times and for the slow log.
 func TestEveryHoldOfAClosedSessionEnds(t *testing.T) {
-	var records []string
-	records = slowLogged(t, time.Second, func(t *testing.T, m *keylock.Manager[string]) {
+	records := slowLogged(t, time.Second, func(t *testing.T, m *keylock.Manager[string]) {
 		s := m.Session("s")
 		for _, key := range []string{"a", "b", "c"} {
 			_, ok := s.TryAcquire(key)

@@ -139,7 +139,7 @@ func TestBrowserFitsANarrowScreen(t *testing.T) {
 	long := strings.Repeat("x", 5000)
 	m.Session(long).TryAcquire(long)
 	m.Session(long).Reserve(long)
-	h := lockhttp.Handler(map[string]lockhttp.Manager{long: lockhttp.Of(m)})
+	h := lockhttp.Handler(map[string]lockhttp.Manager{long: lockhttp.Of(m), "another": lockhttp.Of(m)})
 	// The handler's policy lets no script in, so a frame around it measures the page.
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/frame" {

@@ -18,7 +18,8 @@
 // Accept: application/json or ?format=json gets the same as JSON, text/plain or ?format=text
 // as text. The other parameters are manager=NAME for one manager, with it key=KEY for one
 // key, and n=N for at most N rows of each list: from 1 to 1000, 20 by default, 5 where several
-// managers are shown, and 100 for one key. Anything else is answered with status 400.
+// managers are shown, and 100 for one key. Anything else is answered with status 400, and a
+// manager that does not exist with 404.
 //
 // A look costs the managers next to nothing, however much they hold, see
 // [keylock.Manager.Top] and [keylock.Manager.Inspect], and it costs the page what it shows.
@@ -78,7 +79,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q, err := parseQuery(r)
-	show := formats[q.format]
+	shown := formats[q.format]
 	var a answer
 	status := http.StatusBadRequest
 	if err == nil {
@@ -90,11 +91,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.At, a.Host, a.Process, a.PID = time.Now(), host, process, os.Getpid()
 	a.names = h.names
 	var body bytes.Buffer
-	if err := show.write(&body, a); err != nil {
+	if err := shown.write(&body, a); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	header.Set("Content-Type", show.contentType)
+	header.Set("Content-Type", shown.contentType)
 	header.Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(status)
 	if r.Method == http.MethodGet {
