@@ -21,33 +21,32 @@ func TestReadme(t *testing.T) {
 	require.Len(t, sections, len(allRules()))
 	dir, err := filepath.Abs("testdata/correct")
 	require.NoError(t, err)
+	var source strings.Builder
+	source.WriteString(readmeHead)
 	for _, section := range sections {
 		rule, text, _ := strings.Cut(section, "\n")
-		t.Run(rule, func(t *testing.T) {
-			blocks := strings.Split(text, "```go\n")[1:]
-			require.Len(t, blocks, 2)
-			for i, block := range blocks {
-				code, _, _ := strings.Cut(block, "```")
-				source := fmt.Sprintf(readmeFile, code)
-				cfg := packages.Config{Overlay: map[string][]byte{filepath.Join(dir, "correct.go"): []byte(source)}}
-				for _, other := range []string{"before.go", "after.go", "traps.go"} {
-					cfg.Overlay[filepath.Join(dir, other)] = []byte("package correct")
-				}
-				var rules []string
-				for _, f := range findings(t, allRules(), load(t, cfg, "./testdata/correct")) {
-					rules = append(rules, f.rule)
-				}
-				if i == 0 {
-					assert.Contains(t, rules, rule, code)
-				} else {
-					assert.Empty(t, rules, code)
-				}
-			}
-		})
+		blocks := strings.Split(text, "```go\n")[1:]
+		require.Len(t, blocks, 2, rule)
+		for i, name := range []string{"reported_", "right_"} {
+			code, _, _ := strings.Cut(blocks[i], "```")
+			fmt.Fprintf(&source, readmeFunc, name+rule, code)
+		}
+	}
+	overlay := map[string][]byte{filepath.Join(dir, "correct.go"): []byte(source.String())}
+	for _, other := range []string{"before.go", "after.go", "traps.go"} {
+		overlay[filepath.Join(dir, other)] = []byte("package correct")
+	}
+	rules := make(map[string][]string)
+	for _, f := range findings(t, allRules(), load(t, packages.Config{Overlay: overlay}, "./testdata/correct")) {
+		rules[f.fn] = append(rules[f.fn], f.rule)
+	}
+	for _, a := range allRules() {
+		assert.Contains(t, rules["reported_"+a.Name], a.Name)
+		assert.Empty(t, rules["right_"+a.Name], a.Name)
 	}
 }
 
-const readmeFile = `package correct
+const readmeHead = `package correct
 
 import (
 	"context"
@@ -61,8 +60,11 @@ import (
 	"github.com/seed-46f81e6d/keylock"
 )
 
-func example(ctx context.Context, locks *keylock.Manager[string], users []string, refuse bool, t *testing.T, work *sync.WaitGroup, balance map[string]int) error {
-	_, _, _, _ = errors.New, os.Exit, signal.Notify, synctest.Wait
+var _, _, _, _ = errors.New, os.Exit, signal.Notify, synctest.Wait
+`
+
+const readmeFunc = `
+func %s(ctx context.Context, locks *keylock.Manager[string], users []string, refuse bool, t *testing.T, work *sync.WaitGroup, balance map[string]int) error {
 	{
 %s
 	}
