@@ -75,7 +75,6 @@ func (p *pass) leadsBack(stmt *ast.DeferStmt, s *source) bool {
 	}
 	q := &search{model: p.model, s: s, fn: s.fn, literals: make(map[*ast.Ident]*ast.FuncLit)}
 	first := &step{block: from, from: indexIn(from, stmt) + 1, has: true, live: s.fail != nil}
-	// A deferred lock is held, so the error is known.
 	queue := []*step{first}
 	seen := make(map[string]bool)
 	for i := 0; i < len(queue) && i < maxStates; i++ {

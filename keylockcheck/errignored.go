@@ -36,7 +36,7 @@ func (p *pass) worksBeside(s *source) bool {
 			}
 		case releases:
 		default:
-			return false // whoever has it may ask
+			return false // it may be asked elsewhere
 		}
 	}
 	if next, ok := p.next(s.stmt).(*ast.ExprStmt); ok {

@@ -12,7 +12,7 @@ type use uint8
 const (
 	looks     use = iota // nothing: it is asked, compared, or handed to a function that only looks
 	releases             // ends the grant: Release, Handoff, Wait, Cancel
-	escapes              // becomes known elsewhere: whoever has it then takes care of it
+	escapes              // becomes known elsewhere, and is taken care of there
 	overwrite            // the variable gets another value
 	address              // its address is taken: anything may happen to it
 )

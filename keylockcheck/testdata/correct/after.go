@@ -288,16 +288,16 @@ func ReleasedByFlagField(ctx context.Context, m *keylock.Manager[string], x bool
 	return nil
 }
 
-type task[K comparable] struct{ place keylock.Reservation[K] }
+type task[K comparable] struct{ reserved keylock.Reservation[K] }
 
 func ReservationMoved(ctx context.Context, m *keylock.Manager[string], x bool) error {
-	t := task[string]{place: m.Reserve("k")}
-	place := t.place
+	t := task[string]{reserved: m.Reserve("k")}
+	reserved := t.reserved
 	if x {
-		place.Cancel()
+		reserved.Cancel()
 		return nil
 	}
-	lock, err := place.Wait(ctx)
+	lock, err := reserved.Wait(ctx)
 	if err != nil {
 		return err
 	}
@@ -306,18 +306,18 @@ func ReservationMoved(ctx context.Context, m *keylock.Manager[string], x bool) e
 }
 
 func ReservedInSlice(ctx context.Context, m *keylock.Manager[string], x bool) error {
-	var places []keylock.Reservation[string]
+	var reservations []keylock.Reservation[string]
 	for range 3 {
-		place := m.Reserve("k")
-		places = append(places, place)
+		reserved := m.Reserve("k")
+		reservations = append(reservations, reserved)
 	}
 	var first error
-	for _, place := range places {
+	for _, reserved := range reservations {
 		if first != nil {
-			place.Cancel()
+			reserved.Cancel()
 			continue
 		}
-		lock, err := place.Wait(ctx)
+		lock, err := reserved.Wait(ctx)
 		if err != nil {
 			first = err
 			continue
@@ -452,12 +452,12 @@ func IgnoredThenAsked(ctx context.Context, m *keylock.Manager[string], x bool) e
 }
 
 func WaitAgainAnew(ctx context.Context, m *keylock.Manager[string], x bool) error {
-	place := m.Reserve("k")
+	reserved := m.Reserve("k")
 	for try := range 3 {
 		if try > 0 {
-			place = m.Reserve("k")
+			reserved = m.Reserve("k")
 		}
-		lock, err := place.Wait(ctx)
+		lock, err := reserved.Wait(ctx)
 		if err != nil {
 			continue
 		}
@@ -469,15 +469,15 @@ func WaitAgainAnew(ctx context.Context, m *keylock.Manager[string], x bool) erro
 func OrderReserved(ctx context.Context, m *keylock.Manager[string], x bool) error {
 	var group sync.WaitGroup
 	for _, key := range []string{"a", "b", "a"} {
-		place := m.Reserve(string(key))
+		reserved := m.Reserve(string(key))
 		group.Add(1)
 		go func() {
 			defer group.Done()
-			defer place.Cancel()
+			defer reserved.Cancel()
 			if x {
 				return
 			}
-			lock, err := place.Wait(ctx)
+			lock, err := reserved.Wait(ctx)
 			if err != nil {
 				return
 			}

@@ -92,9 +92,9 @@ func EventsInOrder(ctx context.Context, m *keylock.Manager[string], x bool) erro
 	var group sync.WaitGroup
 	var story []string
 	for _, word := range []string{"signs up", "pays", "leaves"} {
-		place := m.Reserve("k")
+		reserved := m.Reserve("k")
 		group.Go(func() {
-			lock, err := place.Wait(ctx)
+			lock, err := reserved.Wait(ctx)
 			if err != nil {
 				return
 			}
@@ -107,12 +107,12 @@ func EventsInOrder(ctx context.Context, m *keylock.Manager[string], x bool) erro
 }
 
 func ReserveDeferCancel(ctx context.Context, m *keylock.Manager[string], x bool) error {
-	place := m.Reserve("k")
-	defer place.Cancel()
+	reserved := m.Reserve("k")
+	defer reserved.Cancel()
 	if x {
 		return errOdd
 	}
-	lock, err := place.Wait(ctx)
+	lock, err := reserved.Wait(ctx)
 	if err != nil {
 		return err
 	}
@@ -121,12 +121,12 @@ func ReserveDeferCancel(ctx context.Context, m *keylock.Manager[string], x bool)
 }
 
 func ReserveCancelOrWait(ctx context.Context, m *keylock.Manager[string], x bool) error {
-	place := m.Reserve("k")
+	reserved := m.Reserve("k")
 	if x {
-		place.Cancel()
+		reserved.Cancel()
 		return nil
 	}
-	lock, err := place.Wait(ctx)
+	lock, err := reserved.Wait(ctx)
 	if err == nil {
 		lock.Release()
 	}

@@ -324,8 +324,8 @@ func Trap20(ctx context.Context, m *keylock.Manager[string], x bool) error {
 		return err
 	}
 	//keylock:held until own is closed
-	place := own.Reserve("k")
-	fmt.Fprintln(io.Discard, place == keylock.Reservation[string]{})
+	reserved := own.Reserve("k")
+	fmt.Fprintln(io.Discard, reserved == keylock.Reservation[string]{})
 	return nil
 }
 

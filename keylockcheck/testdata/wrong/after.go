@@ -81,9 +81,9 @@ func DroppedByVar(ctx context.Context, m *keylock.Manager[string], x bool) error
 }
 
 func ReservedOnOneBranch(ctx context.Context, m *keylock.Manager[string], x bool) error {
-	place := m.Reserve("k")
+	reserved := m.Reserve("k")
 	if x {
-		lock, err := place.Wait(ctx)
+		lock, err := reserved.Wait(ctx)
 		if err != nil {
 			return err
 		}
@@ -93,11 +93,11 @@ func ReservedOnOneBranch(ctx context.Context, m *keylock.Manager[string], x bool
 }
 
 func ReservedAndErrorFirst(ctx context.Context, m *keylock.Manager[string], x bool) error {
-	place := m.ReserveShared("k")
+	reserved := m.ReserveShared("k")
 	if err := ctx.Err(); err != nil || x {
 		return err
 	}
-	defer place.Cancel()
+	defer reserved.Cancel()
 	return nil
 }
 
@@ -263,8 +263,8 @@ func BoolIgnored(ctx context.Context, m *keylock.Manager[string], x bool) error 
 func WaitErrorIgnored(ctx context.Context, m *keylock.Manager[string], x bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	cancel()
-	place := m.Reserve("k")
-	lock, _ := place.Wait(ctx)
+	reserved := m.Reserve("k")
+	lock, _ := reserved.Wait(ctx)
 	defer lock.Release()
 	return work(m, "k")
 }

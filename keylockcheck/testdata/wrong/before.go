@@ -89,11 +89,11 @@ func ReservedBlank(ctx context.Context, m *keylock.Manager[string], x bool) erro
 }
 
 func ReservedThenReturned(ctx context.Context, m *keylock.Manager[string], x bool) error {
-	place := m.Reserve("k")
+	reserved := m.Reserve("k")
 	if x {
 		return errOdd
 	}
-	lock, err := place.Wait(ctx)
+	lock, err := reserved.Wait(ctx)
 	if err != nil {
 		return err
 	}
@@ -105,12 +105,12 @@ func ReservedLoopContinues(ctx context.Context, m *keylock.Manager[string], x bo
 	var group sync.WaitGroup
 	defer group.Wait()
 	for _, word := range []string{"signs up", "", "leaves"} {
-		place := m.Reserve("k")
+		reserved := m.Reserve("k")
 		if word == "" {
 			continue
 		}
 		group.Go(func() {
-			if lock, err := place.Wait(ctx); err == nil {
+			if lock, err := reserved.Wait(ctx); err == nil {
 				lock.Release()
 			}
 		})
@@ -215,9 +215,9 @@ func TryLost(ctx context.Context, m *keylock.Manager[string], x bool) error {
 }
 
 func WaitedAndLost(ctx context.Context, m *keylock.Manager[string], x bool) error {
-	place := m.Reserve("k")
-	defer place.Cancel()
-	lock, err := place.Wait(ctx)
+	reserved := m.Reserve("k")
+	defer reserved.Cancel()
+	lock, err := reserved.Wait(ctx)
 	if err != nil {
 		return err
 	}
@@ -328,13 +328,13 @@ func HandoffTooLate(ctx context.Context, m *keylock.Manager[string], x bool) err
 }
 
 func WaitedTwice(ctx context.Context, m *keylock.Manager[string], x bool) error {
-	place := m.Reserve("k")
-	lock, err := place.Wait(ctx)
+	reserved := m.Reserve("k")
+	lock, err := reserved.Wait(ctx)
 	if err != nil {
 		return err
 	}
 	lock.Release()
-	again, err := place.Wait(ctx)
+	again, err := reserved.Wait(ctx)
 	if errors.Is(err, keylock.ErrReservationDone) {
 		return fmt.Errorf("%w: %w", ErrProof, err)
 	}
@@ -343,9 +343,9 @@ func WaitedTwice(ctx context.Context, m *keylock.Manager[string], x bool) error 
 }
 
 func WaitAfterCancel(ctx context.Context, m *keylock.Manager[string], x bool) error {
-	place := m.Reserve("k")
-	place.Cancel()
-	lock, err := place.Wait(ctx)
+	reserved := m.Reserve("k")
+	reserved.Cancel()
+	lock, err := reserved.Wait(ctx)
 	if errors.Is(err, keylock.ErrReservationDone) {
 		return fmt.Errorf("%w: %w", ErrProof, err)
 	}

@@ -19,16 +19,16 @@ func function(ctx context.Context, m *kl.Manager[string], x bool) error {
 	if !lock.Handoff(1) { // want `lock.Handoff comes after lock.Release on line 18: it hands nothing off and returns false`
 		log.Print("no one waits")
 	}
-	place := m.Reserve("k")
-	place.Cancel()
-	_, err = place.Wait(ctx) /* the lock is dropped too */ // want `place.Wait comes after place.Cancel on line 23: it returns ErrReservationDone`
+	reserved := m.Reserve("k")
+	reserved.Cancel()
+	_, err = reserved.Wait(ctx) /* the lock is dropped too */ // want `reserved.Wait comes after reserved.Cancel on line 23: it returns ErrReservationDone`
 	return err
 }
 
-func generic[K comparable](ctx context.Context, place kl.Reservation[K]) {
-	lock, err := place.Wait(ctx)
+func generic[K comparable](ctx context.Context, reserved kl.Reservation[K]) {
+	lock, err := reserved.Wait(ctx)
 	if err != nil {
-		lock, err = place.Wait(ctx) // want `place.Wait comes after place.Wait on line 29`
+		lock, err = reserved.Wait(ctx) // want `reserved.Wait comes after reserved.Wait on line 29`
 	}
 	lock.Release()
 }
@@ -62,13 +62,13 @@ func looks(lock kl.Lock[string], theirs cohort.Lock) {
 	}
 }
 
-func sometimes(lock kl.Lock[string], place kl.Reservation[string], x bool) {
+func sometimes(lock kl.Lock[string], reserved kl.Reservation[string], x bool) {
 	if x {
 		lock.Release()
-		place.Cancel()
+		reserved.Cancel()
 	}
 	lock.Handoff(1)
-	use(place.Wait(context.Background()))
+	use(reserved.Wait(context.Background()))
 }
 
 func deferred(ctx context.Context, m *kl.Manager[string]) {
@@ -80,16 +80,16 @@ func deferred(ctx context.Context, m *kl.Manager[string]) {
 	if lock.Handoff(1) {
 		return
 	}
-	place := m.Reserve("k")
-	defer place.Cancel()
-	next, err := place.Wait(ctx)
+	reserved := m.Reserve("k")
+	defer reserved.Cancel()
+	next, err := reserved.Wait(ctx)
 	if err != nil {
 		return
 	}
-	place.Cancel()
+	reserved.Cancel()
 	next.Release()
-	place = m.Reserve("k")
-	next, _ = place.Wait(ctx)
+	reserved = m.Reserve("k")
+	next, _ = reserved.Wait(ctx)
 	next.Release()
 }
 

@@ -30,8 +30,8 @@ var literal = func(ctx context.Context, m *cohort.Manager) {
 }
 
 func generic[K comparable](ctx context.Context, m *kl.Manager[K], key K) {
-	place := m.Reserve(key)
-	lock, _ := place.Wait(ctx) // want `ignored`
+	reserved := m.Reserve(key)
+	lock, _ := reserved.Wait(ctx) // want `ignored`
 	work()
 	lock.Release()
 }

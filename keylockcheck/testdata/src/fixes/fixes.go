@@ -48,24 +48,24 @@ func notDropped(ctx context.Context, m *keylock.Manager[string]) (err error) {
 }
 
 func reserved(ctx context.Context, m *keylock.Manager[string], x bool) error {
-	place := m.Reserve("k") // want `neither`
+	reserved := m.Reserve("k") // want `neither`
 	if x {
 		return nil
 	}
-	lock, err := place.Wait(ctx)
+	lock, err := reserved.Wait(ctx)
 	lock.Release()
 	return err
 }
 
 func reservedInLoop(ctx context.Context, m *keylock.Manager[string], x bool) {
 	for range 2 {
-		place := m.Reserve("k") // want `neither`
+		reserved := m.Reserve("k") // want `neither`
 		if x {
 			continue
 		}
-		place.Cancel()
+		reserved.Cancel()
 	}
-	func() { place := m.Reserve("k"); _ = place }() // want `neither`
+	func() { reserved := m.Reserve("k"); _ = reserved }() // want `neither`
 }
 
 func lost(ctx context.Context, m *keylock.Manager[string]) error {

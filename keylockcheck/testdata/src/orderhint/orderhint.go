@@ -37,9 +37,9 @@ func (s *server[K]) method(ctx context.Context, keys []K) {
 
 func reserved(ctx context.Context, m *kl.Manager[string], events []event) {
 	for _, e := range events {
-		place := m.Reserve(e.user)
+		reserved := m.Reserve(e.user)
 		go func() {
-			lock, err := place.Wait(ctx)
+			lock, err := reserved.Wait(ctx)
 			if err == nil {
 				lock.Release()
 			}

@@ -7,31 +7,31 @@ import (
 )
 
 func function(ctx context.Context, m *kl.Manager[string], x bool) error {
-	m.Reserve("k")          // want `the reservation of m.Reserve on line 10 is dropped`
-	_ = m.ReserveAll("k")   // want `dropped`
-	place := m.Reserve("k") // want `the reservation of m.Reserve on line 12 is neither waited for nor cancelled when the function returns on line 14 \(line 13: x is true\)`
+	m.Reserve("k")             // want `the reservation of m.Reserve on line 10 is dropped`
+	_ = m.ReserveAll("k")      // want `dropped`
+	reserved := m.Reserve("k") // want `the reservation of m.Reserve on line 12 is neither waited for nor cancelled when the function returns on line 14 \(line 13: x is true\)`
 	if x {
 		return nil
 	}
-	place.Cancel()
+	reserved.Cancel()
 	return nil
 }
 
 func generic[K comparable](ctx context.Context, m *kl.Manager[K], key K) {
-	place := m.Reserve(key) // want `neither waited for nor cancelled`
-	_ = place
+	reserved := m.Reserve(key) // want `neither waited for nor cancelled`
+	_ = reserved
 }
 
 type server struct{ locks *kl.Manager[string] }
 
 func (s *server) method(ctx context.Context) {
 	for _, key := range []string{"a", "b"} {
-		place := s.locks.Reserve(key) // want `on the next round of the loop`
+		reserved := s.locks.Reserve(key) // want `on the next round of the loop`
 		if key == "b" {
 			continue
 		}
 		go func() {
-			lock, err := place.Wait(ctx)
+			lock, err := reserved.Wait(ctx)
 			if err == nil {
 				lock.Release()
 			}
@@ -40,11 +40,11 @@ func (s *server) method(ctx context.Context) {
 }
 
 var literal = func(ctx context.Context, m *kl.Manager[string]) error {
-	place := m.Reserve("k") // want `neither`
+	reserved := m.Reserve("k") // want `neither`
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	defer place.Cancel()
+	defer reserved.Cancel()
 	return nil
 }
 
@@ -57,12 +57,12 @@ func factory(m *kl.Manager[string]) {
 // What follows is right.
 
 func deferred(ctx context.Context, m *kl.Manager[string], x bool) error {
-	place := m.Reserve("k")
-	defer place.Cancel()
+	reserved := m.Reserve("k")
+	defer reserved.Cancel()
 	if x {
 		return nil
 	}
-	lock, err := place.Wait(ctx)
+	lock, err := reserved.Wait(ctx)
 	lock.Release()
 	return err
 }
@@ -74,12 +74,12 @@ func chained(ctx context.Context, m *kl.Manager[string]) error {
 	return err
 }
 
-func elsewhere(m *kl.Manager[string], places chan kl.Reservation[string], s *kl.Session[string]) kl.Reservation[string] {
-	places <- m.Reserve("k")
+func elsewhere(m *kl.Manager[string], reservations chan kl.Reservation[string], s *kl.Session[string]) kl.Reservation[string] {
+	reservations <- m.Reserve("k")
 	s.Reserve("k")
 	all := []kl.Reservation[string]{m.Reserve("a"), m.Reserve("b")}
-	for _, place := range all {
-		place.Cancel()
+	for _, reserved := range all {
+		reserved.Cancel()
 	}
 	a, b := m.Reserve("a"), m.Reserve("b")
 	a.Cancel()
