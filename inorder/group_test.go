@@ -371,7 +371,8 @@ func heap() int64 {
 
 func TestBadArguments(t *testing.T) {
 	assert.Panics(t, func() { inorder.New[string](t.Context(), 0) })
-	assert.Panics(t, func() { inorder.New[string](nil, 1) }) //nolint:staticcheck // it is what is tested
+	var none context.Context
+	assert.Panics(t, func() { inorder.New[string](none, 1) })
 	assert.Panics(t, func() { inorder.Over[string](t.Context(), nil, 1) })
 	assert.Panics(t, func() { inorder.WithQueue(0) })
 	g := inorder.New[any](t.Context(), 1)

@@ -237,7 +237,7 @@ func TestPitfall5NothingPassesAFailedOne(t *testing.T) {
 					passed++
 					return nil
 				})
-			if err != errBad { //nolint:errorlint // the cause itself, and not an error of the context
+			if err != errBad { // the cause itself, and not an error of the context
 				t.Error(err)
 				return
 			}

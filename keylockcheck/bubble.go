@@ -102,8 +102,10 @@ func (p *pass) makes(call *ast.CallExpr) bool {
 		return false
 	}
 	switch kindOf(fn.Signature().Results().At(0).Type()) {
-	case aManager, aSession, aGroup:
+	case aManager, aSession:
 		return true
+	case aGroup:
+		return fn.Name() == "Over" // others have no goroutine while they are idle
 	}
 	return false
 }

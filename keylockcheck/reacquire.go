@@ -110,9 +110,10 @@ func runReacquire(p *pass) {
 			}
 		})
 	}
-	// Inside the function that Do calls the key is held all the time.
-	for _, first := range wants {
-		lit := p.literalOfDo(first.call)
+	// Inside the function that Do calls, or a group over the manager, the key is held all
+	// the time.
+	for _, call := range p.calls {
+		first, lit := p.runsUnder(call)
 		if lit == nil {
 			continue
 		}
@@ -124,13 +125,46 @@ func runReacquire(p *pass) {
 	}
 }
 
-// literalOfDo returns the literal that a call of Do runs.
-func (p *pass) literalOfDo(call *ast.CallExpr) *ast.FuncLit {
-	if fn := callee(p.TypesInfo, call); fn == nil || fn.Name() != "Do" || len(call.Args) == 0 {
+// runsUnder returns the literal that a call runs while a key is held, and what is held.
+func (p *pass) runsUnder(call *ast.CallExpr) (want, *ast.FuncLit) {
+	if len(call.Args) == 0 {
+		return want{}, nil
+	}
+	lit, ok := ast.Unparen(call.Args[len(call.Args)-1]).(*ast.FuncLit)
+	if !ok {
+		return want{}, nil
+	}
+	fn := callee(p.TypesInfo, call)
+	if w, ok := p.wantOf(call); ok && fn.Name() == "Do" {
+		return w, lit
+	}
+	if fn == nil || len(call.Args) < 2 || fn.Name() != "Go" && fn.Name() != "TryGo" || kindOf(p.TypesInfo.TypeOf(receiver(call))) != aGroup {
+		return want{}, nil
+	}
+	manager := p.managerOf(receiver(call), 2)
+	if manager == nil {
+		return want{}, nil
+	}
+	return want{call: call, owner: manager, keys: call.Args[len(call.Args)-2 : len(call.Args)-1]}, lit
+}
+
+// managerOf returns the manager whose keys a group holds, nil when it has keys of its own
+// or is not known. It looks through at most so many groups that are parts of another.
+func (p *pass) managerOf(group ast.Expr, hops int) ast.Expr {
+	if id, ok := ast.Unparen(group).(*ast.Ident); ok {
+		group = p.onlyValue(p.variable(id))
+	}
+	call, ok := group.(*ast.CallExpr)
+	if !ok {
 		return nil
 	}
-	lit, _ := ast.Unparen(call.Args[len(call.Args)-1]).(*ast.FuncLit)
-	return lit
+	switch fn := callee(p.TypesInfo, call); {
+	case isFunc(fn, inorderPath, "Over") && len(call.Args) > 1:
+		return call.Args[1]
+	case fn != nil && fn.Name() == "Sub" && known(fn.Pkg()) == inorderPath && hops > 0:
+		return p.managerOf(receiver(call), hops-1)
+	}
+	return nil
 }
 
 // whileHeld visits the nodes of the function at which the lock of s is certain to be held.

@@ -46,12 +46,26 @@ func acquire(t testing.TB, e cohort.Engine, key string) *pglock.Grant {
 
 func TestConformance(t *testing.T) {
 	s := migrated(t)
+	conform(t, s, s.Addr())
+}
+
+// Locks that survive a crash keep the same promises.
+func TestConformanceDurable(t *testing.T) {
+	s := migrated(t)
+	conn := s.Connect(t)
+	pgtest.Must(t, conn, "ALTER TABLE pglock_session SET LOGGED")
+	pgtest.Must(t, conn, "ALTER TABLE pglock_key SET LOGGED")
+	conform(t, s, s.Addr(), pglock.WithDurable())
+}
+
+// conform runs the whole suite, each process with a network of its own to the address.
+func conform(t *testing.T, s *pgtest.Server, addr string, opts ...pglock.Option) {
 	conn := s.Connect(t)
 	networks := make(map[cohort.Engine]*pgtest.Network)
 	cohorttest.Run(t, cohorttest.Harness{
 		Engine: func() (cohort.Engine, error) {
-			n := pgtest.NewNetwork(t, s.Addr())
-			e := newEngine(t, s, n.Addr, pglock.WithTTL(2*time.Second))
+			n := pgtest.NewNetwork(t, addr)
+			e := newEngine(t, s, n.Addr, append([]pglock.Option{pglock.WithTTL(2 * time.Second)}, opts...)...)
 			networks[e] = n
 			return e, nil
 		},
@@ -61,7 +75,7 @@ func TestConformance(t *testing.T) {
 			return err
 		},
 		Delete: func(key string) error {
-			_, err := conn.Exec(t.Context(), "DELETE FROM pglock_key WHERE key = $1", append([]byte{0}, key...))
+			_, err := conn.Exec(t.Context(), "DELETE FROM pglock_key WHERE key = $1", pglock.KeyOf(key))
 			return err
 		},
 		Cut:  func(e cohort.Engine) error { networks[e].Set(pgtest.Weather{Silent: true}); return nil },

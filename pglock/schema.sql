@@ -57,17 +57,20 @@ END $$;
 
 -- Whether an entry's session lives.
 CREATE OR REPLACE FUNCTION pglock_alive(entry text) RETURNS boolean
-LANGUAGE sql AS $$
-  SELECT EXISTS (SELECT FROM pglock_session WHERE id = split_part(entry, ':', 1) AND expires > clock_timestamp())
-$$;
+LANGUAGE plpgsql AS $$ -- which keeps its plan, as a function in SQL would not
+BEGIN
+  RETURN EXISTS (SELECT FROM pglock_session WHERE id = split_part(entry, ':', 1) AND expires > clock_timestamp());
+END $$;
 
 -- The clock in microseconds, of which epochs are made: they grow also after the newest rows were lost.
 CREATE OR REPLACE FUNCTION pglock_us() RETURNS bigint
-LANGUAGE sql AS $$
-  SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
-$$;
+LANGUAGE plpgsql AS $$
+BEGIN
+  RETURN (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+END $$;
 
--- Settings of one transaction. A row is locked for long only by a guard, and no connection waits for that.
+-- Settings of one transaction. A row is locked for long only by a guard, and a connection waits for that only so
+-- long: the engine asks again.
 CREATE OR REPLACE FUNCTION pglock_settings(durable boolean, lock_timeout_ms integer) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -152,7 +155,7 @@ DECLARE
   ends  timestamptz;
   k     pglock_key;
 BEGIN
-  PERFORM pglock_settings(durable, 1000);
+  PERFORM pglock_settings(durable, 100);
   wanted := false;
   quiet := pglock_quiet(quarantine, durable);
   IF NOT pglock_alive(name) THEN
@@ -225,7 +228,7 @@ DECLARE
   name text := session || ':' || attempt;
   k    pglock_key;
 BEGIN
-  PERFORM pglock_settings(durable, 1000);
+  PERFORM pglock_settings(durable, 100);
   present := true;
   alive := true;
   IF NOT late THEN

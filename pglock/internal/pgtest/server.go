@@ -265,3 +265,25 @@ default_pool_size = 10
 	t.Fatal("pgbouncer does not start")
 	return nil
 }
+
+// KillBackend kills a process of the server, which then ends all others and recovers.
+func (s *Server) KillBackend(t testing.TB) {
+	conn := s.Connect(t)
+	pid := conn.PgConn().PID()
+	if err := syscall.Kill(int(pid), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		var recovering bool
+		again, err := pgx.ConnectConfig(context.Background(), s.Config(t, ""))
+		if err != nil {
+			continue // it recovers
+		}
+		err = again.QueryRow(context.Background(), "SELECT pg_is_in_recovery()").Scan(&recovering)
+		_ = again.Close(context.Background())
+		if err == nil && !recovering && again.PgConn().PID() != pid {
+			return
+		}
+	}
+	t.Fatal("PostgreSQL does not recover")
+}

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/inorder"
 )
 
 var started = keylock.Start[string](context.Background())
@@ -24,14 +25,14 @@ func TestOutside(t *testing.T) {
 	defer m.Close()
 	s := m.Session("s")
 	synctest.Test(t, func(t *testing.T) {
-		lock, err := m.Acquire(t.Context(), "k") // want `the manager m is started on line 23, outside the bubble: its use in the bubble ends the test process`
+		lock, err := m.Acquire(t.Context(), "k") // want `the manager m is started on line 24, outside the bubble: its use in the bubble ends the test process`
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer lock.Release()
 		m.TryAcquire("k")
-		s.Acquire(t.Context(), "k") // want `the session s is started on line 25`
-		use(started)                // want `the manager started is started on line 11`
+		s.Acquire(t.Context(), "k") // want `the session s is started on line 26`
+		use(started)                // want `the manager started is started on line 12`
 	})
 	var late *keylock.Manager[string]
 	late = keylock.Start[string](t.Context())
@@ -59,4 +60,14 @@ func TestInside(t *testing.T) {
 
 func helper(t *testing.T, m *keylock.Manager[string]) {
 	synctest.Test(t, func(t *testing.T) { m.TryAcquire("k") })
+}
+
+func TestGroups(t *testing.T) {
+	m := keylock.Start[string](t.Context())
+	over := inorder.Over(t.Context(), m, 1)
+	own := inorder.New[string](t.Context(), 1)
+	synctest.Test(t, func(t *testing.T) {
+		over.Wait() // want `the group over is started on line`
+		own.Wait()
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	kl "github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/inorder"
 )
 
 type event struct{ user string }
@@ -13,7 +14,7 @@ func function(ctx context.Context, m *kl.Manager[string], events []event) {
 	var group sync.WaitGroup
 	for _, e := range events {
 		group.Go(func() {
-			lock, err := m.Acquire(ctx, e.user) // want `the goroutines of the loop on line 14 lock in any order`
+			lock, err := m.Acquire(ctx, e.user) // want `the goroutines of the loop on line 15 lock in any order`
 			if err != nil {
 				return
 			}
@@ -74,4 +75,15 @@ func try(m *kl.Manager[string], events []event) {
 			}
 		}()
 	}
+}
+
+// A group keeps the order of the loop, and its work may lock more.
+func grouped(ctx context.Context, m *kl.Manager[string], events []event) {
+	g := inorder.New[string](ctx, 4)
+	for _, e := range events {
+		g.Go(ctx, e.user, func(ctx context.Context) error {
+			return m.Do(ctx, e.user, func(context.Context) error { return nil })
+		})
+	}
+	g.Wait()
 }

@@ -5,6 +5,7 @@ import (
 
 	kl "github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/inorder"
 )
 
 func function(ctx context.Context, m *kl.Manager[string]) error {
@@ -13,7 +14,7 @@ func function(ctx context.Context, m *kl.Manager[string]) error {
 		return err
 	}
 	defer lock.Release()
-	again, err := m.AcquireShared(ctx, "k") // want `m.AcquireShared asks for a key that is held here since line 11: it waits for itself until its context ends`
+	again, err := m.AcquireShared(ctx, "k") // want `m.AcquireShared asks for a key that is held here since line 12: it waits for itself until its context ends`
 	again.Release()
 	return err
 }
@@ -27,7 +28,7 @@ type server struct {
 
 func (s *server) method(ctx context.Context, o order) error {
 	if lock, ok := s.locks.TryAcquire(o.id); ok {
-		err := s.locks.Do(ctx, o.id, func(context.Context) error { return nil }) // want `held here since line 29`
+		err := s.locks.Do(ctx, o.id, func(context.Context) error { return nil }) // want `held here since line 30`
 		lock.Release()
 		return err
 	}
@@ -44,7 +45,7 @@ func generic[K comparable](ctx context.Context, m *kl.Manager[K], key K) error {
 	if err != nil {
 		return err
 	}
-	second, err := s.Acquire(ctx, key) // want `s.Acquire asks for a key that is held here since line 43: it fails with ErrDeadlock`
+	second, err := s.Acquire(ctx, key) // want `s.Acquire asks for a key that is held here since line 44: it fails with ErrDeadlock`
 	first.Release()
 	second.Release()
 	return err
@@ -52,12 +53,29 @@ func generic[K comparable](ctx context.Context, m *kl.Manager[K], key K) error {
 
 var literal = func(ctx context.Context, m *cohort.Manager) error {
 	return m.Do(ctx, "k", func(ctx context.Context) error {
-		lock, err := m.Acquire(ctx, "k") // want `held here since line 54`
+		lock, err := m.Acquire(ctx, "k") // want `held here since line 55`
 		if err != nil {
 			return err
 		}
 		return lock.Release()
 	})
+}
+
+// A group over a manager holds the manager's lock of the key while it runs work.
+func group(ctx context.Context, m *kl.Manager[string], key string) error {
+	all := inorder.Over(ctx, m, 4)
+	part := all.Sub(ctx)
+	part.Go(ctx, key, func(ctx context.Context) error {
+		return m.Do(ctx, key, func(context.Context) error { return nil }) // want `m.Do asks for a key that is held here since line 68`
+	})
+	own := inorder.New[string](ctx, 4)
+	own.Go(ctx, key, func(ctx context.Context) error {
+		return m.Do(ctx, key, func(context.Context) error { return nil })
+	})
+	all.TryGo(key, func(ctx context.Context) error {
+		return m.Do(ctx, "another", func(context.Context) error { return nil })
+	})
+	return all.Wait()
 }
 
 // What follows is right, or not certain.

@@ -1,0 +1,108 @@
+package pglock_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock/pglock"
+	"github.com/seed-46f81e6d/keylock/pglock/internal/pgtest"
+)
+
+// oblivion makes the server that engines reach forget its newest data. It returns where the server is then.
+type oblivion func(t *testing.T, s *pgtest.Server) *pgtest.Server
+
+var oblivions = map[string]oblivion{
+	// The unlogged tables are empty after it.
+	"crash": func(t *testing.T, s *pgtest.Server) *pgtest.Server {
+		require.NoError(t, s.Crash())
+		require.NoError(t, s.StartAgain())
+		return s
+	},
+	// One backend is killed, so that all restart and recover, under a postmaster that goes on.
+	"killed backend": func(t *testing.T, s *pgtest.Server) *pgtest.Server {
+		s.KillBackend(t)
+		return s
+	},
+	// The standby has not applied the newest data when it is promoted.
+	"failover": func(t *testing.T, s *pgtest.Server) *pgtest.Server {
+		b := s.Standby(t, "recovery_min_apply_delay='1h'")
+		require.NoError(t, s.Crash())
+		require.NoError(t, b.Promote())
+		return b
+	},
+}
+
+// forgets has a holder believe in its lock while its server forgets, and reach the server no more. It returns
+// whether the holder still believes when a second process is granted the key, and both epochs.
+func forgets(t *testing.T, forget oblivion, opts ...pglock.Option) (believes bool, first, second uint64) {
+	s := migrated(t)
+	mine, others := pgtest.NewNetwork(t, s.Addr()), pgtest.NewNetwork(t, s.Addr())
+	g := acquire(t, newEngine(t, s, mine.Addr, opts...), "key")
+	mine.Set(pgtest.Weather{Silent: true}) // the holder's side of the network is cut
+	others.Target(forget(t, s).Addr())
+	h := acquire(t, newEngine(t, s, others.Addr, opts...), "key")
+	select {
+	case <-g.Lost():
+	default:
+		believes = true
+	}
+	require.NoError(t, h.Release(t.Context()))
+	return believes, g.Epoch(), h.Epoch()
+}
+
+func TestNoTwoHoldersBelieveAfterTheServerForgot(t *testing.T) {
+	for name, forget := range oblivions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			believes, first, second := forgets(t, forget, pglock.WithTTL(4*time.Second))
+			assert.False(t, believes, "the loss was known when the second was let in")
+			assert.Greater(t, second, first)
+		})
+	}
+}
+
+// What the quarantine is for. The tokens grow all the same.
+func TestWithoutQuarantineTwoHoldersBelieve(t *testing.T) {
+	for name, forget := range oblivions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			believes, first, second := forgets(t, forget, pglock.WithTTL(2*time.Minute), pglock.WithQuarantine(0))
+			assert.True(t, believes)
+			assert.Greater(t, second, first)
+		})
+	}
+}
+
+// A server that stops and starts in good order forgets nothing: sessions go on, and so do grants.
+func TestCleanRestartKeepsLocks(t *testing.T) {
+	s := migrated(t)
+	e := newEngine(t, s, "", pglock.WithTTL(30*time.Second))
+	g := acquire(t, e, "key")
+	require.NoError(t, s.Stop())
+	require.NoError(t, s.StartAgain())
+	_, err := newEngine(t, s, "").TryAcquire(t.Context(), "key")
+	require.ErrorContains(t, err, "held")
+	require.NoError(t, g.Release(t.Context()))
+	require.NoError(t, acquire(t, e, "key").Release(t.Context()))
+}
+
+// Durable locks survive a crash: their holders keep them, and nothing new is granted for a while.
+func TestDurableLocksSurviveACrash(t *testing.T) {
+	s := migrated(t, "fsync=on")
+	conn := s.Connect(t)
+	pgtest.Must(t, conn, "ALTER TABLE pglock_session SET LOGGED")
+	pgtest.Must(t, conn, "ALTER TABLE pglock_key SET LOGGED")
+	opts := []pglock.Option{pglock.WithDurable(), pglock.WithTTL(20 * time.Second), pglock.WithQuarantine(2 * time.Second)}
+	e := newEngine(t, s, "", opts...)
+	g := acquire(t, e, "key")
+	require.NoError(t, s.Crash())
+	require.NoError(t, s.StartAgain())
+	begun := time.Now()
+	free := acquire(t, newEngine(t, s, "", opts...), "free")
+	assert.Greater(t, time.Since(begun), 1500*time.Millisecond, "the quarantine")
+	require.NoError(t, free.Release(t.Context()))
+	require.NoError(t, g.Guard(t.Context(), begin(t, s)), "it is still held")
+}

@@ -1,0 +1,184 @@
+package pglock_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/pglock/internal/pgtest"
+)
+
+var figures = flag.Bool("figures", false, "take the README's figures, which needs a quiet machine and half a minute")
+
+// locker is what is measured: lock and unlock of a key by one of several processes.
+type locker func(ctx context.Context, process int, key string) (unlock func() error, err error)
+
+// TestFigures prints the figures of the README, each beside a session-level advisory lock, in turns.
+//
+//	go test -run TestFigures -v . -figures
+func TestFigures(t *testing.T) {
+	rounds, span := 1, 50*time.Millisecond
+	if *figures {
+		rounds, span = 7, 500*time.Millisecond
+	}
+	s := migrated(t, "fsync=on", "synchronous_commit=on")
+	advisory := advisoryLocker(t, s)
+	ours := cohortLocker(t, s, 1)
+	two := cohortLocker(t, s, 2, cohort.WithMaxHandoffs(0))
+	twoHand := cohortLocker(t, s, 2)
+
+	alone := compare(t, rounds, func(l locker) float64 { return latency(t, l, span) }, advisory, ours)
+	hot := compare(t, rounds, func(l locker) float64 { return throughput(t, l, 64, 1, span) }, advisory, ours)
+	turns := compare(t, rounds, func(l locker) float64 { return throughput(t, l, 2, 2, span) }, advisory, two)
+	both := compare(t, rounds, func(l locker) float64 { return throughput(t, l, 64, 2, span) }, advisory, twoHand)
+	t.Logf("lock and unlock alone, latency:            %.2f times the advisory lock's (%.2f ms)", alone.ratio, alone.ours*1000)
+	t.Logf("hot key, 64 goroutines, throughput:        %.1f times (%.0f/s)", hot.ratio, hot.ours)
+	t.Logf("two processes in turns, without handoff:   %.2f times (%.0f/s)", turns.ratio, turns.ours)
+	t.Logf("two processes of 32 goroutines each:       %.1f times (%.0f/s)", both.ratio, both.ours)
+
+	n := pgtest.NewNetwork(t, s.Addr())
+	manyWaiters(t, s, n)
+}
+
+type comparison struct{ ours, ratio float64 }
+
+// compare measures one and the other in turns and returns the medians.
+func compare(t *testing.T, rounds int, measure func(locker) float64, one, other locker) comparison {
+	var values, ratios []float64
+	for range rounds {
+		a, b := measure(one), measure(other)
+		require.Positive(t, a)
+		values, ratios = append(values, b), append(ratios, b/a)
+	}
+	return comparison{median(values), median(ratios)}
+}
+
+func median(v []float64) float64 {
+	if len(v) == 0 {
+		return math.NaN()
+	}
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+// advisoryLocker takes session-level advisory locks, each over a connection of its own.
+func advisoryLocker(t *testing.T, s *pgtest.Server) locker {
+	config, err := pgxpool.ParseConfig("")
+	require.NoError(t, err)
+	config.ConnConfig = s.Config(t, "")
+	config.MaxConns = 64
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	return func(ctx context.Context, _ int, key string) (func() error, error) {
+		conn, err := pool.Acquire(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock(hashtextextended($1, 0))", key); err != nil {
+			conn.Release()
+			return nil, err
+		}
+		return func() error {
+			defer conn.Release()
+			_, err := conn.Exec(ctx, "SELECT pg_advisory_unlock(hashtextextended($1, 0))", key)
+			return err
+		}, nil
+	}
+}
+
+// cohortLocker is that of so many processes with an engine each.
+func cohortLocker(t *testing.T, s *pgtest.Server, processes int, opts ...cohort.Option) locker {
+	var managers []*cohort.Manager
+	for range processes {
+		m := cohort.Start(context.Background(), newEngine(t, s, ""), opts...)
+		t.Cleanup(func() { _ = m.Close() })
+		managers = append(managers, m)
+	}
+	return func(ctx context.Context, process int, key string) (func() error, error) {
+		l, err := managers[process%processes].Acquire(ctx, key)
+		return l.Release, err
+	}
+}
+
+// latency is the median of a lock and unlock alone, in seconds.
+func latency(t *testing.T, l locker, span time.Duration) float64 {
+	var all []float64
+	for end := time.Now().Add(span); time.Now().Before(end); {
+		begun := time.Now()
+		unlock, err := l(t.Context(), 0, "alone")
+		require.NoError(t, err)
+		require.NoError(t, unlock())
+		all = append(all, time.Since(begun).Seconds())
+	}
+	return median(all)
+}
+
+// throughput is locks per second of so many goroutines on one key.
+func throughput(t *testing.T, l locker, goroutines, processes int, span time.Duration) float64 {
+	var done atomic.Int64
+	var all sync.WaitGroup
+	begun := time.Now()
+	for g := range goroutines {
+		all.Go(func() {
+			for time.Since(begun) < span {
+				unlock, err := l(t.Context(), g%processes, "hot")
+				if err == nil {
+					err = unlock()
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				done.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	return float64(done.Load()) / time.Since(begun).Seconds()
+}
+
+// manyWaiters prints what 1,000 keys with ten waiters each cost a process.
+func manyWaiters(t *testing.T, s *pgtest.Server, n *pgtest.Network) {
+	m := cohort.Start(context.Background(), newEngine(t, s, n.Addr))
+	defer m.Close()
+	heap := func() uint64 {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc + stats.StackInuse
+	}
+	before := heap()
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for i := range 1000 {
+		lock, err := m.Acquire(ctx, fmt.Sprint(i))
+		require.NoError(t, err)
+		for range 10 {
+			all.Go(func() {
+				if l, err := m.Acquire(ctx, fmt.Sprint(i)); err == nil {
+					_ = l.Release()
+				}
+			})
+		}
+		defer func() { _ = lock.Release() }()
+	}
+	require.Eventually(t, func() bool {
+		stats, err := m.Stats(ctx)
+		return err == nil && stats.Local.Waiting == 10_000
+	}, pgtest.Patience, 10*time.Millisecond)
+	t.Logf("1,000 keys and 10,000 waiters: %d connections, %d KiB", n.Connections(), (heap()-before)/1024)
+	cancel()
+	all.Wait()
+}

@@ -1,0 +1,548 @@
+package pglock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/lease"
+	"github.com/seed-46f81e6d/keylock/pglock"
+	"github.com/seed-46f81e6d/keylock/pglock/internal/pgtest"
+)
+
+// The numbers are those of the pitfalls in the README.
+
+// entries counts what is in the queues, the holders included, whether or not their sessions live.
+const entries = "SELECT coalesce(sum((entry IS NOT NULL)::int + cardinality(queue)), 0)::int FROM pglock_key"
+
+// eventually waits until a query gives n.
+func eventually(t testing.TB, conn *pgx.Conn, n int, sql string, args ...any) {
+	t.Helper()
+	require.Eventually(t, func() bool { return pgtest.Count(t, conn, sql, args...) == n }, pgtest.Patience, 10*time.Millisecond, sql)
+}
+
+func receive[T any](t testing.TB, c <-chan T, what string) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(pgtest.Patience):
+		require.Fail(t, "waited in vain for "+what)
+	}
+	return v
+}
+
+// waits starts an Acquire and returns when the server has n entries in all.
+func waits(t testing.TB, conn *pgx.Conn, e cohort.Engine, key string, n int) <-chan *pglock.Grant {
+	t.Helper()
+	granted := make(chan *pglock.Grant, 1)
+	go func() {
+		g, err := e.Acquire(t.Context(), key)
+		if err == nil {
+			granted <- g.(*pglock.Grant)
+		} else if t.Context().Err() == nil {
+			assert.NoError(t, err)
+		}
+	}()
+	eventually(t, conn, n, entries)
+	return granted
+}
+
+// The statement that enters the queue is carried out, its reply is late or never comes, and its caller has
+// given up: the entry must not stay in a session that lives on.
+func TestP1ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
+	s := migrated(t)
+	conn := s.Connect(t)
+	for how, weather := range map[string]pgtest.Weather{
+		"late":  {Late: 300 * time.Millisecond},
+		"never": {NoReplies: true},
+	} {
+		t.Run(how, func(t *testing.T) {
+			n := pgtest.NewNetwork(t, s.Addr())
+			e := newEngine(t, s, n.Addr, pglock.WithTTL(20*time.Second))
+			kept := acquire(t, e, "kept "+how)
+			n.Set(weather)
+			ctx, cancel := context.WithCancel(t.Context())
+			returned := make(chan error, 1)
+			go func() {
+				_, err := e.Acquire(ctx, "key")
+				returned <- err
+			}()
+			eventually(t, conn, 1, "SELECT count(*) FROM pglock_key WHERE key = '\\x006b6579' AND entry IS NOT NULL") // it was carried out
+			cancel()
+			require.ErrorIs(t, receive(t, returned, "Acquire"), context.Canceled)
+			n.Set(pgtest.Weather{})
+			eventually(t, conn, 0, "SELECT count(*) FROM pglock_key WHERE key = '\\x006b6579' AND entry IS NOT NULL")
+			require.NoError(t, kept.Release(t.Context()), "the session was kept")
+			closeEngine(e)
+		})
+	}
+}
+
+// The single calls keep what lease.Store says, in whatever order they arrive.
+func TestP1CallsArriveAgainAndLate(t *testing.T) {
+	s := migrated(t)
+	conn := s.Connect(t)
+	store, ctx := newEngine(t, s, "").Store(), t.Context()
+	a, b := lease.Session{ID: "A", TTL: time.Minute}, lease.Session{ID: "B", TTL: time.Minute}
+	require.NoError(t, store.Begin(ctx, a))
+	require.NoError(t, store.Begin(ctx, b))
+	first, second := lease.Entry{Session: a, Key: "k", Attempt: 1}, lease.Entry{Session: b, Key: "k", Attempt: 1}
+
+	st, err := store.Enter(ctx, first, false)
+	require.NoError(t, err)
+	require.NotZero(t, st.Epoch)
+	again, err := store.Enter(ctx, first, false)
+	require.NoError(t, err)
+	assert.Equal(t, st, again, "to enter again changes nothing")
+	w, err := store.Enter(ctx, second, false)
+	require.NoError(t, err)
+	assert.Zero(t, w.Epoch)
+	assert.InDelta(t, time.Minute, w.Again, float64(10*time.Second), "it asks again when the holder's session can have ended")
+	again, err = store.Enter(ctx, first, false)
+	require.NoError(t, err)
+	assert.Equal(t, lease.Standing{Epoch: st.Epoch, Wanted: true}, again)
+	_, err = store.Enter(ctx, lease.Entry{Session: b, Key: "k", Attempt: 2}, true)
+	require.ErrorIs(t, err, cohort.ErrHeld)
+
+	found, err := store.Leave(ctx, first, true)
+	require.NoError(t, err)
+	assert.True(t, found)
+	found, err = store.Leave(ctx, first, true)
+	require.NoError(t, err)
+	assert.False(t, found)
+	next, err := store.Enter(ctx, second, false)
+	require.NoError(t, err)
+	assert.Greater(t, next.Epoch, st.Epoch)
+	_, err = store.Enter(ctx, first, false)
+	require.Error(t, err, "an Enter that comes late does nothing")
+	found, err = store.Leave(ctx, lease.Entry{Session: a, Key: "never entered", Attempt: 9}, true)
+	require.NoError(t, err)
+	assert.False(t, found)
+	_, err = store.Enter(ctx, lease.Entry{Session: a, Key: "never entered", Attempt: 9}, false)
+	require.Error(t, err, "nor where there was no row")
+	found, err = store.Leave(ctx, second, false)
+	require.NoError(t, err)
+	assert.True(t, found)
+	require.Zero(t, pgtest.Count(t, conn, entries))
+
+	for range 2 {
+		require.NoError(t, store.End(ctx, a))
+		require.NoError(t, store.End(ctx, b))
+	}
+	require.Zero(t, pgtest.Count(t, conn, "SELECT count(*) FROM pglock_session"))
+	_, err = store.Leave(ctx, second, false)
+	require.ErrorIs(t, err, lease.ErrSessionGone)
+}
+
+// A renewal must neither start a session nor revive one.
+func TestP2RenewalCreatesNothing(t *testing.T) {
+	s := migrated(t)
+	conn := s.Connect(t)
+	store, ctx := newEngine(t, s, "").Store(), t.Context()
+	a := lease.Session{ID: "A", TTL: time.Minute}
+	_, err := store.Renew(ctx, a, nil)
+	require.ErrorIs(t, err, lease.ErrSessionGone)
+	require.NoError(t, store.Begin(ctx, a))
+	first := lease.Entry{Session: a, Key: "k", Attempt: 1}
+	st, err := store.Enter(ctx, first, false)
+	require.NoError(t, err)
+	missing, err := store.Renew(ctx, a, []lease.Held{{Key: "k", Attempt: 1, Epoch: st.Epoch}, {Key: "k", Attempt: 1, Epoch: st.Epoch + 1}, {Key: "other", Attempt: 2, Epoch: 1}})
+	require.NoError(t, err)
+	assert.Equal(t, []lease.Held{{Key: "k", Attempt: 1, Epoch: st.Epoch + 1}, {Key: "other", Attempt: 2, Epoch: 1}}, missing)
+
+	pgtest.Must(t, conn, "UPDATE pglock_session SET expires = clock_timestamp()")
+	_, err = store.Renew(ctx, a, nil)
+	require.ErrorIs(t, err, lease.ErrSessionGone)
+	_, err = store.Enter(ctx, first, false)
+	require.ErrorIs(t, err, lease.ErrSessionGone)
+}
+
+// An unlock is carried out and its reply is lost: the repetition says that it was a success.
+func TestP3UnlockWithoutAReply(t *testing.T) {
+	s := migrated(t)
+	n := pgtest.NewNetwork(t, s.Addr())
+	e := newEngine(t, s, n.Addr, pglock.WithTTL(8*time.Second))
+	g := acquire(t, e, "key")
+	n.Set(pgtest.Weather{NoReplies: true})
+	released := make(chan error, 1)
+	go func() { released <- g.Release(t.Context()) }()
+	eventually(t, s.Connect(t), 0, entries)
+	n.Set(pgtest.Weather{})
+	require.NoError(t, receive(t, released, "Release"))
+}
+
+// Epochs grow through whatever happens to the counters in the rows, and to the clock.
+func TestP4P15P22EpochsGrow(t *testing.T) {
+	s := migrated(t)
+	conn := s.Connect(t)
+	e := newEngine(t, s, "")
+	g := acquire(t, e, "key")
+	last := g.Epoch()
+	require.NoError(t, g.Release(t.Context()))
+	pgtest.Must(t, conn, "TRUNCATE pglock_key")
+	g = acquire(t, e, "key")
+	assert.Greater(t, g.Epoch(), last, "the row was lost")
+	require.NoError(t, g.Release(t.Context()))
+
+	ahead := uint64(time.Now().Add(24 * time.Hour).UnixMicro()) // as if the clock had jumped back since
+	pgtest.Must(t, conn, "UPDATE pglock_key SET epoch = $1", int64(ahead))
+	g = acquire(t, e, "key")
+	assert.Equal(t, ahead+1, g.Epoch())
+	assert.Less(t, g.Epoch(), uint64(math.MaxInt64))
+}
+
+// The holder's process is gone without a word, and others wait: the next one gets the key when the session
+// has expired, and the one behind it is not stranded.
+func TestP8DeadHeads(t *testing.T) {
+	s := migrated(t)
+	conn := s.Connect(t)
+	dead := newEngine(t, s, "", pglock.WithTTL(500*time.Millisecond)).Store()
+	a := lease.Session{ID: "DEAD", TTL: 700 * time.Millisecond}
+	require.NoError(t, dead.Begin(t.Context(), a))
+	for attempt := range uint64(2) {
+		_, err := dead.Enter(t.Context(), lease.Entry{Session: a, Key: "key", Attempt: attempt + 1}, false)
+		require.NoError(t, err)
+	}
+	first := newEngine(t, s, "", pglock.WithTTL(2*time.Second))
+	second := newEngine(t, s, "", pglock.WithTTL(2*time.Second))
+	one := waits(t, conn, first, "key", 3)
+	two := waits(t, conn, second, "key", 4)
+	g := receive(t, one, "the living waiter")
+	require.NoError(t, g.Release(t.Context()))
+	require.NoError(t, receive(t, two, "the one behind it").Release(t.Context()))
+	eventually(t, conn, 0, entries)
+}
+
+// Rows that were not used for an hour go, those in use stay.
+func TestP8LeftoversAreSwept(t *testing.T) {
+	s := migrated(t)
+	conn := s.Connect(t)
+	e := newEngine(t, s, "")
+	held := acquire(t, e, "held")
+	require.NoError(t, acquire(t, e, "free").Release(t.Context()))
+	store := e.Store()
+	a := lease.Session{ID: "A", TTL: time.Minute}
+	require.NoError(t, store.Begin(t.Context(), a))
+	_, err := store.Enter(t.Context(), lease.Entry{Session: a, Key: "of the dead", Attempt: 1}, false)
+	require.NoError(t, err)
+	pgtest.Must(t, conn, "UPDATE pglock_session SET expires = clock_timestamp() - interval '2 hours' WHERE id = 'A'")
+	pgtest.Must(t, conn, "UPDATE pglock_key SET used = clock_timestamp() - interval '2 hours'")
+	assert.Equal(t, 2, pgtest.Count(t, conn, "SELECT pglock_sweep()"))
+	assert.Equal(t, 1, pgtest.Count(t, conn, "SELECT count(*) FROM pglock_key"))
+	assert.Zero(t, pgtest.Count(t, conn, "SELECT count(*) FROM pglock_session WHERE id = 'A'"))
+	require.NoError(t, held.Release(t.Context()))
+}
+
+// While the connection that listens is down, the key is granted and the notice lost.
+func TestP9NoticeIsLostWhileListeningAgain(t *testing.T) {
+	s := migrated(t)
+	conn := s.Connect(t)
+	n := pgtest.NewNetwork(t, s.Addr())
+	listener := s.Config(t, n.Addr)
+	waiter := newEngine(t, s, "", pglock.WithTTL(30*time.Second), pglock.WithListener(listener))
+	holder := newEngine(t, s, "", pglock.WithTTL(30*time.Second))
+	g := acquire(t, holder, "key")
+	granted := waits(t, conn, waiter, "key", 2)
+	n.Set(pgtest.Weather{Down: true})
+	require.NoError(t, g.Release(t.Context()))
+	n.Set(pgtest.Weather{})
+	require.NoError(t, receive(t, granted, "the grant").Release(t.Context()))
+}
+
+// Connections that the pool believes in were closed a moment ago.
+func TestP13ConnectionsWereJustClosed(t *testing.T) {
+	s := migrated(t)
+	n := pgtest.NewNetwork(t, s.Addr())
+	e := newEngine(t, s, n.Addr)
+	g := acquire(t, e, "key")
+	n.Set(pgtest.Weather{Down: true})
+	n.Set(pgtest.Weather{})
+	require.NoError(t, g.Release(t.Context()))
+	g = acquire(t, e, "key")
+	n.Set(pgtest.Weather{Down: true})
+	n.Set(pgtest.Weather{})
+	ctx, cancel := context.WithTimeout(t.Context(), pgtest.Patience)
+	defer cancel()
+	require.NoError(t, e.Close(ctx))
+	require.Zero(t, pgtest.Count(t, s.Connect(t), entries))
+	_ = g
+}
+
+// A hot key leaves a dead row behind for each change. The row is updated in place, so that it stays as fast
+// without a vacuum.
+func TestP14HotKeyWithoutVacuum(t *testing.T) {
+	s := migrated(t, "autovacuum=off")
+	e := newEngine(t, s, "")
+	round := func(n int) time.Duration {
+		begun := time.Now()
+		for range n {
+			require.NoError(t, acquire(t, e, "hot").Release(t.Context()))
+		}
+		return time.Since(begun)
+	}
+	const n = 500
+	round(n)
+	first := round(n)
+	for range 6 {
+		round(n)
+	}
+	assert.Less(t, round(n), 5*first+time.Second)
+	conn := s.Connect(t)
+	pages := pgtest.Count(t, conn, "SELECT (pg_relation_size('pglock_key') / 8192)::int")
+	assert.LessOrEqual(t, pages, 4, "the row is updated in place")
+}
+
+// A caller's context that ends must not close a connection that others use.
+func TestP16CancelledCallersKeepConnections(t *testing.T) {
+	s := migrated(t)
+	n := pgtest.NewNetwork(t, s.Addr())
+	holder := newEngine(t, s, "")
+	g := acquire(t, holder, "key")
+	e := newEngine(t, s, n.Addr)
+	require.NoError(t, acquire(t, e, "other").Release(t.Context()))
+	require.Eventually(t, func() bool { return n.Connections() >= 2 }, pgtest.Patience, 10*time.Millisecond, "it listens")
+	before := n.Connections()
+	for range 100 {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Millisecond)
+		_, err := e.Acquire(ctx, "key")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		cancel()
+	}
+	assert.LessOrEqual(t, n.Connections(), max(before, 6))
+	require.NoError(t, g.Release(t.Context()))
+	require.NoError(t, acquire(t, e, "key").Release(t.Context()))
+}
+
+// A notice has at most 8,000 bytes and a channel's name 63, an entry of an index 2,704.
+func TestP17LongKeys(t *testing.T) {
+	s := migrated(t)
+	conn := s.Connect(t)
+	one, two := newEngine(t, s, ""), newEngine(t, s, "")
+	long := strings.Repeat("long ", 600_000)
+	for _, key := range []string{"", "\x00", "\xff\xfe", "'; DROP TABLE pglock_key; --", strings.Repeat("k", 1024), strings.Repeat("k", 1025), long} {
+		g := acquire(t, one, key)
+		granted := waits(t, conn, two, key, 2)
+		_, err := one.TryAcquire(t.Context(), key)
+		require.ErrorIs(t, err, cohort.ErrHeld)
+		assert.Less(t, len(err.Error()), 300)
+		require.NoError(t, g.Release(t.Context()))
+		require.NoError(t, receive(t, granted, "the next").Release(t.Context()))
+		eventually(t, conn, 0, entries)
+	}
+	assert.NotEqual(t, pglock.KeyOf(long+"a"), pglock.KeyOf(long+"b"))
+	assert.NotEqual(t, pglock.KeyOf(string(pglock.KeyOf(long))), pglock.KeyOf(long), "no short key stands for a long one")
+}
+
+// Through a pooler in transaction mode LISTEN hears nothing.
+func TestP18TransactionPooler(t *testing.T) {
+	s := migrated(t)
+	conn := s.Connect(t)
+	b := s.Bouncer(t)
+	for how, opts := range map[string][]pglock.Option{
+		"polls":   nil,
+		"listens": {pglock.WithListener(s.Config(t, ""))},
+	} {
+		t.Run(how, func(t *testing.T) {
+			opts := append([]pglock.Option{pglock.WithTTL(2 * time.Second)}, opts...)
+			one, two := newEngine(t, s, b.Addr(), opts...), newEngine(t, s, b.Addr(), opts...)
+			for range 3 {
+				g := acquire(t, one, "key")
+				granted := waits(t, conn, two, "key", 2)
+				require.NoError(t, g.Release(t.Context()))
+				require.NoError(t, receive(t, granted, "the next").Release(t.Context()))
+			}
+			closeEngine(one)
+			closeEngine(two)
+			eventually(t, conn, 0, entries)
+		})
+	}
+}
+
+// The whole suite through the pooler.
+func TestConformanceThroughAPooler(t *testing.T) {
+	s := migrated(t)
+	b := s.Bouncer(t)
+	conform(t, s, b.Addr(), pglock.WithListener(s.Config(t, "")))
+}
+
+// With another default isolation, conflicts would fail.
+func TestP19DatabaseDefaultsToSerializable(t *testing.T) {
+	s := migrated(t)
+	conn := s.Connect(t)
+	pgtest.Must(t, conn, "ALTER DATABASE postgres SET default_transaction_isolation = 'serializable'")
+	pgtest.Must(t, conn, "ALTER DATABASE postgres SET default_transaction_read_only = on")
+	hammer(t, s)
+}
+
+// hammer has four processes contend for two keys.
+func hammer(t *testing.T, s *pgtest.Server, opts ...pglock.Option) {
+	var held [2]int // plain: the locks are what protects them
+	done := make(chan error, 4)
+	for range 4 {
+		e := newEngine(t, s, "", opts...)
+		go func() {
+			var errs error
+			for i := range 25 {
+				g, err := e.Acquire(t.Context(), strconv.Itoa(i%2))
+				if err != nil {
+					errs = errors.Join(errs, err)
+					break
+				}
+				held[i%2]++
+				errs = errors.Join(errs, g.Release(t.Context()))
+			}
+			done <- errs
+		}()
+	}
+	for range 4 {
+		require.NoError(t, receive(t, done, "a process"))
+	}
+	assert.Equal(t, 100, held[0]+held[1])
+}
+
+// In a transaction that has begun long ago, now() is long ago.
+func TestP20TimeIsThatOfTheStatement(t *testing.T) {
+	assert.NotRegexp(t, `(?i)\bnow\(\)|current_timestamp`, pglock.Schema)
+}
+
+// The guard excludes the next holder until its transaction has ended, though the lease has gone.
+func TestP21GuardExcludes(t *testing.T) {
+	s := migrated(t)
+	conn := s.Connect(t)
+	old := newEngine(t, s, "", pglock.WithTTL(time.Second))
+	g := acquire(t, old, "key")
+	next := newEngine(t, s, "", pglock.WithTTL(time.Second))
+
+	tx, err := s.Connect(t).Begin(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, g.Guard(t.Context(), tx))
+
+	// The process is paused: its session expires, and the next one asks.
+	granted := make(chan time.Time, 1)
+	var grant *pglock.Grant
+	go func() {
+		g, err := next.Acquire(t.Context(), "key")
+		if assert.NoError(t, err) {
+			grant = g.(*pglock.Grant)
+		}
+		granted <- time.Now()
+	}()
+	pgtest.Must(t, conn, "UPDATE pglock_session SET expires = clock_timestamp() WHERE id = $1", g.Entry().Session.ID)
+	select {
+	case <-granted:
+		require.Fail(t, "the next holder is let in while the guarded transaction is open")
+	case <-time.After(1500 * time.Millisecond):
+	}
+	require.NoError(t, tx.Commit(t.Context()))
+	receive(t, granted, "the next holder")
+	tx = begin(t, s)
+	require.NoError(t, grant.Guard(t.Context(), tx))
+	require.NoError(t, tx.Rollback(t.Context()))
+	err = g.Guard(t.Context(), begin(t, s))
+	require.ErrorIs(t, err, cohort.ErrLost)
+	require.NoError(t, grant.Release(t.Context()))
+}
+
+func begin(t testing.TB, s *pgtest.Server) pgx.Tx {
+	conn := s.Connect(t)
+	tx, err := conn.Begin(context.Background())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	return tx
+}
+
+// A guard that is held for long must not use up the connections of others: other keys go on.
+func TestGuardStopsNoOtherKey(t *testing.T) {
+	s := migrated(t)
+	g := acquire(t, newEngine(t, s, ""), "key")
+	require.NoError(t, g.Guard(t.Context(), begin(t, s)))
+	e := newEngine(t, s, "", pglock.WithTTL(20*time.Second))
+	for range 10 {
+		go func() { _, _ = e.Acquire(t.Context(), "key") }()
+	}
+	for i := range 10 {
+		require.NoError(t, acquire(t, e, fmt.Sprint("other ", i)).Release(t.Context()))
+	}
+}
+
+func TestErrorsAreJudgedByWhatTheyMean(t *testing.T) {
+	for code, final := range map[string]bool{
+		"08006": false, // connection failure
+		"57P01": false, // shutdown by an operator
+		"57P03": false, // starting up
+		"53300": false, // too many connections
+		"53100": false, // disk full
+		"40001": false, // serialization failure
+		"40P01": false, // deadlock
+		"55P03": false, // lock not available
+		"25006": false, // a standby
+		"57014": false, // cancelled by a timeout
+		"58030": false, // I/O error
+		"XX000": false, // internal error
+		"42P01": true,  // no such table
+		"42883": true,  // no such function
+		"42501": true,  // no privilege
+		"28P01": true,  // wrong password
+		"28000": true,  // not in pg_hba.conf
+		"3D000": true,  // no such database
+		"0A000": true,  // not supported
+		"22P02": true,  // a value that cannot be
+	} {
+		assert.Equal(t, final, lease.IsRefused(pglock.Judge(&pgconn.PgError{Code: code})), code)
+	}
+	assert.False(t, lease.IsRefused(pglock.Judge(errors.New("connection reset by peer"))))
+	assert.NoError(t, pglock.Judge(nil))
+}
+
+func TestWithoutTablesAnAcquireEnds(t *testing.T) {
+	s := pgtest.Start(t)
+	_, err := newEngine(t, s, "").Acquire(t.Context(), "key")
+	require.ErrorContains(t, err, "has Migrate been run")
+	require.NoError(t, pglock.Migrate(t.Context(), s.Connect(t)))
+	require.NoError(t, pglock.Migrate(t.Context(), s.Connect(t)), "again")
+	require.NoError(t, acquire(t, newEngine(t, s, ""), "key").Release(t.Context()))
+}
+
+func TestAProcessUsesAtMostSixConnections(t *testing.T) {
+	s := migrated(t)
+	n := pgtest.NewNetwork(t, s.Addr())
+	e := newEngine(t, s, n.Addr)
+	most := 0
+	done := make(chan error, 100)
+	for i := range 100 {
+		go func() {
+			g, err := e.Acquire(t.Context(), fmt.Sprint(i%10))
+			if err == nil {
+				err = g.Release(t.Context())
+			}
+			done <- err
+		}()
+	}
+	for range 100 {
+		require.NoError(t, receive(t, done, "a lock"))
+		most = max(most, n.Connections())
+	}
+	assert.LessOrEqual(t, most, 6)
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	config, err := pgx.ParseConfig("")
+	require.NoError(t, err)
+	for _, opts := range [][]pglock.Option{{pglock.WithTTL(time.Millisecond)}, {pglock.WithQuarantine(-1)}} {
+		_, err := pglock.New(config, opts...)
+		assert.ErrorContains(t, err, "pglock: ")
+	}
+	_, err = pglock.New(nil)
+	assert.EqualError(t, err, "pglock: nil config")
+}
