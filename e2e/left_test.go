@@ -260,3 +260,33 @@ func TestCloseRevokesALeaseWhoseGrantGotNoReply(t *testing.T) {
 	require.NoError(t, e.Close(t.Context()))
 	assert.Zero(t, leases(), "Close returned nil")
 }
+
+// A grant is carried out, its reply is lost, and no other is tried: Close revokes the lease all the same.
+func TestCloseRevokesALeaseThatMayHaveBeenGranted(t *testing.T) {
+	node := startNode(t)
+	direct := dial(t, node)
+	var grants atomic.Int32
+	client := dialWith(t, func(c *clientv3.Config) {
+		c.DialOptions = []grpc.DialOption{grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			if !strings.HasSuffix(method, "/LeaseGrant") {
+				return invoke(ctx, method, req, reply, cc, opts...)
+			}
+			if grants.Add(1) == 1 {
+				_ = invoke(ctx, method, req, reply, cc, opts...)
+				return status.Error(codes.Unknown, "the reply is lost")
+			}
+			return status.Error(codes.PermissionDenied, "a proxy refuses")
+		})}
+	}, node)
+	e, err := etcdlock.New(client, etcdlock.WithTTL(30*time.Second))
+	require.NoError(t, err)
+	_, err = e.Acquire(t.Context(), "key")
+	require.ErrorContains(t, err, "refuses")
+	leases, err := direct.Leases(t.Context())
+	require.NoError(t, err)
+	require.Len(t, leases.Leases, 1, "the fault that this test is about")
+	require.NoError(t, e.Close(t.Context()))
+	leases, err = direct.Leases(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, leases.Leases, "Close returned nil")
+}
