@@ -74,7 +74,7 @@ var etcdErrors = map[string]struct {
 	"PermissionNotGiven":      {rpc.ErrGRPCPermissionNotGiven, false},
 	"InvalidClientAPIVersion": {rpc.ErrGRPCInvalidClientAPIVersion, false},
 	"ClusterIDMismatch":       {rpc.ErrGRPCClusterIDMismatch, false},
-	"ClusterIdMismatch":       {rpc.ErrGRPCClusterIdMismatch, false},
+	"ClusterIdMismatch":       {rpc.ErrGRPCClusterIDMismatch, false}, // its deprecated name
 
 	// This request.
 	"RequestTooLarge":   {rpc.ErrGRPCRequestTooLarge, false},

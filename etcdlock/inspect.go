@@ -51,16 +51,16 @@ func (e *Engine) ForceRelease(ctx context.Context, key string, epoch uint64) (bo
 	if err != nil {
 		return fail(err)
 	}
-	for _, kv := range resp.Kvs {
-		etcdKey := string(kv.Key)
-		seen := clientv3.Compare(clientv3.CreateRevision(etcdKey), "=", int64(epoch))
-		done, err := e.client.Txn(ctx).If(seen).Then(clientv3.OpDelete(etcdKey)).Commit()
-		if err != nil {
-			return fail(err)
-		}
-		return done.Succeeded, nil
+	if len(resp.Kvs) == 0 {
+		return false, nil
 	}
-	return false, nil
+	etcdKey := string(resp.Kvs[0].Key) // no two keys are created by one contender's transaction
+	seen := clientv3.Compare(clientv3.CreateRevision(etcdKey), "=", int64(epoch))
+	done, err := e.client.Txn(ctx).If(seen).Then(clientv3.OpDelete(etcdKey)).Commit()
+	if err != nil {
+		return fail(err)
+	}
+	return done.Succeeded, nil
 }
 
 // Report implements cohort.Reporter.

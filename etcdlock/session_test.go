@@ -45,8 +45,10 @@ func TestDeadlineThatHasPassedIsNoticedByTheNextCall(t *testing.T) {
 func TestReleaseAfterTheDeadlineReportsTheLoss(t *testing.T) {
 	g := pausedGrant(t)
 	require.NoError(t, g.entry.session.ctx.Err(), "no timer has run")
-	require.ErrorIs(t, g.Release(t.Context()), cohort.ErrLost)
-	require.ErrorIs(t, g.Release(t.Context()), cohort.ErrLost)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	require.ErrorIs(t, g.Release(ctx), cohort.ErrLost)
+	require.ErrorIs(t, g.Release(ctx), cohort.ErrLost)
 }
 
 // The deadline is counted from when the request was sent, and never moves back.
