@@ -106,7 +106,7 @@ func TestPasswordIsCheckedOncePerStream(t *testing.T) {
 	}
 	checked := authentications(t, addr) - before
 	t.Logf("%v checks for two sessions and their clients", checked)
-	assert.LessOrEqual(t, checked, 6.0)
+	assert.LessOrEqual(t, checked, 8.0, "6, and one more for each stream that a busy machine makes seem silent")
 }
 
 func authentications(t testing.TB, addr string) float64 {
