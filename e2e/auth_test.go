@@ -105,8 +105,9 @@ func TestPasswordIsCheckedOncePerStream(t *testing.T) {
 		require.NoError(t, receive(t, granted, "the lock").Release(t.Context()))
 	}
 	checked := authentications(t, addr) - before
-	t.Logf("%v checks for two sessions and their clients", checked)
-	assert.LessOrEqual(t, checked, 8.0, "6, and one more for each stream that a busy machine makes seem silent")
+	retries := e.Report().Retries + other.Report().Retries // a busy member ends streams; each is opened again
+	t.Logf("%v checks for two sessions and their clients, %d retries", checked, retries)
+	assert.LessOrEqual(t, checked, float64(8+retries))
 }
 
 func authentications(t testing.TB, addr string) float64 {

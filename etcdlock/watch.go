@@ -2,7 +2,6 @@ package etcdlock
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -51,6 +50,7 @@ func (s *session) keepOpen(w watchStream) {
 	for retry := (backoff{}); s.watch.Load() == w.generation; {
 		for resp := range s.engine.client.Watch(w.with(s.ctx), never) {
 			if err := resp.Err(); err != nil {
+				s.engine.note(err)
 				w.failed(err)
 			}
 		}
@@ -67,7 +67,8 @@ func (s *session) guard(ctx context.Context, p *entry) {
 	w := s.stream()
 	for resp := range s.engine.client.Watch(w.with(ctx), p.key, clientv3.WithFilterPut()) {
 		if err := resp.Err(); err != nil {
-			w.failed(fmt.Errorf("guard: %w", err))
+			s.engine.note(err)
+			w.failed(err)
 			return
 		}
 		if len(resp.Events) > 0 {
