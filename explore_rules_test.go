@@ -105,8 +105,21 @@ func (w *world) checkLast() error {
 	return nil
 }
 
-// checkDeadlines checks that a call whose context may end waits for no more than the request
-// that the owner serves, and its own.
+// mayTakeLong reports whether a message may keep the owner for long.
+func mayTakeLong(msg message[int]) bool {
+	switch r := msg.request.(type) {
+	case *question[int], *closeSession[int], *releaseAll[int]:
+		return true
+	case *acquire[int]:
+		return r.long
+	case *abandon[int]:
+		return r.long
+	}
+	return false
+}
+
+// checkDeadlines checks that a call whose context may end does not listen to it only while
+// nothing that may take long is before its own request.
 func (w *world) checkDeadlines() error {
 	for _, a := range w.actors {
 		c, ok := a.memory.(*caller)
@@ -114,7 +127,10 @@ func (w *world) checkDeadlines() error {
 			continue
 		}
 		mail := w.mail()
-		if len(mail) == 0 || !slices.Contains(c.met, any(mail[0].request)) {
+		own := slices.IndexFunc(mail, func(msg message[int]) bool {
+			return msg.request != nil && slices.Contains(c.met, any(msg.request))
+		})
+		if own < 0 || slices.ContainsFunc(mail[:own], mayTakeLong) {
 			return fmt.Errorf("%s does not look at its context: %s waits for others", c.name, c.moves[0].label)
 		}
 	}

@@ -119,3 +119,89 @@ func TestCancelledReservationPassesItsValueOn(t *testing.T) {
 		assert.NoError(t, m.WaitIdle(ctx), "with nobody to take it the key is free")
 	})
 }
+
+// A Do would have no way to read the value.
+func TestHandoffIsNotForADo(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		first := hold(t, m, "k")
+		ran := startErr(func() error { return m.Do(t.Context(), "k", func(context.Context) error { return nil }) })
+		ran.requireWaits(t)
+		require.False(t, first.Handoff("baton"))
+		ran.requireWaits(t)
+		first.Release()
+		ran.requireNil(t)
+
+		// Nor is it for one that has left before it.
+		first = hold(t, m, "k")
+		ctx, cancel := context.WithCancel(t.Context())
+		gone := startErr(func() error { return m.Do(ctx, "k", func(context.Context) error { return nil }) })
+		next := m.Reserve("k")
+		cancel()
+		gone.requireErr(t, context.Canceled)
+		require.True(t, first.Handoff("baton"))
+		second, err := next.Wait(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, "baton", second.Value())
+	})
+}
+
+// A session that is closed passes on what it has not read, and keeps nothing of what it has.
+func TestClosedSessionPassesItsValueOn(t *testing.T) {
+	for name, opts := range map[string][]keylock.Option{"plain": nil, "observed": {keylock.WithHoldTimes()}} {
+		t.Run(name, func(t *testing.T) {
+			run(t, "to the next waiter", func(t *testing.T, m manager) {
+				first := hold(t, m, "k")
+				s := m.Session("s")
+				unread := s.Reserve("k")
+				again := s.ReserveShared("other")
+				require.True(t, first.Handoff("baton"))
+				next := m.Reserve("k")
+				require.NoError(t, s.Close())
+				_, err := unread.Wait(t.Context())
+				assert.ErrorIs(t, err, keylock.ErrClosed)
+				_, err = again.Wait(t.Context())
+				assert.ErrorIs(t, err, keylock.ErrClosed)
+				l, err := next.Wait(t.Context())
+				require.NoError(t, err)
+				assert.Equal(t, "baton", l.Value())
+				l.Release()
+				requireFree(t, m, "k")
+			}, opts...)
+			run(t, "past its own waiters and one that has left", func(t *testing.T, m manager) {
+				first := hold(t, m, "k")
+				s := m.Session("s")
+				unread := s.Reserve("k")
+				require.True(t, first.Handoff("baton"))
+				m.Reserve("k").Cancel()
+				next := m.Reserve("k")
+				require.NoError(t, s.Close())
+				unread.Cancel()
+				l, err := next.Wait(t.Context())
+				require.NoError(t, err)
+				assert.Equal(t, "baton", l.Value())
+			}, opts...)
+			run(t, "only once", func(t *testing.T, m manager) {
+				first := hold(t, m, "k")
+				s := m.Session("s")
+				r := s.Reserve("k")
+				require.True(t, first.Handoff("baton"))
+				read, err := r.Wait(t.Context())
+				require.NoError(t, err)
+				assert.Equal(t, "baton", read.Value())
+				next := m.Reserve("k")
+				require.NoError(t, s.Close())
+				l, err := next.Wait(t.Context())
+				require.NoError(t, err)
+				assert.Nil(t, l.Value())
+			}, opts...)
+			run(t, "to none", func(t *testing.T, m manager) {
+				first := hold(t, m, "k")
+				s := m.Session("s")
+				s.Reserve("k")
+				require.True(t, first.Handoff("baton"))
+				require.NoError(t, s.Close())
+				requireFree(t, m, "k")
+			}, opts...)
+		})
+	}
+}

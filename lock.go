@@ -32,16 +32,18 @@ func (l Lock[K]) Key() K { return l.key }
 func (l Lock[K]) Seq() uint64 { return l.token.Seq() }
 
 // Handoff passes the lock on, with a value, to the next waiter, in one transition: it
-// ends this grant and returns true. When nobody waits, or the one who is next asks for
-// many keys or must wait for other holders, it returns false and the lock stays held; so
-// it does when the grant, or the manager, has ended. The next holder finds the value in
-// [Lock.Value]. Shared waiters who are let in together all get it. Everything else is as
-// if the lock had been released: nobody is overtaken.
+// ends this grant and returns true. The next holder finds the value in [Lock.Value]; shared
+// waiters that are granted together all do. The order is that of a release.
 //
-// A value other than nil is not lost when its receiver gives up at that moment: whoever
-// was granted a lock with a value gets it, and no error, even if its context has ended
-// meanwhile. Only [Reservation.Cancel] drops a value, when there is no further waiter to
-// pass it to.
+// It returns false, and the lock stays held, when there is no waiter; when the next one
+// could not read the value, because it is a Do or requests many keys, or has to wait for
+// other holders; and when the grant, or the manager, has ended.
+//
+// A value other than nil is not lost when its receiver is cancelled at that moment: the call
+// returns the lock with the value, and no error, even if its context has ended. When its
+// session is closed, or the reservation cancelled, before the call has returned, the lock
+// and the value go to the next waiter; only when there is none that can take them is the
+// value dropped.
 func (l Lock[K]) Handoff(value any) bool {
 	if l.m == nil {
 		return false
@@ -60,7 +62,12 @@ func (l Lock[K]) Value() any { return l.value }
 type Locks[K comparable] struct{ lock Lock[K] }
 
 // Release ends the grant of all the keys at one instant, see [Lock.Release].
-func (l Locks[K]) Release() { l.lock.Release() }
+func (l Locks[K]) Release() {
+	if m := l.lock.m; m != nil {
+		m.long.Add(1)
+		m.send(message[K]{request: &releaseAll[K]{l.lock.token}})
+	}
+}
 
 // Seq returns the number of the grant, see [Lock.Seq].
 func (l Locks[K]) Seq() uint64 { return l.lock.Seq() }

@@ -20,6 +20,7 @@ type Manager[K comparable] struct {
 	callers bool          // and the line of code that made it
 
 	// Used by all callers at any time, and by the owner.
+	long atomic.Int64               // requests that may take long, and are on their way or being served
 	left atomic.Pointer[acquire[K]] // requests that were abandoned when the mailbox was full; a list
 	pool requestPool                // of *acquire[K]; the manager's own, because channels must not leave a synctest bubble
 
@@ -243,7 +244,7 @@ func (m *Manager[K]) refuseAll() {
 // [ErrInvalidKey] for a key that is not equal to itself. A key that cannot be compared
 // panics. When it fails it returns the zero Lock.
 func (m *Manager[K]) Acquire(ctx context.Context, key K) (Lock[K], error) {
-	return m.acquire(ctx, nil, table.Request[K]{Key: key})
+	return m.acquire(ctx, nil, table.Request[K]{Key: key}, false)
 }
 
 // AcquireShared is [Manager.Acquire] for a lock that is shared: any number of shared
@@ -251,7 +252,7 @@ func (m *Manager[K]) Acquire(ctx context.Context, key K) (Lock[K], error) {
 // with an exclusive one. The line is one: a shared request waits for every exclusive
 // one that came before it, so neither kind starves.
 func (m *Manager[K]) AcquireShared(ctx context.Context, key K) (Lock[K], error) {
-	return m.acquire(ctx, nil, table.Request[K]{Key: key, Mode: table.Shared})
+	return m.acquire(ctx, nil, table.Request[K]{Key: key, Mode: table.Shared}, false)
 }
 
 // AcquireAll waits until all the keys are free for it at once, and returns the locks,
@@ -265,7 +266,7 @@ func (m *Manager[K]) AcquireShared(ctx context.Context, key K) (Lock[K], error) 
 //
 // It fails as [Manager.Acquire] does, and holds nothing then.
 func (m *Manager[K]) AcquireAll(ctx context.Context, keys ...K) (Locks[K], error) {
-	lock, err := m.acquire(ctx, nil, wantAll(keys))
+	lock, err := m.acquire(ctx, nil, wantAll(keys), false)
 	return Locks[K]{lock}, err
 }
 
@@ -277,9 +278,10 @@ func wantAll[K comparable](keys []K) table.Request[K] {
 	return table.Request[K]{Keys: keys}
 }
 
-// acquire is behind all calls that ask and wait. All that it asks of ctx while the request
+// acquire is behind all calls that ask and wait; unread is a lock whose value the caller has
+// no use for. All that it asks of ctx while the request
 // is under way is whether its channel is closed, because its methods may panic.
-func (m *Manager[K]) acquire(ctx context.Context, s *Session[K], want table.Request[K]) (Lock[K], error) {
+func (m *Manager[K]) acquire(ctx context.Context, s *Session[K], want table.Request[K], unread bool) (Lock[K], error) {
 	mustContext(ctx)
 	if ctx.Err() != nil {
 		return Lock[K]{}, endOf(ctx, keysOf(want))
@@ -289,8 +291,15 @@ func (m *Manager[K]) acquire(ctx context.Context, s *Session[K], want table.Requ
 	}
 	done := ctx.Done()
 	r := m.newAcquire(s, want)
-	r.early = done != nil && (r.predicted && len(m.mailbox) == 0 || trace.IsEnabled())
+	r.unread = unread
+	r.early = done != nil && m.long.Load() == 0 && (r.predicted || trace.IsEnabled())
+	if r.long {
+		m.long.Add(1)
+	}
 	if !m.sendUntil(done, message[K]{request: r}) {
+		if r.long {
+			m.long.Add(-1)
+		}
 		m.recycle(r)
 		return Lock[K]{}, endOf(ctx, keysOf(want))
 	}
@@ -300,14 +309,12 @@ func (m *Manager[K]) acquire(ctx context.Context, s *Session[K], want table.Requ
 // wait returns the owner's reply, and abandons the request when ctx ends first.
 //
 // To receive costs a parked goroutine half of what it costs to select. So a request that
-// is likely to be granted at once is sent as an early one, and when nothing is before it in
-// the mailbox its caller does not listen to its context yet: the owner replies in any case,
-// after the request that it may be serving. The prediction is that it goes like the last
-// time; a wrong one costs one wake-up more.
+// is likely to be granted at once, when nothing that may take long is before it, is sent as
+// an early one, whose caller does not listen to its context yet: the owner replies soon in
+// any case. The prediction is that it goes like the last time; a wrong one costs one wake-up
+// more.
 func (m *Manager[K]) wait(ctx context.Context, done <-chan struct{}, r *acquire[K]) (Lock[K], error) {
-	m.gate.before("looks how many messages are before its own")
-	early := r.early && len(m.mailbox) <= 1 // with its own
-	if (!early || !m.hear(r)) && !m.listen(ctx, done, r) {
+	if (!r.early || !m.hear(r)) && !m.listen(ctx, done, r) {
 		keys := keysOf(r.want)
 		if m.abandonRequest(r) {
 			m.leave(r)
@@ -343,16 +350,12 @@ func (m *Manager[K]) listen(ctx context.Context, done <-chan struct{}, r *acquir
 	if trace.IsEnabled() && len(r.replied) == 0 {
 		defer m.traceWait(ctx, r).End()
 	}
-	for {
-		m.gate.selects(ctx, r.replied, r)
-		select {
-		case replied := <-r.replied:
-			if replied {
-				return true
-			}
-		case <-done:
-			return false
-		}
+	m.gate.selects(ctx, r.replied, r)
+	select {
+	case <-r.replied:
+		return true
+	case <-done:
+		return false
 	}
 }
 
@@ -375,8 +378,7 @@ func (m *Manager[K]) abandonRequest(r *acquire[K]) bool {
 	if r.state.CompareAndSwap(pending, abandoned) {
 		return true
 	}
-	for !m.hear(r) {
-	}
+	m.hear(r)
 	return false
 }
 
@@ -391,6 +393,9 @@ func (m *Manager[K]) hear(r *acquire[K]) bool {
 // the time that a cancelled call takes to return. It never blocks: a deadline is not late
 // because the owner has much to do.
 func (m *Manager[K]) leave(r *acquire[K]) {
+	if r.long {
+		m.long.Add(1)
+	}
 	if m.trySend(message[K]{request: (*abandon[K])(r)}) {
 		return
 	}
@@ -428,6 +433,9 @@ func (m *Manager[K]) trySend(msg message[K]) bool {
 // discard ends a request whose reply its caller does not want.
 func (m *Manager[K]) discard(r *acquire[K]) {
 	if m.abandonRequest(r) {
+		if r.long {
+			m.long.Add(1)
+		}
 		m.send(message[K]{request: (*abandon[K])(r)})
 		return
 	}
@@ -443,7 +451,7 @@ func (m *Manager[K]) take(r *acquire[K]) (lock Lock[K], err error) {
 	switch {
 	case r.err != nil:
 		err = r.err
-	case r.session.isClosed():
+	case r.session.isClosed() || r.parcel != nil && !r.parcel.take():
 		err = ErrClosed
 	default:
 		lock = Lock[K]{m: m, token: r.token, key: r.want.Key, value: r.value}
@@ -478,6 +486,9 @@ func (m *Manager[K]) try(s *Session[K], want table.Request[K]) (Lock[K], bool) {
 	}
 	want.Try = true
 	r := m.newAcquire(s, want)
+	if r.long {
+		m.long.Add(1)
+	}
 	m.send(message[K]{request: r})
 	m.hear(r)
 	lock, err := m.take(r)
@@ -517,6 +528,9 @@ func (m *Manager[K]) reserve(s *Session[K], want table.Request[K]) Reservation[K
 	if err != nil {
 		r.replyUnsent(err)
 	} else {
+		if r.long {
+			m.long.Add(1)
+		}
 		m.send(message[K]{request: r})
 	}
 	return reservation
@@ -531,7 +545,7 @@ func (m *Manager[K]) Do(ctx context.Context, key K, fn func(context.Context) err
 
 // do is behind the Do of a manager and that of a session.
 func (m *Manager[K]) do(ctx context.Context, s *Session[K], want table.Request[K], fn func(context.Context) error) error {
-	lock, err := m.acquire(ctx, s, want)
+	lock, err := m.acquire(ctx, s, want, true)
 	if err != nil {
 		return err
 	}

@@ -48,6 +48,8 @@ type acquire[K comparable] struct {
 	want    table.Request[K] // its Tag is the acquire itself
 	many    []K              // room for want.Keys
 	session *Session[K]      // nil when it has none
+	long    bool             // it names many keys, or may need a search for a cycle
+	unread  bool             // its caller has no use for a value
 	early   bool             // it hears at once whether it has to wait, see Manager.wait
 
 	// Written by the caller before, and then by the owner.
@@ -62,6 +64,7 @@ type acquire[K comparable] struct {
 	// The reply, written before replied receives.
 	token   table.Token[K] // the grant
 	value   any            // what a Handoff passed on with it
+	parcel  *parcel        // the same, of a session; else nil
 	err     error          // why there is no grant
 	replied chan bool      // receives true once, when the reply is there; false before, when it is early and has to wait
 
@@ -106,6 +109,7 @@ func (m *Manager[K]) newAcquire(s *Session[K], want table.Request[K]) *acquire[K
 		r.many = append(r.many[:0], want.Keys...)
 		want.Keys = r.many
 	}
+	r.long = want.Keys != nil || s != nil
 	want.Tag = r
 	r.want = want
 	if m.tracks {
@@ -127,8 +131,8 @@ func (m *Manager[K]) recycle(r *acquire[K]) {
 		r.many = r.many[:0]
 	}
 	r.want, r.session = table.Request[K]{}, nil
-	r.token, r.value, r.err, r.tracked = table.Token[K]{}, nil, nil, nil
-	r.predicted, r.early, r.waited = !r.waited, false, false
+	r.token, r.value, r.parcel, r.err, r.tracked = table.Token[K]{}, nil, nil, nil, nil
+	r.predicted, r.early, r.waited, r.unread = !r.waited, false, false, false
 	r.state.Store(pending)
 	if r.reserved {
 		r.reserved = false
@@ -152,6 +156,9 @@ func (r *acquire[K]) replyUnsent(err error) {
 }
 
 func (r *acquire[K]) serve(o *owner[K]) {
+	if r.long {
+		defer o.m.long.Add(-1)
+	}
 	if r.dropped {
 		r.dropped = false
 		o.m.recycle(r)
@@ -202,6 +209,9 @@ type abandon[K comparable] acquire[K]
 
 func (w *abandon[K]) serve(o *owner[K]) {
 	r := (*acquire[K])(w)
+	if r.long {
+		defer o.m.long.Add(-1)
+	}
 	switch {
 	case r.ticket != nil:
 		r.cancel(o, errAbandoned)
@@ -209,8 +219,7 @@ func (w *abandon[K]) serve(o *owner[K]) {
 		r.dropped = true // the request itself is still in the mailbox
 		return
 	}
-	for !<-r.replied { // the reply is there, and perhaps what an early request hears first
-	}
+	<-r.replied // the reply is there
 	granted := r.token
 	o.m.recycle(r)
 	o.release(granted)
@@ -243,6 +252,16 @@ func (o *owner[K]) release(token table.Token[K]) {
 	o.checkIdle()
 }
 
+// releaseAll ends a grant of many keys, which may take long.
+type releaseAll[K comparable] struct{ grant table.Token[K] }
+
+func (r *releaseAll[K]) serve(o *owner[K]) {
+	defer o.m.long.Add(-1)
+	o.release(r.grant)
+}
+
+func (r *releaseAll[K]) refuse() {}
+
 // handoff passes a grant on, or learns that nobody can take it.
 type handoff[K comparable] struct {
 	grant  table.Token[K]
@@ -250,25 +269,31 @@ type handoff[K comparable] struct {
 	passed chan bool
 }
 
-func (r *handoff[K]) serve(o *owner[K]) {
-	if !o.findNextWaiter(r.grant) {
-		r.passed <- false
-		return
+func (r *handoff[K]) serve(o *owner[K]) { r.passed <- o.handOff(r.grant, r.value) }
+
+// handOff passes a grant on with a value, and reports whether there was a waiter to take it.
+func (o *owner[K]) handOff(grant table.Token[K], value any) bool {
+	if !o.findNextWaiter(grant) {
+		return false
 	}
-	s := o.tracked(r.grant)
-	granted := o.table.Release(r.grant)
+	s := o.tracked(grant)
+	granted := o.table.Release(grant)
 	o.released(s)
 	for i, g := range granted {
-		if w := g.Tag.(*acquire[K]); i == 0 || w.acceptsHandoff() { // the first is the next that was found
-			w.value = r.value
+		w := g.Tag.(*acquire[K])
+		if i > 0 && !w.acceptsHandoff() { // the first is the next that was found
+			continue
+		}
+		if w.value = value; w.session != nil && value != nil {
+			o.enclose(w, g.Token)
 		}
 	}
 	o.deliver(granted)
-	r.passed <- true
+	return true
 }
 
-// findNextWaiter makes sure of the waiter to whom a grant can be handed off, and reports whether
-// there is one. Who has left is passed over.
+// findNextWaiter makes sure of the waiter to which a grant can be handed off, and reports
+// whether there is one. One that has left is passed over.
 func (o *owner[K]) findNextWaiter(of table.Token[K]) bool {
 	for {
 		next := o.table.NextWaiter(of)
@@ -279,31 +304,87 @@ func (o *owner[K]) findNextWaiter(of table.Token[K]) bool {
 		if w.acceptsHandoff() {
 			return true
 		}
+		if w.state.Load() != abandoned {
+			return false
+		}
 		w.cancel(o, errAbandoned)
 	}
 }
 
-// acceptsHandoff reports whether the caller will take what is handed over to its request.
-func (r *acquire[K]) acceptsHandoff() bool { return r.state.CompareAndSwap(pending, handedOff) }
+// A parcel is a value on its way to a call of a session, which may be closed before the call
+// has read it. Then it is passed on: whichever comes first, the call or the owner, takes it.
+type parcel struct {
+	value any
+	taken atomic.Bool
+}
+
+func (p *parcel) take() bool { return p.taken.CompareAndSwap(false, true) }
+
+// enclose notes on the grant of a session that it comes with a value.
+func (o *owner[K]) enclose(w *acquire[K], grant table.Token[K]) {
+	w.parcel = &parcel{value: w.value}
+	w.session.received = true
+	if w.tracked != nil {
+		w.tracked.parcel = w.parcel
+	} else {
+		grant.Ticket().SetTag(w.parcel)
+	}
+}
+
+// parcelOf returns the value that a grant came with; nil when there is none.
+func parcelOf[K comparable](grant table.Token[K]) *parcel {
+	switch tag := grant.Ticket().Tag().(type) {
+	case *parcel:
+		return tag
+	case *tracked[K]:
+		return tag.parcel
+	}
+	return nil
+}
+
+// acceptsHandoff reports whether the caller will take what is handed off to its request.
+func (r *acquire[K]) acceptsHandoff() bool {
+	return !r.unread && r.state.CompareAndSwap(pending, handedOff)
+}
 
 func (r *handoff[K]) refuse() { r.passed <- false }
 
 // closeSession ends all that a session waits for and holds.
-type closeSession[K comparable] struct{ session *table.Session[K] }
+type closeSession[K comparable] struct{ session *Session[K] }
 
-func (r *closeSession[K]) serve(o *owner[K]) { o.meter.long(func() { o.closeSession(r.session) }) }
+func (r *closeSession[K]) serve(o *owner[K]) {
+	defer o.m.long.Add(-1)
+	o.meter.long(func() { o.closeSession(r.session) })
+}
 
-func (o *owner[K]) closeSession(s *table.Session[K]) {
-	cancelled, released, granted := o.table.CloseSession(s)
+func (o *owner[K]) closeSession(s *Session[K]) {
+	if s.received {
+		cancelled, granted := o.table.CancelSession(s.s)
+		o.refuseSession(cancelled)
+		o.deliver(granted)
+		for _, grant := range s.s.Grants() {
+			if p := parcelOf(grant); p != nil && p.take() {
+				o.handOff(grant, p.value)
+			}
+		}
+	}
+	cancelled, released, granted := o.table.CloseSession(s.s)
+	o.refuseSession(cancelled)
+	for _, tag := range released {
+		if s, ok := tag.(*tracked[K]); ok {
+			o.released(s)
+		}
+	}
+	o.deliver(granted)
+	o.checkIdle()
+}
+
+// refuseSession refuses what a session waited for.
+func (o *owner[K]) refuseSession(cancelled []any) {
 	for _, tag := range cancelled {
 		o.waited(tag.(*acquire[K]), o.meter.now(), "session closed")
 		tag.(*acquire[K]).refuse()
 	}
-	for _, tag := range released {
-		o.released(tag.(*tracked[K]))
-	}
-	o.deliver(granted)
-	o.checkIdle()
 }
 
 func (r *closeSession[K]) refuse() {}
@@ -316,6 +397,7 @@ type question[K comparable] struct {
 }
 
 func (q *question[K]) serve(o *owner[K]) {
+	defer o.m.long.Add(-1)
 	o.meter.long(func() { q.answer(o) })
 	q.replied <- nil
 }
@@ -331,7 +413,9 @@ func ask[K comparable, V any](ctx context.Context, m *Manager[K], answer func(*o
 	}
 	done := ctx.Done()
 	q := &question[K]{func(o *owner[K]) { found = answer(o) }, make(chan error, 1)}
+	m.long.Add(1)
 	if !m.sendUntil(done, message[K]{request: q}) {
+		m.long.Add(-1)
 		return none, endOf(ctx, named[K]{})
 	}
 	m.gate.selects(ctx, q.replied, &found)

@@ -24,6 +24,8 @@ type Session[K comparable] struct {
 	m      *Manager[K]
 	s      *table.Session[K]
 	closed atomic.Bool // set before the owner hears of it
+
+	received bool // it was handed a value; owned by the owner
 }
 
 // Session returns a new session. The label names it to people, in errors and snapshots;
@@ -46,19 +48,19 @@ func (s *Session[K]) manager() *Manager[K] {
 // waiting would make the session wait for itself, and [ErrClosed] when the session is or
 // becomes closed.
 func (s *Session[K]) Acquire(ctx context.Context, key K) (Lock[K], error) {
-	return s.manager().acquire(ctx, s, table.Request[K]{Key: key})
+	return s.manager().acquire(ctx, s, table.Request[K]{Key: key}, false)
 }
 
 // AcquireShared is [Manager.AcquireShared] for the session; it fails as
 // [Session.Acquire] does. A shared lock cannot be upgraded: asking for the exclusive
 // lock of a key that the session holds shared is a deadlock.
 func (s *Session[K]) AcquireShared(ctx context.Context, key K) (Lock[K], error) {
-	return s.manager().acquire(ctx, s, table.Request[K]{Key: key, Mode: table.Shared})
+	return s.manager().acquire(ctx, s, table.Request[K]{Key: key, Mode: table.Shared}, false)
 }
 
 // AcquireAll is [Manager.AcquireAll] for the session; it fails as [Session.Acquire] does.
 func (s *Session[K]) AcquireAll(ctx context.Context, keys ...K) (Locks[K], error) {
-	lock, err := s.manager().acquire(ctx, s, wantAll(keys))
+	lock, err := s.manager().acquire(ctx, s, wantAll(keys), false)
 	return Locks[K]{lock}, err
 }
 
@@ -115,6 +117,7 @@ func (s *Session[K]) Close() error {
 	m := s.manager()
 	m.gate.before("closes its session")
 	s.closed.Store(true)
-	m.send(message[K]{request: &closeSession[K]{s.s}})
+	m.long.Add(1)
+	m.send(message[K]{request: &closeSession[K]{s}})
 	return nil
 }

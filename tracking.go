@@ -50,6 +50,8 @@ type tracked[K comparable] struct {
 	prev   *tracked[K]
 	next   *tracked[K]
 
+	parcel *parcel // what its grant came with, of a session
+
 	told *slowRecord[K] // what the slow log told of it last; nil when nothing
 }
 

@@ -48,14 +48,8 @@ func (s *Session[K]) remove(k *Ticket[K]) {
 // lets it ask for nothing more. It returns the tags of the cancelled requests and of the
 // ended grants, and whom their leaving let in. It costs in proportion to these.
 func (t *Table[K]) CloseSession(s *Session[K]) (cancelled, released []any, granted []Grant[K]) {
-	t.begin()
-	s.closed = true
 	// What waits goes first, or the session would be granted what it releases.
-	for len(s.waiting) > 0 {
-		k := s.waiting[len(s.waiting)-1]
-		cancelled = append(cancelled, k.tag)
-		t.cancel(k)
-	}
+	cancelled, _ = t.CancelSession(s)
 	for len(s.held) > 0 {
 		k := s.held[len(s.held)-1]
 		if k.tag != nil {
@@ -64,4 +58,25 @@ func (t *Table[K]) CloseSession(s *Session[K]) (cancelled, released []any, grant
 		t.release(k)
 	}
 	return cancelled, released, t.granted
+}
+
+// CancelSession is the first half of CloseSession: what the session holds stays.
+func (t *Table[K]) CancelSession(s *Session[K]) (cancelled []any, granted []Grant[K]) {
+	t.begin()
+	s.closed = true
+	for len(s.waiting) > 0 {
+		k := s.waiting[len(s.waiting)-1]
+		cancelled = append(cancelled, k.tag)
+		t.cancel(k)
+	}
+	return cancelled, t.granted
+}
+
+// Grants returns what a session holds.
+func (s *Session[K]) Grants() []Token[K] {
+	grants := make([]Token[K], len(s.held))
+	for i, k := range s.held {
+		grants[i] = Token[K]{ticket: k, seq: k.seq()}
+	}
+	return grants
 }
