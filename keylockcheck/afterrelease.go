@@ -74,7 +74,6 @@ func (p *pass) tooLate(v *types.Var, fn *function, k kind) {
 	if !ends {
 		return
 	}
-	p.prepare(fn)
 	last := make(map[int]event) // by state
 	f := &flow{fn: fn}
 	f.node = func(state int, n ast.Node) int {

@@ -23,8 +23,27 @@ type atom struct {
 }
 
 // alternatives returns how the condition can come to have that truth: in each alternative
-// all atoms hold. It gives up on conditions with more than sixteen.
+// all atoms hold. Of a condition with more than sixteen it returns none, so that no path
+// leads through it.
 func (m *model) alternatives(x ast.Expr, truth bool) [][]atom {
+	known := alternativesKey{x, truth}
+	all, ok := m.conditions[known]
+	if !ok {
+		all = m.newAlternatives(x, truth)
+		if !m.done { // the rules share the model, and run side by side
+			m.conditions[known] = all
+		}
+	}
+	return all
+}
+
+// An alternativesKey names a condition that was looked at before.
+type alternativesKey struct {
+	x     ast.Expr
+	truth bool
+}
+
+func (m *model) newAlternatives(x ast.Expr, truth bool) [][]atom {
 	switch e := ast.Unparen(x).(type) {
 	case *ast.UnaryExpr:
 		if e.Op == token.NOT {
@@ -39,22 +58,22 @@ func (m *model) alternatives(x ast.Expr, truth bool) [][]atom {
 		if truth != decides {
 			return product(m.alternatives(e.X, truth), m.alternatives(e.Y, truth))
 		}
-		all := append(m.alternatives(e.X, truth), product(m.alternatives(e.X, !truth), m.alternatives(e.Y, truth))...)
-		if len(all) > 16 {
-			return [][]atom{nil}
+		a, b := m.alternatives(e.X, truth), product(m.alternatives(e.X, !truth), m.alternatives(e.Y, truth))
+		if len(a) == 0 || len(b) == 0 || len(a)+len(b) > 16 {
+			return nil
 		}
-		return all
+		return slices.Concat(a, b)
 	}
 	return [][]atom{{m.atomOf(x, truth)}}
 }
 
 func product(a, b [][]atom) [][]atom {
+	if len(a)*len(b) > 16 {
+		return nil
+	}
 	var all [][]atom
 	for _, x := range a {
 		for _, y := range b {
-			if len(all) == 16 {
-				return [][]atom{nil}
-			}
 			all = append(all, slices.Concat(x, y))
 		}
 	}
@@ -311,9 +330,29 @@ func (fn *function) branchOf(b *cfg.Block, i int) (br branch, ok bool) {
 	return br, true
 }
 
-// prepare fills the maps of a function that is going to be searched.
+// prepareAll prepares the functions that the rules search: those that take a lock, and
+// those that are given one.
+func (m *model) prepareAll() {
+	for _, s := range m.sources {
+		if s.fn != nil {
+			m.prepare(s.fn)
+		}
+	}
+	for _, fn := range m.functions {
+		if fn.sig == nil {
+			continue
+		}
+		for i := range fn.sig.Params().Len() {
+			if k := kindOf(fn.sig.Params().At(i).Type()); k == aLock || k == aReservation {
+				m.prepare(fn)
+			}
+		}
+	}
+}
+
+// prepare fills the maps of a function.
 func (m *model) prepare(fn *function) {
-	if fn.switches != nil {
+	if fn.switches != nil || fn.body == nil {
 		return
 	}
 	fn.comms = make(map[ast.Stmt]bool)

@@ -68,7 +68,6 @@ func (p *pass) deferredRelease(id *ast.Ident, s *source) *ast.DeferStmt {
 // leadsBack reports whether the source of the deferred lock is certain to be able to run
 // again after the defer statement: there is a path back to it.
 func (p *pass) leadsBack(stmt *ast.DeferStmt, s *source) bool {
-	p.prepare(s.fn)
 	from, to := blockWith(s.fn.graph, stmt), blockWith(s.fn.graph, s.stmt)
 	if from == nil || to == nil {
 		return false

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -347,6 +348,24 @@ func TestWhatIsReportedInGeneratedFunctionsIsLost(t *testing.T) {
 	t.Logf("%d of %d are found", found, lost)
 	assert.Greater(t, lost, functions/2)
 	assert.Greater(t, found*100, 80*lost, "found, of a hundred")
+}
+
+// A condition that is too long to be looked at, and one that is nested deeply, take no
+// time, and no path leads through them.
+func TestLongConditions(t *testing.T) {
+	long, deep := "x", "x"
+	for i := range 40 {
+		long += " || x && !y"
+		deep = fmt.Sprintf("(%s %s y) %s !x", deep, []string{"&&", "||"}[i%2], []string{"||", "&&"}[i%2])
+	}
+	for _, cond := range []string{long, deep, "err == nil && (" + long + ")"} {
+		src := "package p\nimport (\n\"context\"\n\"github.com/seed-46f81e6d/keylock\"\n)\n" +
+			"func f(ctx context.Context, m *keylock.Manager[string], x, y bool) {\nlock, err := m.Acquire(ctx, \"k\")\nif err != nil && (" + cond + ") {\nreturn\n}\nlock.Release()\n}\n"
+		begun := time.Now()
+		_, _, reports := analyze(t, src, true)
+		assert.Empty(t, reports)
+		assert.Less(t, time.Since(begun), 10*time.Second)
+	}
 }
 
 // Whatever a function looks like, the rules return, and say the same each time.

@@ -30,6 +30,9 @@ type model struct {
 	sessions bool                    // the package makes or uses sessions
 	held     map[string]map[int]bool // lines of the marker by file
 
+	conditions map[alternativesKey][][]atom
+	done       bool // nothing above is changed any more
+
 	changed map[types.Object]bool // fields and package variables that are assigned to
 }
 
@@ -81,6 +84,8 @@ func runGrants(pass *analysis.Pass) (any, error) {
 		borrowed: make(map[*types.Func]map[int]bool),
 		fresh:    make(map[*types.Func]*returnsFresh),
 		held:     make(map[string]map[int]bool),
+
+		conditions: make(map[alternativesKey][][]atom),
 	}
 	for _, file := range pass.Files {
 		m.read(file)
@@ -88,6 +93,8 @@ func runGrants(pass *analysis.Pass) (any, error) {
 	m.learn()
 	m.findSources()
 	m.exportFacts()
+	m.prepareAll()
+	m.done = true
 	return m, nil
 }
 

@@ -174,7 +174,6 @@ func (p *pass) whileHeld(s *source, visit func(n ast.Node)) {
 		asked
 		holds
 	)
-	p.prepare(s.fn)
 	q := &search{model: p.model, s: s, fn: s.fn}
 	f := &flow{fn: s.fn}
 	f.node = func(state int, n ast.Node) int {

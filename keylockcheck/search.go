@@ -14,7 +14,7 @@ import (
 )
 
 // maxStates bounds a search; one that is longer finds nothing.
-const maxStates = 10_000
+const maxStates = 4_000
 
 // A loss is a path on which a lock or a reservation is lost.
 type loss struct {
@@ -70,7 +70,6 @@ func (m *model) lose(s *source) *loss {
 	if s.lock == nil || s.fn.graph == nil || s.unused {
 		return nil
 	}
-	m.prepare(s.fn)
 	q := &search{model: m, s: s, fn: s.fn, literals: make(map[*ast.Ident]*ast.FuncLit)}
 	if !q.collect() {
 		return nil
