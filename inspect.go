@@ -30,10 +30,9 @@ func (m *Manager[K]) Contains(ctx context.Context, key K) (bool, error) {
 }
 
 // Top returns the totals, the at most n keys with the most waiters, and the at most n
-// keys that have been held for longest, all at one point of the manager's history. Of
+// keys whose first holder has held them for longest, all at one point of the manager's history. Of
 // each key it shows at most the first 16 holders and the first 16 waiters. Whatever the
-// manager holds, it costs no more than these: it may be called as often as somebody
-// cares to look.
+// manager holds, it costs in proportion to what it shows, so it may be called often.
 //
 // The oldest holders are known only [WithHoldTimes] or [WithCallers]. It returns
 // ctx.Err() when ctx is done and [ErrClosed] after the end. A negative n is 0.

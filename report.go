@@ -23,8 +23,10 @@ type Stats struct {
 	Rejected  uint64 // requests refused at once: a full queue, a failed try, a deadlock, a closing manager or session
 	Released  uint64 // grants that have ended
 
-	// Waits are how long those had to wait who had to queue, whether they were granted in
-	// the end or cancelled. Who was served at once is not counted.
+	// Waits are how long requests waited that had to queue, whether they were granted in the
+	// end or cancelled. Those that were served at once are not counted. The owner uses a reading of
+	// its clock for about sixteen short requests in a row, so each wait is right to within the
+	// time that these take it, some microseconds; so are holds.
 	Waits Histogram
 
 	Timed      bool          // WithHoldTimes is on; else these are zero:
@@ -32,8 +34,10 @@ type Stats struct {
 	OldestHold time.Duration // how long the oldest live grant has been held
 	OldestWait time.Duration // how long the request that has waited for longest has
 
-	// How busy the owner has been since Start. Serving is estimated: about every 64th
-	// request is timed.
+	// How busy the owner has been since Start. Serving is an estimate, never more than Uptime:
+	// questions and Session.Close are timed, and of other requests one in 61, which stands for
+	// the others for as much time as has passed. So a few long ones among many short ones, such
+	// as requests for very many keys, may be missed.
 	Requests uint64        // of any kind, that it received
 	Serving  time.Duration // that these took it
 	Uptime   time.Duration // since Start
