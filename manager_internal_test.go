@@ -81,6 +81,29 @@ func TestDeadlineDoesNotWaitForABusyOwner(t *testing.T) {
 	}
 }
 
+// A context that ends while the reply is on its way wins, as everywhere.
+func TestQuestionDoesNotAnswerAfterItsContextHasEnded(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that the reply is there before its caller runs
+	m := Start[string](context.Background())
+	defer m.Close()
+	for range 20 { // a select among ready cases would be right half of the time
+		ctx, cancel := context.WithCancel(context.Background())
+		idle := keepBusy(m)
+		fill(m, mailboxSize)
+		replied := make(chan error)
+		go func() {
+			_, err := ask(ctx, m, func(*owner[string]) bool {
+				cancel()
+				return true
+			})
+			replied <- err
+		}()
+		runtime.Gosched()
+		idle()
+		require.ErrorIs(t, <-replied, context.Canceled)
+	}
+}
+
 // Those who wait leave, whatever room there is in the mailbox, and lose no grant by it.
 func TestWaiterLeavesAFullMailbox(t *testing.T) {
 	for room := range 3 {
