@@ -24,7 +24,7 @@
 //     the order of work that then runs concurrently. Nobody overtakes: not TryAcquire,
 //     not a release followed by an immediate acquisition.
 //  3. Independence. A key never waits for the holder of another key.
-//  4. Cancellation. A wait ends with ctx.Err() when its context does, leaves the queue at
+//  4. Cancellation. A wait ends, with an error that wraps ctx.Err(), when its context does, leaves the queue at
 //     a cost that does not depend on its length, and changes the order of no other request. A context that is done never acquires, even when the key is free.
 //  5. Grant or cancel, never both, never neither. A grant that races with a
 //     cancellation is given back and goes to the next waiter; no grant is lost. What

@@ -9,8 +9,8 @@ import (
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
-// Use [errors.Is] to tell errors apart. A call whose context ends returns ctx.Err() and
-// none of these.
+// Use [errors.Is] to tell errors apart. A call whose context ends returns an error that
+// wraps ctx.Err() and the cause, and none of these.
 var (
 	// ErrClosed means that the manager or the session has ended, or takes no new requests.
 	// It is returned

@@ -84,7 +84,7 @@ type Reservation[K comparable] struct {
 
 // Wait waits until the reservation is granted and returns the lock.
 //
-// It returns ctx.Err() when ctx ends first, or is done already: the place, or the grant,
+// It returns an error that wraps ctx.Err() when ctx ends first, or is done already: the place, or the grant,
 // is given up. It returns [ErrReservationDone] when the reservation was used before, or
 // when Cancel ends this Wait; and what [Manager.Acquire] returns for a bad key, a full
 // queue and a closed manager. When it fails it returns the zero Lock.

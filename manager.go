@@ -238,7 +238,7 @@ func (m *Manager[K]) refuseAll() {
 // Acquire waits until key is free and everybody who asked for it earlier has had it,
 // and returns the lock.
 //
-// It returns ctx.Err() when ctx ends first, also when key is free and ctx is already
+// It returns an error that wraps ctx.Err() when ctx ends first, also when key is free and ctx is already
 // done; [ErrClosed] when the manager is or becomes closed, or is shutting down;
 // [ErrQueueFull] when key has as many waiters as [WithMaxWaiters] allows; and
 // [ErrInvalidKey] for a key that is not equal to itself. A key that cannot be compared
@@ -555,7 +555,7 @@ func (m *Manager[K]) do(ctx context.Context, s *Session[K], want table.Request[K
 
 // WaitIdle waits for the first moment after the call at which no key is held or waited
 // for, and returns nil; at once if that is now. By the time it returns somebody may
-// have acquired again. It returns ctx.Err() when ctx ends first, and [ErrClosed] when
+// have acquired again. It returns an error that wraps ctx.Err() when ctx ends first, and [ErrClosed] when
 // the manager is or becomes closed before that moment.
 func (m *Manager[K]) WaitIdle(ctx context.Context) error {
 	mustContext(ctx)
@@ -594,7 +594,7 @@ func (o *owner[K]) busyPeriod() *idle {
 // waits until every holder has released, and ends the manager. It then returns nil, as
 // it does on a manager that has ended.
 //
-// When ctx ends first, also when it is done already, Shutdown returns ctx.Err() and the
+// When ctx ends first, also when it is done already, Shutdown returns an error that wraps it and the
 // manager goes on draining: Shutdown can be called again, or Close can follow. When
 // Close or the end of Start's context ends the manager meanwhile, Shutdown returns
 // [ErrClosed].

@@ -16,7 +16,7 @@ import (
 // its time; a key that is about to change meanwhile is collected before it does. Two
 // snapshots are collected at a time, and further ones begin when one of these is over.
 //
-// It returns ctx.Err() when ctx ends first, which ends the collection, too; and [ErrClosed]
+// It returns an error that wraps ctx.Err() when ctx ends first, which ends the collection, too; and [ErrClosed]
 // when the manager has ended or ends meanwhile.
 func (m *Manager[K]) Snapshot(ctx context.Context) ([]KeyInfo[K], error) {
 	mustContext(ctx)
