@@ -684,6 +684,7 @@ func (c *caller) Do(key int) error {
 		c.holds = append(c.holds, held{want: want})
 		c.step("is in the section", nil)
 		c.drop(table.Token[int]{}) // which it cannot see
+		c.context = forever        // a release waits for the owner
 		return nil
 	}
 	var err error
