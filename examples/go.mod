@@ -97,6 +97,7 @@ require (
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/seed-46f81e6d/keylock v0.1.0
 	github.com/seed-46f81e6d/keylock/etcdlock v0.1.0
+	github.com/seed-46f81e6d/keylock/pglock v0.1.0
 	github.com/seed-46f81e6d/keylock/redislock v0.1.0
 	go.etcd.io/etcd/client/v3 v3.6.16
 	go.etcd.io/etcd/server/v3 v3.6.16

@@ -9,8 +9,8 @@
 //
 //	manyprocesses [-engine NAME] [-for DURATION]
 //
-// -engine is the lock service: etcd, which is part of this program and the default, or redis, for which
-// redis-server must be installed.
+// -engine is the lock service: etcd, which is part of this program and the default; redis, for which
+// redis-server must be installed; or postgres, for which PostgreSQL must be.
 //
 // -for is how long the workers work, 8 s by default and at least 6 s.
 //

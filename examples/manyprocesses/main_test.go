@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/seed-46f81e6d/keylock/examples/internal/postgres"
 )
 
 func TestMain(m *testing.M) {
@@ -29,9 +32,18 @@ func TestMain(m *testing.M) {
 func TestShowTellsWhatHappenedAndCountsRight(t *testing.T) {
 	for engine := range services {
 		t.Run(engine, func(t *testing.T) {
-			if engine == "redis" {
-				if _, err := exec.LookPath("redis-server"); err != nil && os.Getenv("CI") != "true" {
-					t.Skip("needs Debian's redis-server")
+			if os.Getenv("CI") != "true" {
+				switch engine {
+				case "redis":
+					if _, err := exec.LookPath("redis-server"); err != nil {
+						t.Skip("needs Debian's redis-server")
+					}
+				case "postgres":
+					if server, err := postgres.Start(); errors.Is(err, postgres.ErrNotInstalled) {
+						t.Skip("needs Debian's postgresql")
+					} else if err == nil {
+						require.NoError(t, server.Close())
+					}
 				}
 			}
 			var out bytes.Buffer
@@ -140,7 +152,7 @@ func TestWrongArguments(t *testing.T) {
 	for args, want := range map[string]string{
 		"-for 0":     "manyprocesses: -for 0s is too short: want at least 6s\n",
 		"-for -1s":   "manyprocesses: -for -1s is too short: want at least 6s\n",
-		"-engine zk": "manyprocesses: -engine zk is unknown: want one of etcd, redis\n",
+		"-engine zk": "manyprocesses: -engine zk is unknown: want one of etcd, postgres, redis\n",
 		"more words": "manyprocesses: unexpected argument \"more\"\n",
 	} {
 		cmd, _ := program(t, args)

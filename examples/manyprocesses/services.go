@@ -32,8 +32,9 @@ type site interface {
 }
 
 var services = map[string]service{
-	"etcd":  {serveEtcd, connectEtcd},
-	"redis": {serveRedis, connectRedis},
+	"etcd":     {serveEtcd, connectEtcd},
+	"postgres": {servePostgres, connectPostgres},
+	"redis":    {serveRedis, connectRedis},
 }
 
 // engines returns the names of the services.
