@@ -87,7 +87,7 @@ func modules(repository string) ([]string, error) {
 	}
 	var folders []string
 	for _, use := range work.Use {
-		if folder := filepath.ToSlash(filepath.Clean(use.Path)); !slices.Contains(notFetched, folder) {
+		if folder := filepath.ToSlash(filepath.Clean(use.Path)); !slices.Contains(notFetched, filepath.Base(folder)) {
 			folders = append(folders, folder)
 		}
 	}
