@@ -1,5 +1,5 @@
-// Package keylock grants locks by key inside one process. A lock exists while
-// somebody holds it or waits for it, and not a moment longer.
+// Package keylock grants locks by key inside one process. First come, first served. A
+// wait ends with its context. A key takes memory only while it is held or waited for.
 //
 //	m := keylock.Start[string](ctx)
 //	defer m.Close()
@@ -10,28 +10,31 @@
 //	}
 //	defer lock.Release()
 //
-// A [Manager] is one goroutine, its owner, that holds all state. Every call is a
-// request sent to it over a channel, and the order in which it receives them is the
-// history of the manager: whether a request is granted or cancelled, whether the
-// manager is idle, whether it is closed, is decided in one place, once. There is no
-// mutex, so there is nothing to lock around the locks.
+// A [Manager] is one goroutine, its owner, that holds all state. Every call is a request
+// sent to it over a channel, and the order in which it receives them is the history of
+// the manager. Whether a request is granted or cancelled, whether the manager is idle,
+// whether it is closed: each is decided in one place, once. The package has no mutex.
 //
 // # Guarantees
+//
+// A grant is the right of one request to hold its key, or its keys.
 //
 //  1. Exclusion. At most one exclusive grant per key is live, and no shared one beside it.
 //  2. Order. A key is granted in the order in which requests reached the owner. Calls
 //     of one goroutine reach it in program order, so [Manager.Reserve] in a loop fixes
-//     the order of work that then runs concurrently. Nobody overtakes: not TryAcquire,
+//     the order of work that then runs concurrently. Nothing overtakes: not TryAcquire,
 //     not a release followed by an immediate acquisition.
 //  3. Independence. A key never waits for the holder of another key.
-//  4. Cancellation. A wait ends, with an error that wraps ctx.Err(), when its context does, leaves the queue at
-//     a cost that does not depend on its length, and changes the order of no other request. A context that is done never acquires, even when the key is free.
+//  4. Cancellation. When its context ends, a wait returns an error that wraps ctx.Err(),
+//     leaves the queue at a cost that does not depend on its length, and does not change
+//     the order of other requests. A context that is done never acquires, even when the
+//     key is free.
 //  5. Grant or cancel, never both, never neither. A grant that races with a
 //     cancellation is given back and goes to the next waiter; no grant is lost. What
 //     [Lock.Handoff] passes on goes to the next waiter in one transition, and is not lost.
 //  6. Release is exact. It ends the one grant that it came from. Again, late, from
 //     another goroutine, from a copy or after Close it does nothing, and it can never
-//     free somebody else's grant. It never waits for a critical section.
+//     free the lock of another holder. It never waits for a critical section.
 //  7. Eviction is immediate. A key that is neither held nor waited for occupies
 //     nothing, and the memory of a burst goes back.
 //  8. Idle. [Manager.WaitIdle] returns nil at the first moment after the call when no
@@ -42,9 +45,11 @@
 //     refuses new requests, serves everything that is queued, waits for every holder,
 //     then stops.
 //  10. No leaks. One goroutine per manager. A waiting call starts none. After
-//     [Manager.Done] is closed none is left, whatever was held or queued. (For a context
-//     of a type that it does not know, package context watches Start's with one more. And
-//     [WithSlowLog] has up to four for its logger, which end when the logger returns.)
+//     [Manager.Done] is closed none remains, whatever was held or queued. (For a context
+//     of a type that it does not know, package context watches Start's with one more. A
+//     Snapshot or Shutdown that is abandoned while the mailbox is full starts one for a
+//     moment. And [WithSlowLog] has up to four for its logger, which end when the logger
+//     returns.)
 //  11. One history. [Manager.Stats], [Manager.Contains], [Manager.Inspect], [Manager.Top] and
 //     [Manager.Snapshot] each show one point of it, between the call and its return; a
 //     goroutine always sees its own earlier calls in them.
@@ -54,7 +59,9 @@
 //  13. Memory model. A release happens before the return of the next acquisition of
 //     that key.
 //  14. Bubbles. A manager started in a testing/synctest bubble is fully visible to it,
-//     so users can test their own code in fake time.
+//     so users can test their own code in fake time. A bubble is closed to the channels
+//     of a manager that was started outside: using one ends the process. Start one in
+//     the bubble instead.
 //  15. Scope. [Manager.Do] releases when its function returns, panics or calls
 //     runtime.Goexit, and returns the function's error as it is.
 //
@@ -62,21 +69,22 @@
 //
 // A context that is done wins over everything: over a free key, over a reservation
 // that was granted, over [ErrClosed]. Every call that takes a context keeps to that, but
-// for a lock that was handed over with a value, see [Lock.Handoff]. A nil context panics
-// in the caller, as in the standard library.
+// for a lock that was handed off with a value, see [Lock.Handoff]. The errors of calls
+// whose context has ended name the key, and wrap ctx.Err() and its cause: compare them
+// with [errors.Is]. A nil context panics in the caller, as in the standard library.
 //
 // # Shared locks, many keys, sessions
 //
-// A key has one line for exclusive and shared requests. Each is granted when it conflicts
+// A key has one queue for exclusive and shared requests. Each is granted when it conflicts
 // with no holder and with no earlier waiter, so neighbouring shared requests are granted
 // together, and writers do not starve ([Manager.AcquireShared], [WithSharedLimit]). A
-// request for many keys takes its place in all their lines at one instant and is granted
-// when it stands first in all ([Manager.AcquireAll]). A [Session] may wait while it holds:
-// the request that would close a cycle of waits fails with a [*DeadlockError].
+// request for many keys enters all their queues at one instant and is granted when it is
+// first in all of them ([Manager.AcquireAll]). A [Session] may wait while it holds: the
+// request that would close a cycle of waits fails with a [*DeadlockError].
 //
-// Declined are the upgrade of a shared lock in place, because two holders who both try wait
-// for each other for ever; re-entrancy; and leases that expire under a live holder, because
-// that lets two in.
+// Declined are the upgrade of a shared lock in place, because if two holders both try to
+// upgrade, each waits for the other forever; re-entrancy; and leases that expire under a
+// live holder, because that lets two holders in.
 //
 // # What a call costs others
 //
@@ -96,6 +104,6 @@
 //
 // # When the manager ends
 //
-// Locks that are held when the manager ends stay with their holders: nobody else is
-// ever let in, and their release does nothing.
+// Locks that are held when the manager ends stay with their holders: their keys are
+// never granted again, and their release does nothing.
 package keylock

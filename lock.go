@@ -72,7 +72,7 @@ func (l Locks[K]) Release() {
 // Seq returns the number of the grant, see [Lock.Seq].
 func (l Locks[K]) Seq() uint64 { return l.lock.Seq() }
 
-// A Reservation is a place in the line for a key, taken by [Manager.Reserve]. It is used
+// A Reservation is a claim on a future grant of a key, made by [Manager.Reserve]. It is used
 // once, by a Wait or by a Cancel; it may be copied, but its copies are one reservation.
 // The zero Reservation is used up: Wait returns [ErrReservationDone], Cancel does
 // nothing.
@@ -84,9 +84,9 @@ type Reservation[K comparable] struct {
 
 // Wait waits until the reservation is granted and returns the lock.
 //
-// It returns an error that wraps ctx.Err() when ctx ends first, or is done already: the place, or the grant,
-// is given up. It returns [ErrReservationDone] when the reservation was used before, or
-// when Cancel ends this Wait; and what [Manager.Acquire] returns for a bad key, a full
+// It returns an error that wraps ctx.Err() when ctx ends first, or is done already: the
+// reservation is cancelled, or its grant given back. It returns [ErrReservationDone] when
+// the reservation was used before, or when Cancel ends this Wait; and what [Manager.Acquire] returns for a bad key, a full
 // queue and a closed manager. When it fails it returns the zero Lock.
 func (v Reservation[K]) Wait(ctx context.Context) (Lock[K], error) {
 	mustContext(ctx)
@@ -100,8 +100,8 @@ func (v Reservation[K]) Wait(ctx context.Context) (Lock[K], error) {
 	return v.m.wait(ctx, done, v.r)
 }
 
-// Cancel gives up the place, or the grant if there was one already, and ends a Wait that
-// is under way. After a successful Wait it does nothing, so it may be deferred.
+// Cancel leaves the queue, or gives the grant back if there was one already, and ends a
+// Wait that is under way. After a successful Wait it does nothing, so it may be deferred.
 func (v Reservation[K]) Cancel() {
 	switch {
 	case v.claim():
@@ -129,10 +129,10 @@ func (v Reservation[K]) claimed() bool {
 	return v.r.generation.Load() == claimed(v.generation)
 }
 
-// claimed is what becomes of a reservation's turn when somebody claims it.
+// claimed is the generation of a reservation that was claimed.
 func claimed(generation uint64) uint64 { return generation + 1 }
 
-// Reservations are places in the lines of many keys, taken at one instant by
+// Reservations are a claim on a future grant of many keys, made at one instant by
 // [Manager.ReserveAll]. They are used once and together, as a [Reservation] is.
 type Reservations[K comparable] struct{ reservation Reservation[K] }
 
@@ -143,5 +143,5 @@ func (v Reservations[K]) Wait(ctx context.Context) (Locks[K], error) {
 	return Locks[K]{lock}, err
 }
 
-// Cancel gives up all the places, or the grant, as [Reservation.Cancel] does.
+// Cancel leaves all the queues, or gives the grant back, as [Reservation.Cancel] does.
 func (v Reservations[K]) Cancel() { v.reservation.Cancel() }

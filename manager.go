@@ -30,8 +30,8 @@ type Manager[K comparable] struct {
 }
 
 // Start starts a manager, which runs until [Manager.Close], [Manager.Shutdown] or the
-// end of ctx; the latter works like Close. A manager that nobody ends keeps its
-// goroutine for ever. Start panics when ctx is nil.
+// end of ctx; the latter works like Close. A manager that is never stopped leaks its
+// goroutine. Start panics when ctx is nil.
 func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 	if ctx == nil {
 		panic("keylock: Start with a nil context")
@@ -123,7 +123,7 @@ func (o *owner[K]) run() {
 }
 
 // serveLeft serves the requests that were abandoned when the mailbox was full: all of them,
-// because a goroutine that has left sees that in what it asks next.
+// because the goroutine that abandoned one sees that in what it asks next.
 func (o *owner[K]) serveLeft() {
 	for r := o.m.left.Swap(nil); r != nil && !o.ended; {
 		next := r.nextLeft
@@ -133,7 +133,7 @@ func (o *owner[K]) serveLeft() {
 	}
 }
 
-// deliver hands grants to those who waited for them.
+// deliver replies to the waiters that were granted.
 func (o *owner[K]) deliver(grants []table.Grant[K]) {
 	if o.tracking != nil {
 		o.tracking.lead(o.table.Led())
@@ -166,8 +166,7 @@ func (o *owner[K]) checkIdle() {
 	}
 }
 
-// end stops the manager: everybody who waits gets ErrClosed, holders keep what they
-// hold. The cause is what a Shutdown that is under way returns.
+// end stops the manager: every waiter gets ErrClosed, holders keep what they hold. The cause is what a Shutdown that is under way returns.
 func (o *owner[K]) end(cause error) {
 	o.ended = true
 	o.m.cause = cause
@@ -184,10 +183,10 @@ func (o *owner[K]) end(cause error) {
 	}
 }
 
-// send puts a request into the mailbox. It never blocks for long: the owner waits for
-// nobody. And every request that is sent is served or refused, also when the owner is
-// about to exit, or gone: it sets ended before it empties the mailbox for the last
-// time, so a sender who sees ended unset after its send was in time, and one who sees
+// send puts a request into the mailbox. It never blocks for long, because the owner waits
+// for no caller. And every request that is sent is served or refused, also when the owner
+// is about to exit, or gone: it sets ended before it empties the mailbox for the last
+// time, so a sender that sees ended unset after its send was in time, and one that sees
 // it set empties the mailbox itself.
 func (m *Manager[K]) send(msg message[K]) { m.sendUntil(nil, msg) }
 
@@ -235,12 +234,12 @@ func (m *Manager[K]) refuseAll() {
 	}
 }
 
-// Acquire waits until key is free and everybody who asked for it earlier has had it,
-// and returns the lock.
+// Acquire waits until key is free and every earlier request for it has ended, and returns
+// the lock.
 //
-// It returns an error that wraps ctx.Err() when ctx ends first, also when key is free and ctx is already
-// done; [ErrClosed] when the manager is or becomes closed, or is shutting down;
-// [ErrQueueFull] when key has as many waiters as [WithMaxWaiters] allows; and
+// It returns an error that wraps ctx.Err() when ctx ends first, also when key is free and
+// ctx is already done; [ErrClosed] when the manager is or becomes closed, or is shutting
+// down; [ErrQueueFull] when key has as many waiters as [WithMaxWaiters] allows; and
 // [ErrInvalidKey] for a key that is not equal to itself. A key that cannot be compared
 // panics. When it fails it returns the zero Lock.
 func (m *Manager[K]) Acquire(ctx context.Context, key K) (Lock[K], error) {
@@ -249,20 +248,20 @@ func (m *Manager[K]) Acquire(ctx context.Context, key K) (Lock[K], error) {
 
 // AcquireShared is [Manager.Acquire] for a lock that is shared: any number of shared
 // locks of a key, or as many as [WithSharedLimit] allows, are held together, and never
-// with an exclusive one. The line is one: a shared request waits for every exclusive
-// one that came before it, so neither kind starves.
+// with an exclusive one. There is one queue for both kinds: a shared request waits for
+// every exclusive one that came before it, so neither kind starves.
 func (m *Manager[K]) AcquireShared(ctx context.Context, key K) (Lock[K], error) {
 	return m.acquire(ctx, nil, table.Request[K]{Key: key, Mode: table.Shared}, false)
 }
 
 // AcquireAll waits until all the keys are free for it at once, and returns the locks,
-// which are exclusive. It takes its place in every line at one instant and is granted
-// when it stands first in all of them: all or nothing. Keys that are named twice count
-// once; with no keys it is granted at once.
+// which are exclusive. It enters every queue at one instant and is granted when it is
+// first in all of them: all or nothing. Keys that are named twice count once; with no
+// keys it is granted at once.
 //
-// It cannot deadlock, because requests are totally ordered by their arrival: the
-// earliest one never waits for a later one. The price is that its place in the line of
-// a key that is already free blocks those behind it until the other keys are free too.
+// It cannot deadlock, because requests are totally ordered by their arrival: the earliest
+// one never waits for a later one. While it waits for its last key, no other request can
+// take the keys that are free.
 //
 // It fails as [Manager.Acquire] does, and holds nothing then.
 func (m *Manager[K]) AcquireAll(ctx context.Context, keys ...K) (Locks[K], error) {
@@ -278,9 +277,9 @@ func wantAll[K comparable](keys []K) table.Request[K] {
 	return table.Request[K]{Keys: keys}
 }
 
-// acquire is behind all calls that ask and wait; unread is a lock whose value the caller has
-// no use for. All that it asks of ctx while the request
-// is under way is whether its channel is closed, because its methods may panic.
+// acquire is behind all calls that ask and wait; unread is a lock whose value the caller
+// has no use for. All that it asks of ctx while the request is under way is whether its
+// channel is closed, because its methods may panic.
 func (m *Manager[K]) acquire(ctx context.Context, s *Session[K], want table.Request[K], unread bool) (Lock[K], error) {
 	mustContext(ctx)
 	if ctx.Err() != nil {
@@ -388,7 +387,7 @@ func (m *Manager[K]) hear(r *acquire[K]) bool {
 	return <-r.replied
 }
 
-// leave leaves a request that was abandoned to the owner, who takes it out of its queues, or
+// leave leaves a request that was abandoned to the owner, which takes it out of its queues, or
 // takes back what it was granted meanwhile: the caller does not wait for that, which halves
 // the time that a cancelled call takes to return. It never blocks: a deadline is not late
 // because the owner has much to do.
@@ -460,15 +459,16 @@ func (m *Manager[K]) take(r *acquire[K]) (lock Lock[K], err error) {
 	return lock, err
 }
 
-// TryAcquire returns the lock of key if it is free and nobody waits for it, without
-// waiting. It is false when it is not, when the manager is closed or shutting down, and
-// for a key that is not equal to itself. A key that cannot be compared panics.
+// TryAcquire returns the lock of key if it is free and has no waiter, without waiting. It
+// is false when it is not, when the manager is closed or shutting down, and for a key that
+// is not equal to itself. To tell these apart, call Acquire on a manager with
+// [WithMaxWaiters] of 0. A key that cannot be compared panics.
 func (m *Manager[K]) TryAcquire(key K) (Lock[K], bool) {
 	return m.try(nil, table.Request[K]{Key: key})
 }
 
 // TryAcquireShared is [Manager.TryAcquire] for a shared lock: it is true when key has no
-// exclusive holder, nobody waits for it, and [WithSharedLimit] leaves room.
+// exclusive holder and no waiter, and [WithSharedLimit] leaves room.
 func (m *Manager[K]) TryAcquireShared(key K) (Lock[K], bool) {
 	return m.try(nil, table.Request[K]{Key: key, Mode: table.Shared})
 }
@@ -495,11 +495,11 @@ func (m *Manager[K]) try(s *Session[K], want table.Request[K]) (Lock[K], bool) {
 	return lock, err == nil
 }
 
-// Reserve takes the next place in the line for key and returns at once. The place is
-// fixed when Reserve returns: of two calls by one goroutine the earlier is granted
-// first, in whichever order the reservations are waited for. This is how work that runs
-// concurrently keeps its order; acquiring inside the goroutines would not, because
-// goroutines do not start in order.
+// Reserve enters the queue of key and returns at once. The order is fixed when Reserve
+// returns: of two calls by one goroutine the earlier is granted first, in whichever order
+// the reservations are waited for. This is how work that runs concurrently keeps its
+// order; acquiring inside the goroutines would not, because goroutines do not start in
+// order.
 //
 // Every reservation must be waited for or cancelled: once granted it holds the key.
 // Reserve itself never fails; whatever [Manager.Acquire] would return, Wait returns. A
@@ -513,8 +513,8 @@ func (m *Manager[K]) ReserveShared(key K) Reservation[K] {
 	return m.reserve(nil, table.Request[K]{Key: key, Mode: table.Shared})
 }
 
-// ReserveAll is [Manager.Reserve] for many keys: it takes the next place in the line of
-// each of them, all at one instant, see [Manager.AcquireAll].
+// ReserveAll is [Manager.Reserve] for many keys: it enters the queue of each of them, all
+// at one instant, see [Manager.AcquireAll].
 func (m *Manager[K]) ReserveAll(keys ...K) Reservations[K] {
 	return Reservations[K]{m.reserve(nil, wantAll(keys))}
 }
@@ -554,9 +554,9 @@ func (m *Manager[K]) do(ctx context.Context, s *Session[K], want table.Request[K
 }
 
 // WaitIdle waits for the first moment after the call at which no key is held or waited
-// for, and returns nil; at once if that is now. By the time it returns somebody may
-// have acquired again. It returns an error that wraps ctx.Err() when ctx ends first, and [ErrClosed] when
-// the manager is or becomes closed before that moment.
+// for, and returns nil; at once if that is now. By the time it returns a key may be held
+// again. It returns an error that wraps ctx.Err() when ctx ends first, and [ErrClosed]
+// when the manager is or becomes closed before that moment.
 func (m *Manager[K]) WaitIdle(ctx context.Context) error {
 	mustContext(ctx)
 	done := ctx.Done()
@@ -576,7 +576,7 @@ func (m *Manager[K]) WaitIdle(ctx context.Context) error {
 	return busy.err
 }
 
-// idle is one busy period, shared by all who wait for its end.
+// idle is one busy period, shared by all that wait for its end.
 type idle struct {
 	over chan struct{} // closed when the manager is idle, or closed
 	err  error         // which of the two; written before over is closed
@@ -594,10 +594,10 @@ func (o *owner[K]) busyPeriod() *idle {
 // waits until every holder has released, and ends the manager. It then returns nil, as
 // it does on a manager that has ended.
 //
-// When ctx ends first, also when it is done already, Shutdown returns an error that wraps it and the
-// manager goes on draining: Shutdown can be called again, or Close can follow. When
-// Close or the end of Start's context ends the manager meanwhile, Shutdown returns
-// [ErrClosed].
+// When ctx ends first, also when it is done already, Shutdown returns an error that wraps
+// ctx.Err(), and the manager goes on draining: Shutdown can be called again, or Close can
+// follow. When Close or the end of Start's context ends the manager meanwhile, Shutdown
+// returns [ErrClosed].
 func (m *Manager[K]) Shutdown(ctx context.Context) error {
 	mustContext(ctx)
 	m.mustBeStarted()

@@ -110,5 +110,5 @@ func (w *meter) at(reading time.Duration) time.Time {
 	return w.started.Add(reading)
 }
 
-// unread stands for a clock that nobody read.
+// unread stands for a clock that was not read.
 const unread time.Duration = -1

@@ -44,7 +44,7 @@ func WithSharedLimit(n int) Option {
 	return func(o *options) { o.table.SharedLimit = n }
 }
 
-// WithCallers makes every request for a lock note who asked: see [Caller], [Holder] and
+// WithCallers makes every request for a lock note its call site: see [Caller], [Holder] and
 // [Waiter]. It costs each of them the walk up a few frames of its stack, and memory for
 // them until the grant ends.
 func WithCallers() Option { return func(o *options) { o.callers = true } }

@@ -32,7 +32,7 @@ func (msg message[K]) refuse() {
 }
 
 // A request is one verb. Exactly one of its methods is called, once: serve by the
-// owner, refuse by whoever finds it in the mailbox when the owner serves no more. A
+// owner, refuse by what finds it in the mailbox when the owner serves no more. A
 // request that has a reply gets it from either.
 type request[K comparable] interface {
 	serve(o *owner[K])
@@ -68,7 +68,7 @@ type acquire[K comparable] struct {
 	err     error          // why there is no grant
 	replied chan bool      // receives true once, when the reply is there; false before, when it is early and has to wait
 
-	// Written by whoever recycles it, read by the next caller that uses it.
+	// Written when it is recycled, read by the next caller that uses it.
 	predicted bool // it did not have to wait
 	reserved  bool // it was that of a reservation
 
@@ -195,8 +195,8 @@ func (r *acquire[K]) serve(o *owner[K]) {
 
 func (r *acquire[K]) refuse() { r.reply(table.Token[K]{}, ErrClosed) }
 
-// cancel ends the wait of a request that is in line. It never leaves the table idle:
-// whoever waits does so because somebody holds.
+// cancel ends the wait of a request. It never leaves the table idle: a request waits only
+// because another one holds.
 func (r *acquire[K]) cancel(o *owner[K], err error) {
 	o.waited(r, o.meter.now(), "cancelled")
 	granted := o.table.Cancel(r.ticket)
@@ -204,7 +204,7 @@ func (r *acquire[K]) cancel(o *owner[K], err error) {
 	o.deliver(granted)
 }
 
-// abandon ends a request whose caller has left. A grant that crossed it goes back.
+// abandon ends a request whose caller has abandoned it. A grant that crossed it goes back.
 type abandon[K comparable] acquire[K]
 
 func (w *abandon[K]) serve(o *owner[K]) {
@@ -234,7 +234,7 @@ type cancelReservation[K comparable] struct {
 }
 
 func (a *cancelReservation[K]) serve(o *owner[K]) {
-	// The wait may be over, and its request in use again by somebody else: then the
+	// The wait may be over, and its request in use again by another caller: then the
 	// generation is another one. It cannot change while a ticket is waiting.
 	if r := a.acquire; r.generation.Load() == claimed(a.generation) && r.ticket != nil {
 		r.cancel(o, ErrReservationDone)
@@ -262,7 +262,7 @@ func (r *releaseAll[K]) serve(o *owner[K]) {
 
 func (r *releaseAll[K]) refuse() {}
 
-// handoff passes a grant on, or learns that nobody can take it.
+// handoff passes a grant on, or learns that no waiter can take it.
 type handoff[K comparable] struct {
 	grant  table.Token[K]
 	value  any
@@ -293,7 +293,7 @@ func (o *owner[K]) handOff(grant table.Token[K], value any) bool {
 }
 
 // findNextWaiter makes sure of the waiter to which a grant can be handed off, and reports
-// whether there is one. One that has left is passed over.
+// whether there is one. One that was abandoned is passed over.
 func (o *owner[K]) findNextWaiter(of table.Token[K]) bool {
 	for {
 		next := o.table.NextWaiter(of)
@@ -439,7 +439,7 @@ type shutdown[K comparable] struct {
 func (r *shutdown[K]) serve(o *owner[K]) {
 	o.draining = true
 	r.drains <- true
-	o.checkIdle() // nobody may be there even now
+	o.checkIdle() // the manager may be idle even now
 }
 
 func (r *shutdown[K]) refuse() { r.drains <- false }

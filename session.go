@@ -7,19 +7,19 @@ import (
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
-// A Session is one logical owner of locks: a transaction, a job, a request that is being
+// A Session is one logical holder of locks: a transaction, a job, a request that is being
 // handled. It has the calls of the [Manager], and one promise more: a session may wait
 // while it holds, and cannot deadlock by it. A request that would make the session wait
-// for itself, along whatever chain of holders and waiters, fails at once with a
-// [*DeadlockError] instead of waiting for ever; so does asking again for a key that the
-// session holds, because a lock is not re-entrant. Only a request can close such a
-// chain, and a request that is refused changes nothing, so nobody else ever notices.
+// for itself, along any chain of holders and waiters, returns a [*DeadlockError] instead of
+// waiting forever. So does asking again for a key that the session holds, because a lock is
+// not re-entrant. Only a request can close such a chain, and a request that is refused
+// changes nothing for others.
 //
 // The promise is about sessions: the manager cannot know what a goroutine that acquires
 // without a session holds already.
 //
-// A session belongs to one owner, but its methods may be called from any goroutine. All
-// its requests count as waits of that one owner.
+// A session stands for one actor, but its methods may be called from any goroutine. All
+// its requests count as waits of that one actor.
 type Session[K comparable] struct {
 	m      *Manager[K]
 	s      *table.Session[K]

@@ -55,7 +55,7 @@ func (m *Manager[K]) Snapshot(ctx context.Context) ([]KeyInfo[K], error) {
 
 // A snapshot is one that is being collected. Its caller asks for one part after the other,
 // so the parts stand in the mailbox like all requests: the owner makes progress with them
-// whoever else asks, does not look for work when there is none, and stops when the caller
+// beside all others, does not look for work when there is none, and stops when the caller
 // does.
 type snapshot[K comparable] struct {
 	begun chan struct{} // closed when it has begun, or the manager has ended
@@ -164,7 +164,7 @@ func (s *snapshot[K]) end(o *owner[K]) {
 	}
 }
 
-// endSnapshots ends all snapshots, because the manager ends. Those who wait for their turn
+// endSnapshots ends all snapshots, because the manager ends. Those that wait for their turn
 // are refused when they ask for the first part.
 func (o *owner[K]) endSnapshots() {
 	for _, s := range o.snapshots {

@@ -26,7 +26,7 @@ CREATE UNLOGGED TABLE IF NOT EXISTS pglock_key (
 ) WITH (fillfactor = 30);
 
 -- One row, which a server does not have after a crash, or after it was promoted from a standby, because
--- the table is unlogged whatever the others are. Whoever finds it missing writes it, with the moment
+-- the table is unlogged whatever the others are. The call that finds it missing writes it, with the moment
 -- from which on keys may be granted: by then no process can believe in a grant that was forgotten.
 CREATE UNLOGGED TABLE IF NOT EXISTS pglock_life (
   one   boolean     PRIMARY KEY DEFAULT true CHECK (one),

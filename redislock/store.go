@@ -313,7 +313,7 @@ func (s *store) Enter(ctx context.Context, e lease.Entry, try bool) (lease.Stand
 	}
 	reply, err := s.run(ctx, enterScript, b, cluster, s.replicas, e.Session.ID, e.ID(), e.Key, flag(try), flag(s.replicas > 0))
 	if errors.Is(err, errFewReplicas) && reply[0] != "granted" {
-		err = nil // whoever waits has nothing to lose
+		err = nil // a waiter has nothing to lose
 	}
 	if err != nil {
 		if errors.Is(err, errFewReplicas) { // what may be forgotten must not be held

@@ -35,7 +35,7 @@ func TestDocumentationIsPlain(t *testing.T) {
 				return nil // a package that is not built yet
 			case err != nil:
 				return err
-			case d.IsDir() && folder == "." && path != root, d.Name() == "testdata":
+			case d.IsDir() && folder == "." && path != root, d.Name() == "testdata", d.Name() == "internal":
 				return filepath.SkipDir // the root's own files only
 			case strings.HasSuffix(path, "_test.go") && !strings.HasPrefix(d.Name(), "example"):
 				return nil
