@@ -478,3 +478,34 @@ func TestNilContextPanicsInItsCaller(t *testing.T) {
 		requireFree(t, m, "k")
 	})
 }
+
+// A context that computes its Err, and does not close Done in time, or has none.
+type computedContext struct {
+	context.Context
+	done chan struct{}
+}
+
+func (c computedContext) Done() <-chan struct{} { return c.done }
+func (computedContext) Err() error              { return context.DeadlineExceeded }
+
+func TestContextWithErrAndOpenDoneIsDone(t *testing.T) {
+	for name, done := range map[string]chan struct{}{"no Done": nil, "open Done": make(chan struct{})} {
+		run(t, name, func(t *testing.T, m manager) {
+			ctx := computedContext{t.Context(), done}
+			for call, err := range map[string]error{
+				"Acquire": second(m.Acquire(ctx, "k")), "AcquireAll": second(m.AcquireAll(ctx, "k", "other")),
+				"Do":   m.Do(ctx, "k", func(context.Context) error { return nil }),
+				"Wait": second(m.Reserve("k").Wait(ctx)), "Wait for all": second(m.ReserveAll("k", "other").Wait(ctx)),
+				"Stats": second(m.Stats(ctx)), "Contains": second(m.Contains(ctx, "k")), "Inspect": second(m.Inspect(ctx, "k")),
+				"Top": second(m.Top(ctx, 1)), "Snapshot": second(m.Snapshot(ctx)), "WaitIdle": m.WaitIdle(ctx),
+			} {
+				assert.ErrorIs(t, err, context.DeadlineExceeded, call)
+			}
+			requireFree(t, m, "k")
+			requireFree(t, m, "other")
+			assert.ErrorIs(t, m.Shutdown(ctx), context.DeadlineExceeded)
+		})
+	}
+}
+
+func second[V any](_ V, err error) error { return err }

@@ -58,8 +58,10 @@ func (h Histogram) Mean() time.Duration {
 	if h.Count == 0 {
 		return 0
 	}
-	mean := h.Sum / float64(h.Count) * float64(time.Second)
-	return min(time.Duration(math.Round(min(mean, math.MaxInt64/2))), h.Max)
+	if mean := h.Sum / float64(h.Count) * float64(time.Second); mean < float64(h.Max) {
+		return time.Duration(math.Round(max(mean, 0)))
+	}
+	return h.Max
 }
 
 // A histogram is a Histogram that is being counted. Its sum is exact, in nanoseconds.

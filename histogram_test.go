@@ -71,6 +71,14 @@ func TestHistogramOfNothing(t *testing.T) {
 	assert.Equal(t, "0", h.String())
 }
 
+func TestMeanIsBetweenZeroAndMax(t *testing.T) {
+	const long = 250 * 365 * 24 * time.Hour
+	assert.Equal(t, long, keylock.Histogram{Count: 1, Sum: long.Seconds(), Max: long}.Mean())
+	for sum, mean := range map[float64]time.Duration{0: 0, 3: 1500 * time.Millisecond, 9: 2 * time.Second, -1: 0, math.Inf(-1): 0, math.Inf(1): 2 * time.Second, math.NaN(): 2 * time.Second} {
+		assert.Equal(t, mean, keylock.Histogram{Count: 2, Sum: sum, Max: 2 * time.Second}.Mean(), "sum %v", sum)
+	}
+}
+
 // Each wait of a bubble takes as long as the bubble sleeps.
 func TestWaitsAreCountedInTheirBuckets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

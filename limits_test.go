@@ -72,6 +72,7 @@ func TestBoundsThatMakeNoSensePanic(t *testing.T) {
 	for _, n := range []int{0, -1} {
 		assert.PanicsWithValue(t, fmt.Sprintf("keylock: WithSharedLimit(%d): want 1 or more", n), func() { keylock.WithSharedLimit(n) })
 	}
+	assert.PanicsWithValue(t, "keylock: Start with a nil Option", func() { keylock.Start[int](t.Context(), nil) })
 }
 
 func TestStatsCountEverything(t *testing.T) {

@@ -90,12 +90,17 @@ type Reservation[K comparable] struct {
 // queue and a closed manager. When it fails it returns the zero Lock.
 func (v Reservation[K]) Wait(ctx context.Context) (Lock[K], error) {
 	mustContext(ctx)
-	done := ctx.Done()
+	done, err := ctx.Done(), ctx.Err()
 	if !v.claim() {
-		if ctx.Err() != nil {
+		if err != nil {
 			return Lock[K]{}, endOf(ctx, named[K]{})
 		}
 		return Lock[K]{}, ErrReservationDone
+	}
+	if err != nil && !isClosed(done) { // some contexts set Err a moment before they close Done
+		ended := make(chan struct{})
+		close(ended)
+		done = ended
 	}
 	return v.m.wait(ctx, done, v.r)
 }

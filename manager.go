@@ -31,13 +31,16 @@ type Manager[K comparable] struct {
 
 // Start starts a manager, which runs until [Manager.Close], [Manager.Shutdown] or the
 // end of ctx; the latter works like Close. A manager that is never stopped leaks its
-// goroutine. Start panics when ctx is nil.
+// goroutine. Start panics when ctx or an option is nil.
 func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 	if ctx == nil {
 		panic("keylock: Start with a nil context")
 	}
 	var options options
 	for _, set := range opts {
+		if set == nil {
+			panic("keylock: Start with a nil Option")
+		}
 		set(&options)
 	}
 	m, o := newManager[K](ctx.Done(), options, mailboxSize)

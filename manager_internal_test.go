@@ -264,6 +264,7 @@ func TestZeroAndNilValues(t *testing.T) {
 		} {
 			assert.PanicsWithValue(t, "keylock: a Manager must be made by Start", use, "%s Manager: %s", name, call)
 		}
+		assert.Equal(t, "no manager", m.String(), name)
 	}
 	for name, s := range map[string]*Session[string]{"zero": new(Session[string]), "nil": nil} {
 		for call, use := range map[string]func(){
@@ -275,6 +276,7 @@ func TestZeroAndNilValues(t *testing.T) {
 		} {
 			assert.PanicsWithValue(t, "keylock: a Session must be made by Manager.Session", use, "%s Session: %s", name, call)
 		}
+		assert.Equal(t, "no session", s.String(), name)
 	}
 	Locks[string]{}.Release()
 	assert.Zero(t, Locks[string]{}.Seq())

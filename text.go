@@ -11,6 +11,9 @@ import (
 
 // String says of which manager it is, and whether it has ended.
 func (m *Manager[K]) String() string {
+	if m == nil || m.mailbox == nil {
+		return "no manager"
+	}
 	state := "running"
 	if m.ended.Load() {
 		state = "ended"
@@ -19,7 +22,12 @@ func (m *Manager[K]) String() string {
 }
 
 // String names the session by its label.
-func (s *Session[K]) String() string { return sessionText(s.s.Label()) }
+func (s *Session[K]) String() string {
+	if s == nil || s.s == nil {
+		return "no session"
+	}
+	return sessionText(s.s.Label())
+}
 
 // String returns the key and the number of the grant.
 func (l Lock[K]) String() string {
