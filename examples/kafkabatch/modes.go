@@ -31,10 +31,10 @@ func (m mode) streams() bool { return m.handle == nil }
 // modes are all of them, the ones to use last.
 var modes = []mode{
 	{"one by one", "one-by-one", true, oneByOne},
-	{"concurrent, no lock", "no-lock", false, unlocked},
-	{"concurrent, key acquired in the goroutine", "acquire", false, acquired},
-	{"concurrent, in order per key", "batch", true, inOrder},
-	{"the same without batches", "streaming", true, nil},
+	{"no lock", "no-lock", false, unlocked},
+	{"lock in goroutine", "acquire", false, acquired},
+	{"batch, in order", "batch", true, inOrder},
+	{"stream, in order", "streaming", true, nil},
 }
 
 // oneByOne keeps exclusion and order by doing nothing at the same time.

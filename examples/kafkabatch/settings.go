@@ -7,6 +7,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"github.com/seed-46f81e6d/keylock/examples/internal/report"
 )
 
 // settings are what the flags say.
@@ -32,6 +34,9 @@ func parse(args []string, w io.Writer) (settings, error) {
 	var s settings
 	flags := flag.NewFlagSet("kafkabatch", flag.ContinueOnError)
 	flags.SetOutput(w)
+	report.Usage(flags, "Kafkabatch consumes a Kafka topic and handles its records in five ways: one by one, concurrently\n"+
+		"without and with a lock, and in order per key in batches and as they come. It shows how often each\n"+
+		"broke the order within a key, and how long each took.")
 	brokers := flags.String("brokers", "", "comma-separated `addresses` of a cluster (default: one inside this process)")
 	flags.StringVar(&s.topic, "topic", "kafkabatch", "`name` of the topic")
 	flags.StringVar(&s.group, "group", "kafkabatch", "`prefix` of the consumer groups' names")
@@ -63,6 +68,9 @@ func parse(args []string, w io.Writer) (settings, error) {
 		}
 	}
 	err := s.check(flags.Args())
+	if err == nil {
+		err = report.Writable(s.svg)
+	}
 	if err == nil && len(s.modes) == 0 {
 		err = fmt.Errorf("-mode %q: want %s or all", *name, modeNames())
 	}
