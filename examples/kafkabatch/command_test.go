@@ -64,7 +64,7 @@ func TestCommandNeedsNothingBesideIt(t *testing.T) {
 	require.NoError(t, err)
 	for _, m := range modes {
 		assert.Equal(t, "1200", cell(t, stdout, m, handledColumn), m.name)
-		assert.Equal(t, "0", cell(t, stdout, m, lagColumn), m.name)
+		assert.Equal(t, "0", lag(stdout, m), m.name)
 	}
 	assert.Contains(t, stdout, policy)
 	assert.Contains(t, stdout, streamPolicy)
@@ -74,10 +74,16 @@ func TestCommandNeedsNothingBesideIt(t *testing.T) {
 	require.NoError(t, xml.Unmarshal(picture, new(struct{})))
 }
 
-const (
-	handledColumn = 3
-	lagColumn     = 7
-)
+const handledColumn = 3
+
+// lag is how many records the output says that the mode has not committed.
+func lag(output string, m mode) string {
+	line := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(m.name) + `: (\d+) records are not committed\.$`).FindStringSubmatch(output)
+	if line == nil {
+		return "0"
+	}
+	return line[1]
+}
 
 // cell returns a column's text, counted from 0, in the line that a table has for the mode.
 func cell(t *testing.T, table string, m mode, column int) string {
@@ -133,7 +139,7 @@ func TestInterruptedCommandCommitsWhatItHandled(t *testing.T) {
 	assert.Empty(t, info.Members, "it has left the group")
 	assert.Less(t, committed(info), int64(5000))
 	assert.Equal(t, fmt.Sprint(committed(info)), cell(t, stdout.String(), modes[0], handledColumn), "handled is committed")
-	assert.Equal(t, fmt.Sprint(5000-committed(info)), cell(t, stdout.String(), modes[0], lagColumn))
+	assert.Equal(t, fmt.Sprint(5000-committed(info)), lag(stdout.String(), modes[0]))
 	assert.NotContains(t, stdout.String(), modes[1].name)
 }
 
