@@ -31,7 +31,7 @@
 //     key is free.
 //  5. Grant or cancel, never both, never neither. A grant that races with a
 //     cancellation is given back and goes to the next waiter; no grant is lost. What
-//     [Lock.Handoff] passes on goes to the next waiter in one transition, and is not lost.
+//     [Lock.Handoff] passes on goes to the next waiter in one transition.
 //  6. Release is exact. It ends the one grant that it came from. Again, late, from
 //     another goroutine, from a copy or after Close it does nothing, and it can never
 //     free the lock of another holder. It never waits for a critical section.

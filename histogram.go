@@ -18,8 +18,8 @@ type Histogram struct {
 // finest is the base 2 logarithm of the first bound in nanoseconds.
 const finest = 10
 
-// Bound returns up to which duration bucket i counts, itself excluded: 1.024µs for the
-// first, about a second for the 21st, about 18 minutes for the last but one, and the
+// Bound returns the upper bound of bucket i, which counts durations below it: 1.024µs for
+// the first, about a second for the 21st, about 18 minutes for the last but one, and the
 // largest Duration for the last. It panics when there is no bucket i.
 func (h Histogram) Bound(i int) time.Duration {
 	last := len(h.Buckets) - 1
@@ -88,7 +88,7 @@ func (h *histogram) shown() Histogram {
 	return c
 }
 
-// String tells the count and, for people, the shape.
+// String returns the count, bounds of the median and of the 99th percentile, and the maximum.
 func (h Histogram) String() string {
 	if h.Count == 0 {
 		return "0"

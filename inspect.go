@@ -8,16 +8,16 @@ import (
 )
 
 // Stats returns the manager's totals at one point of its history. It costs the same
-// however many keys there are. It returns ctx.Err() when ctx is done and [ErrClosed]
-// after the end.
+// however many keys there are. It returns an error that wraps ctx.Err() when ctx is done, and
+// [ErrClosed] after the end.
 func (m *Manager[K]) Stats(ctx context.Context) (Stats, error) {
 	mustContext(ctx)
 	return ask(ctx, m, func(o *owner[K]) Stats { return o.stats(o.meter.read()) })
 }
 
-// Contains reports whether key is held or waited for. It returns ctx.Err() when ctx is
-// done, [ErrClosed] after the end, and [ErrInvalidKey] for a key that is not equal to
-// itself. A key that cannot be compared panics.
+// Contains reports whether key is held or waited for. It returns an error that wraps
+// ctx.Err() when ctx is done, [ErrClosed] after the end, and [ErrInvalidKey] for a key that is
+// not equal to itself. A key that cannot be compared panics.
 func (m *Manager[K]) Contains(ctx context.Context, key K) (bool, error) {
 	mustContext(ctx)
 	if ctx.Err() != nil {
@@ -29,22 +29,23 @@ func (m *Manager[K]) Contains(ctx context.Context, key K) (bool, error) {
 	return ask(ctx, m, func(o *owner[K]) bool { return o.table.Contains(key) })
 }
 
-// Top returns the totals, the at most n keys with the most waiters, and the at most n
-// keys whose first holder has held them for longest, all at one point of the manager's history. Of
-// each key it shows at most the first 16 holders and the first 16 waiters. Whatever the
-// manager holds, it costs in proportion to what it shows, so it may be called often.
+// Top returns the totals, the n keys with the most waiters, and the n keys whose first
+// holder has held them for longest, or fewer if there are fewer, all at one point of the
+// manager's history. Of each key it shows at most the first 16 holders and the first 16
+// waiters. It costs in proportion to what it shows, whatever the manager holds, so it may be
+// called often.
 //
-// The oldest holders are known only [WithHoldTimes] or [WithCallers]. It returns
-// ctx.Err() when ctx is done and [ErrClosed] after the end. A negative n is 0.
+// The oldest holders are known only with [WithHoldTimes] or [WithCallers]. It returns an error
+// that wraps ctx.Err() when ctx is done, and [ErrClosed] after the end. A negative n is 0.
 func (m *Manager[K]) Top(ctx context.Context, n int) (Top[K], error) {
 	mustContext(ctx)
 	return ask(ctx, m, func(o *owner[K]) Top[K] { return o.top(n) })
 }
 
 // Inspect returns what is known of one key at one point of the manager's history: how many
-// holders and waiters there are, and at most the first 1,000 of either. It returns ctx.Err() when ctx is done, [ErrClosed] after the end, and
-// [ErrInvalidKey] for a key that is not equal to itself. A key that cannot be compared
-// panics.
+// holders and waiters there are, and at most the first 1,000 of either. It returns an error
+// that wraps ctx.Err() when ctx is done, [ErrClosed] after the end, and [ErrInvalidKey] for a
+// key that is not equal to itself. A key that cannot be compared panics.
 func (m *Manager[K]) Inspect(ctx context.Context, key K) (KeyInfo[K], error) {
 	mustContext(ctx)
 	if ctx.Err() != nil {

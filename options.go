@@ -60,8 +60,8 @@ func WithHoldTimes() Option { return func(o *options) { o.holdTimes = true } }
 // times, and so on, at level Warn, and once more, at level Info, when the wait or the hold
 // has ended. It implies [WithHoldTimes].
 //
-// Of the waits for one key it logs one at a time, because the record says how many wait, and
-// within a time of after it begins at most 32 records. The logger is called on a goroutine of
+// Of the waits for one key it logs one at a time, because the record says how many wait. In
+// each period as long as after it begins at most 32 records. The logger is called on a goroutine of
 // its own, so it never delays a lock. When a call takes longer than a second, another
 // goroutine goes on with the next record, up to four in all; then 64 records wait, and
 // further ones are lost. A record in which the logger panics, or ends its goroutine, is lost,

@@ -46,8 +46,8 @@ type Stats struct {
 }
 
 // Busy returns how much of its time since Start the owner has been busy, from 0, when it
-// waits for requests, to 1, when requests wait for it. For a share of late, divide the
-// differences of Serving and Uptime between two Stats.
+// waits for requests, to 1, when requests wait for it. For the share of a recent period, divide
+// the differences of Serving and Uptime between two Stats.
 func (s Stats) Busy() float64 {
 	if s.Uptime == 0 {
 		return 0
@@ -86,7 +86,7 @@ type KeyInfo[K comparable] struct {
 // A Holder is a live grant of a key.
 type Holder struct {
 	Seq     uint64    // the number of the grant, as in Lock.Seq
-	Mode    Mode      //
+	Mode    Mode      // exclusive or shared
 	Session string    // the label of its session; empty when it has none
 	Since   time.Time // when it was granted; zero unless WithHoldTimes
 	Caller  Caller    // who asked for it; empty unless WithCallers
@@ -96,14 +96,14 @@ type Holder struct {
 // each of them until it has them all.
 type Waiter struct {
 	Position int       // in the queue of the key; 1 is next
-	Mode     Mode      //
+	Mode     Mode      // exclusive or shared
 	Session  string    // the label of its session; empty when it has none
 	Since    time.Time // when it began to wait
 	Caller   Caller    // who asks; empty unless WithCallers
 
-	// What it waits for. Behind is the position of the last waiter that must have been granted
-	// and have released before this one is; 0 when only holders are in its way, or nothing is,
-	// in this queue. Of the Keys that its request names, Blocked could not be granted yet.
+	// What it waits for. Behind is the position of the last waiter that must be granted, and
+	// release, before this one can be granted; 0 when only holders are in its way in this
+	// queue, or nothing is. Of the Keys that its request names, Blocked could not be granted yet.
 	Behind  int
 	Keys    int
 	Blocked int

@@ -9,7 +9,7 @@ import (
 // The handles have texts of their own, because package fmt would print their fields, and
 // read what other goroutines write.
 
-// String says of which manager it is, and whether it has ended.
+// String returns the type of the keys, and whether the manager has ended.
 func (m *Manager[K]) String() string {
 	if m == nil || m.mailbox == nil {
 		return "no manager"
