@@ -42,8 +42,8 @@ func (l Lock[K]) Seq() uint64 { return l.token.Seq() }
 // A value other than nil is not lost when its receiver is cancelled at that moment: the call
 // returns the lock with the value, and no error, even if its context has ended. When its
 // session is closed, or the reservation cancelled, before the call has returned, the lock
-// and the value go to the next waiter; only when there is none that can take them is the
-// value dropped.
+// and the value go to the next waiter; when there is none, or it could not read the value,
+// the value is dropped.
 func (l Lock[K]) Handoff(value any) bool {
 	if l.m == nil {
 		return false
