@@ -318,7 +318,7 @@ var families = []family{
 	{2, "a snapshot and two callers", 2, []program{acquires, acquiresAll, handsOff, upwards}, besideOne(looks)},
 	{2, "two callers at the end, unhurried", 2, []program{acquires, tries}, unhurried[2:]},
 
-	{3, "three callers of every kind", 3, most, []scenario{quiet}},
+	{3, "three callers alone", 3, alone, []scenario{quiet}},
 	{3, "three callers with one call, bounds", 3, oneCall, bounded},
 	{3, "three callers, one pool", 3, []program{acquires, tries, handsOff}, []scenario{onePool}},
 	{3, "three callers at the end", 3, []program{acquires, tries, acquiresAll}, ending[2:]},
@@ -333,6 +333,7 @@ var families = []family{
 	{4, "three callers at the end, little room", 3, []program{acquires, tries, acquiresAll}, ending[:2]},
 	{4, "two callers alone at the end, little room", 2, alone, ending[:2]},
 	{4, "two callers with one call at the end, little room, unhurried", 2, oneCall, unhurried[:2]},
+	{4, "three callers of most kinds", 3, most, []scenario{quiet}},
 	{4, "three callers of all kinds", 3, all, []scenario{quiet}},
 	{4, "three callers alone, bounds", 3, alone, bounded},
 	{4, "four callers alone", 4, alone, []scenario{quiet}},
