@@ -101,3 +101,23 @@ func TestServingIsNeverMoreThanHasPassed(t *testing.T) {
 		}
 	})
 }
+
+// Requests for many keys are few, so a sample of requests says nothing of them: a manager
+// that had done little else was said to be 1 % busy.
+func TestRequestsForManyKeysAreTimed(t *testing.T) {
+	m := Start[int](t.Context())
+	defer m.Close()
+	keys := make([]int, 100_000)
+	for i := range keys {
+		keys[i] = i
+	}
+	for range 20 {
+		locks, ok := m.TryAcquireAll(keys...)
+		require.True(t, ok)
+		locks.Release()
+	}
+	stats, err := m.Stats(t.Context())
+	require.NoError(t, err)
+	assert.Greater(t, stats.Busy(), 0.25)
+	assert.LessOrEqual(t, stats.Serving, stats.Uptime)
+}

@@ -118,7 +118,8 @@ func (m *Manager[K]) newAcquire(s *Session[K], want table.Request[K]) *acquire[K
 	return r
 }
 
-// keptKeys is how many keys a request has room for while it is not used.
+// keptKeys is how many keys a request has room for while it is not used. A request for more
+// is timed always, and not as a sample of many.
 const keptKeys = 16
 
 // recycle ends a request whose reply was received, by the caller or by the owner, whichever
@@ -169,6 +170,15 @@ func (r *acquire[K]) serve(o *owner[K]) {
 		r.refuse()
 		return
 	}
+	if len(r.want.Keys) > keptKeys {
+		o.meter.long(func() { r.join(o) })
+		return
+	}
+	r.join(o)
+}
+
+// join enters the request into its queues, and replies unless it has to wait.
+func (r *acquire[K]) join(o *owner[K]) {
 	switch a := o.table.Join(&r.want); a.Outcome {
 	case table.Granted:
 		if r.tracked != nil {
@@ -257,6 +267,10 @@ type releaseAll[K comparable] struct{ grant table.Token[K] }
 
 func (r *releaseAll[K]) serve(o *owner[K]) {
 	defer o.m.long.Add(-1)
+	if k := r.grant.Ticket(); k != nil && k.Entry().Keys > keptKeys {
+		o.meter.long(func() { o.release(r.grant) })
+		return
+	}
 	o.release(r.grant)
 }
 
