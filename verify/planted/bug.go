@@ -24,8 +24,9 @@ type edit struct {
 	old, new string
 }
 
-// readBugs reads all bugs of a folder. A file is
+// readBugs reads all bugs of a folder, a file for each room of the code. A bug is
 //
+//	# its name
 //	the story
 //	first: the checks to try first
 //	<<<<<<< the file
@@ -46,12 +47,22 @@ func readBugs(folder string) ([]bug, error) {
 		if err != nil {
 			return nil, err
 		}
-		b, err := parse(string(text))
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
+		parts := strings.Split("\n"+string(text), "\n# ")[1:]
+		if len(parts) == 0 {
+			return nil, fmt.Errorf("%s: no bug", file)
 		}
-		b.name = strings.TrimSuffix(filepath.Base(file), ".txt")
-		bugs = append(bugs, b)
+		for _, part := range parts {
+			name, part, _ := strings.Cut(part, "\n")
+			b, err := parse(part)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %s: %w", file, name, err)
+			}
+			if slices.ContainsFunc(bugs, func(other bug) bool { return other.name == name }) {
+				return nil, fmt.Errorf("%s: there are two bugs %s", file, name)
+			}
+			b.name = name
+			bugs = append(bugs, b)
+		}
 	}
 	return bugs, nil
 }
