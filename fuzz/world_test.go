@@ -141,6 +141,7 @@ func (w *world) do(a action) {
 		w.closed[a.owner] = true
 		w.refuse(w.model.all(func(r *request) bool { return r.session == label(a.owner) }))
 		if !w.ended {
+			w.passOn(label(a.owner))
 			w.model.closeSession(label(a.owner))
 		}
 	case waitIdle, shutdown:
@@ -240,6 +241,27 @@ func (w *world) giveUp(id int) {
 		}
 	}
 	w.leave(id)
+}
+
+// passOn hands off what came with a value to a reservation of a session that is about to be
+// closed, and has not been waited for. What the session waits for is cancelled before, so that
+// nothing goes to itself.
+func (w *world) passOn(session string) {
+	var unread []*request
+	for _, v := range w.reservations {
+		if r := w.model.get(v.request); !v.used && r != nil && r.session == session && w.hasValue(v.request) {
+			unread = append(unread, r)
+		}
+	}
+	if len(unread) == 0 {
+		return
+	}
+	for _, r := range w.model.all(func(r *request) bool { return r.session == session && !r.holds }) {
+		w.model.leave(r)
+	}
+	for _, r := range unread {
+		w.model.handoff(r, r.value)
+	}
 }
 
 // refuse tells requests that are closed. Locks that calls have returned already are not taken
