@@ -377,7 +377,6 @@ type caller struct {
 	reserved    bool             // for the partner: the reservation can be used
 	abandoned   bool             // by the partner
 	session     *Session[int]
-	tooLate     bool // the running Wait began when the session was closed
 }
 
 // A held is a lock that a caller may rely on, with what was asked for.
