@@ -141,7 +141,7 @@ func pauses() []Workload {
 func heldKeys(n int) scene {
 	m := keylock.Start[string](context.Background())
 	for i := range n {
-		m.TryAcquire(strconv.Itoa(i))
+		m.TryAcquire(strconv.Itoa(i)) //keylock:held until the scene is over
 	}
 	return scene{m, func() {
 		if keys, err := m.Snapshot(context.Background()); err != nil || len(keys) < n {
@@ -152,14 +152,14 @@ func heldKeys(n int) scene {
 
 func readers(n int) scene {
 	m := keylock.Start[string](context.Background())
-	m.Session("writer").TryAcquire("second")
+	m.Session("writer").TryAcquire("second") //keylock:held until the scene is over
 	starter := m.Session("starter")
-	starter.TryAcquire("own")
-	m.Session("waits for it").Reserve("own")
+	starter.TryAcquire("own")                //keylock:held until the scene is over
+	m.Session("waits for it").Reserve("own") //keylock:held until the scene is over
 	for range n {
 		s := m.Session("")
-		s.TryAcquireShared("first")
-		s.ReserveShared("second")
+		s.TryAcquireShared("first") //keylock:held until the scene is over
+		s.ReserveShared("second")   //keylock:held until the scene is over
 	}
 	return scene{m, func() {
 		starter.Reserve("first").Cancel()
@@ -169,7 +169,7 @@ func readers(n int) scene {
 
 func joiners(n int) scene {
 	m := keylock.Start[string](context.Background())
-	m.Session("holder").TryAcquire("hot")
+	m.Session("holder").TryAcquire("hot") //keylock:held until the scene is over
 	waiters := make([]keylock.Reservation[string], n)
 	return scene{m, func() {
 		for i := range waiters {
@@ -189,15 +189,15 @@ func row(n int) scene {
 	for i := range sessions {
 		sessions[i] = m.Session("")
 		for range n - 1 {
-			m.TryAcquireShared(strconv.Itoa(i))
+			m.TryAcquireShared(strconv.Itoa(i)) //keylock:held until the scene is over
 		}
 		sessions[i].TryAcquireShared(strconv.Itoa(i))
 	}
 	start := m.Session("start")
 	for range n - 1 {
-		m.TryAcquireShared("last")
+		m.TryAcquireShared("last") //keylock:held until the scene is over
 	}
-	start.TryAcquireShared("last")
+	start.TryAcquireShared("last") //keylock:held until the scene is over
 	sessions[n-1].ReserveShared("last")
 	for i := n - 2; i >= 0; i-- {
 		sessions[i].Reserve(strconv.Itoa(i + 1))
@@ -211,18 +211,18 @@ func row(n int) scene {
 func sharers(n int) scene {
 	m := keylock.Start[string](context.Background(), keylock.WithHoldTimes())
 	for range n {
-		m.TryAcquireShared("shared")
+		m.TryAcquireShared("shared") //keylock:held until the scene is over
 	}
-	m.TryAcquire("another")
-	m.Reserve("shared")
+	m.TryAcquire("another") //keylock:held until the scene is over
+	m.Reserve("shared")     //keylock:held until the scene is over
 	return scene{m, func() { m.Top(context.Background(), 2) }}
 }
 
 func page(n int) scene {
 	m := keylock.Start[string](context.Background(), keylock.WithCallers())
-	m.TryAcquire("hot")
+	m.TryAcquire("hot") //keylock:held until the scene is over
 	for range n {
-		m.Reserve("hot")
+		m.Reserve("hot") //keylock:held until the scene is over
 	}
 	return scene{m, func() { get(m) }}
 }
@@ -230,7 +230,7 @@ func page(n int) scene {
 func hugeKeys(n int) scene {
 	m := keylock.Start[string](context.Background(), keylock.WithHoldTimes())
 	for i := range n {
-		m.TryAcquire(strconv.Itoa(i) + strings.Repeat("x", 1<<20))
+		m.TryAcquire(strconv.Itoa(i) + strings.Repeat("x", 1<<20)) //keylock:held until the scene is over
 	}
 	return scene{m, func() { get(m) }}
 }
