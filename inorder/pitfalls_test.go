@@ -511,7 +511,11 @@ func TestAMillionWait(t *testing.T) {
 				}
 				each := float64(heap()-before) / n
 				t.Logf("%.1f bytes for each that waits", each)
-				assert.LessOrEqual(t, each, 128.0)
+				most := 128.0
+				if keys == n {
+					most = 144 // of which the key's share of the map depends on how its hashes fall
+				}
+				assert.LessOrEqual(t, each, most)
 				assert.LessOrEqual(t, runtime.NumGoroutine(), goroutines+1)
 				runtime.KeepAlive(names)
 				close(goOn)
