@@ -60,7 +60,7 @@ func Start(t testing.TB, settings ...string) *Server {
 	return s
 }
 
-// Standby starts a server that follows the primary. With lag it applies what it receives so much later.
+// Standby starts a server that follows the primary, with the given settings, such as "recovery_min_apply_delay='1h'". It ends with the test.
 func (s *Server) Standby(t testing.TB, settings ...string) *Server {
 	b := &Server{Dir: folder(t), bin: s.bin}
 	b.must(t, "pg_basebackup", "-D", b.data(), "-h", "127.0.0.1", "-p", strconv.Itoa(s.Port), "-U", "keylock", "-R", "-X", "stream", "-c", "fast", "--no-sync")
