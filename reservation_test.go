@@ -3,6 +3,7 @@ package keylock_test
 import (
 	"context"
 	"math"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -194,6 +195,7 @@ func TestCancelThatComesLateDoesNotTouchTheNextReservation(t *testing.T) {
 				l.Release()
 			})
 			for statsOf(t, m).Waiting == 0 {
+				runtime.Gosched()
 			}
 			l.Release()
 			r.Cancel()
