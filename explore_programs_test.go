@@ -238,7 +238,7 @@ func (c *caller) checks(err error) {
 	case errors.Is(err, context.Canceled):
 		reason = c.ctx.err != nil
 	case errors.Is(err, ErrClosed):
-		reason = !c.w.scenario.endless() || c.session != nil && c.session.closed.Load()
+		reason = !c.w.scenario.endless() || c.session != nil && c.session.state.closed.Load()
 	case errors.Is(err, ErrReservationDone):
 		reason = c.abandoned
 	case errors.Is(err, ErrQueueFull):

@@ -587,7 +587,7 @@ func (c *caller) got(want table.Request[int], lock Lock[int], err error) (Lock[i
 	if g, ok := lock.Value().(*gift); ok {
 		g.received++
 	}
-	if err == nil && c.session != nil && c.session.closed.Load() {
+	if err == nil && c.session != nil && c.session.state.closed.Load() {
 		panic("returns a lock of a closed session")
 	}
 	if err == nil {

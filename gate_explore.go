@@ -5,12 +5,12 @@ package keylock
 import "context"
 
 // A gate asks the scheduler, where there is one, to go on.
-type gate[K comparable] struct{ scheduler scheduler[K] }
+type gate[M any] struct{ scheduler scheduler[M] }
 
 // A scheduler decides at each gate which goroutine goes on.
-type scheduler[K comparable] interface {
-	sends(done <-chan struct{}, msg message[K])
-	tries(message[K])
+type scheduler[M any] interface {
+	sends(done <-chan struct{}, msg M)
+	tries(M)
 	receives()
 	hears(channel, of any)
 	selects(ctx context.Context, channel, of any)
@@ -18,37 +18,37 @@ type scheduler[K comparable] interface {
 	starts(run func())
 }
 
-func (g gate[K]) sends(done <-chan struct{}, msg message[K]) {
+func (g gate[M]) sends(done <-chan struct{}, msg M) {
 	if g.scheduler != nil {
 		g.scheduler.sends(done, msg)
 	}
 }
 
-func (g gate[K]) tries(msg message[K]) {
+func (g gate[M]) tries(msg M) {
 	if g.scheduler != nil {
 		g.scheduler.tries(msg)
 	}
 }
 
-func (g gate[K]) receives() {
+func (g gate[M]) receives() {
 	if g.scheduler != nil {
 		g.scheduler.receives()
 	}
 }
 
-func (g gate[K]) hears(channel, of any) {
+func (g gate[M]) hears(channel, of any) {
 	if g.scheduler != nil {
 		g.scheduler.hears(channel, of)
 	}
 }
 
-func (g gate[K]) selects(ctx context.Context, channel, of any) {
+func (g gate[M]) selects(ctx context.Context, channel, of any) {
 	if g.scheduler != nil {
 		g.scheduler.selects(ctx, channel, of)
 	}
 }
 
-func (g gate[K]) before(access string) {
+func (g gate[M]) before(access string) {
 	if g.scheduler != nil {
 		g.scheduler.before(access)
 	}
@@ -77,7 +77,7 @@ func (p *requestPool) Put(request any) {
 	}
 }
 
-func (g gate[K]) starts(run func()) {
+func (g gate[M]) starts(run func()) {
 	if g.scheduler == nil {
 		go run()
 		return

@@ -70,9 +70,7 @@ func (o *owner[K]) stats(now time.Duration) Stats {
 	if t := o.tracking; t != nil && t.timed {
 		s.Timed = true
 		s.Holds, s.OldestHold, s.OldestWait = t.times.shown(), t.grants.age(now), t.waits.age(now)
-		if t.slow != nil {
-			s.SlowLogLost = t.slow.lost.Load()
-		}
+		s.SlowLogLost = t.lost()
 	}
 	return s
 }

@@ -134,9 +134,6 @@ func (v Reservation[K]) claimed() bool {
 	return v.r.generation.Load() == claimed(v.generation)
 }
 
-// claimed is the generation of a reservation that was claimed.
-func claimed(generation uint64) uint64 { return generation + 1 }
-
 // Reservations are a claim on a future grant of many keys, made at one instant by
 // [Manager.ReserveAll]. They are used once and together, as a [Reservation] is.
 type Reservations[K comparable] struct{ reservation Reservation[K] }

@@ -11,7 +11,7 @@ import (
 // A Manager grants locks by key. Its methods may be called from any goroutine. Use
 // [Start] to make one; the zero Manager is not usable.
 type Manager[K comparable] struct {
-	gate gate[K]
+	gate gate[message[K]]
 
 	// Set by Start.
 	mailbox chan message[K]
@@ -52,7 +52,7 @@ func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 	o.observe(options)
 	go func() {
 		o.run()
-		o.stopObserving()
+		o.tracking.stop()
 		if !stop() {
 			<-woken
 		}
@@ -80,6 +80,12 @@ func newManager[K comparable](lifetime <-chan struct{}, options options, mailbox
 	o := &owner[K]{m: m, lifetime: lifetime, table: table.New[K](options.table)}
 	o.meter = newMeter(o.table.Worked)
 	return m, o
+}
+
+// observe starts what the options ask to be observed.
+func (o *owner[K]) observe(options options) {
+	o.tracking = newTracking[K](options, func() { o.m.send(message[K]{request: tick[K]{}}) })
+	o.m.tracks, o.m.callers = o.tracking != nil, options.callers
 }
 
 // mailboxSize is how many requests may wait for the owner before their senders do.
@@ -285,7 +291,7 @@ func wantAll[K comparable](keys []K) table.Request[K] {
 // acquire is behind all calls that ask and wait; unread is a lock whose value the caller
 // has no use for. All that it asks of ctx while the request is under way is whether its
 // channel is closed, because its methods may panic.
-func (m *Manager[K]) acquire(ctx context.Context, s *Session[K], want table.Request[K], unread bool) (Lock[K], error) {
+func (m *Manager[K]) acquire(ctx context.Context, s *sessionState[K], want table.Request[K], unread bool) (Lock[K], error) {
 	mustContext(ctx)
 	if ctx.Err() != nil {
 		return Lock[K]{}, endOf(ctx, keysOf(want))
@@ -455,13 +461,22 @@ func (m *Manager[K]) take(r *acquire[K]) (lock Lock[K], err error) {
 	switch {
 	case r.err != nil:
 		err = r.err
-	case r.session.isClosed() || r.parcel != nil && !r.parcel.take():
+	case m.hasClosed(r.session) || r.parcel != nil && !r.parcel.take():
 		err = ErrClosed
 	default:
 		lock = Lock[K]{m: m, token: r.token, key: r.want.Key, value: r.value}
 	}
 	m.recycle(r)
 	return lock, err
+}
+
+// hasClosed reports whether Close of a session was called.
+func (m *Manager[K]) hasClosed(s *sessionState[K]) bool {
+	if s == nil {
+		return false
+	}
+	m.gate.before("looks whether its session is closed")
+	return s.closed.Load()
 }
 
 // TryAcquire returns the lock of key if it is free and has no waiter, without waiting. It
@@ -485,7 +500,7 @@ func (m *Manager[K]) TryAcquireAll(keys ...K) (Locks[K], bool) {
 }
 
 // try is behind all calls that ask without waiting.
-func (m *Manager[K]) try(s *Session[K], want table.Request[K]) (Lock[K], bool) {
+func (m *Manager[K]) try(s *sessionState[K], want table.Request[K]) (Lock[K], bool) {
 	if checkKeys(want) != nil {
 		return Lock[K]{}, false
 	}
@@ -525,7 +540,7 @@ func (m *Manager[K]) ReserveAll(keys ...K) Reservations[K] {
 }
 
 // reserve is behind all calls that ask now and wait later.
-func (m *Manager[K]) reserve(s *Session[K], want table.Request[K]) Reservation[K] {
+func (m *Manager[K]) reserve(s *sessionState[K], want table.Request[K]) Reservation[K] {
 	err := checkKeys(want)
 	r := m.newAcquire(s, want)
 	r.reserved = true
@@ -549,7 +564,7 @@ func (m *Manager[K]) Do(ctx context.Context, key K, fn func(context.Context) err
 }
 
 // do is behind the Do of a manager and that of a session.
-func (m *Manager[K]) do(ctx context.Context, s *Session[K], want table.Request[K], fn func(context.Context) error) error {
+func (m *Manager[K]) do(ctx context.Context, s *sessionState[K], want table.Request[K], fn func(context.Context) error) error {
 	lock, err := m.acquire(ctx, s, want, true)
 	if err != nil {
 		return err

@@ -47,7 +47,7 @@ type acquire[K comparable] struct {
 	// Written by the caller, before the request is sent.
 	want    table.Request[K] // its Tag is the acquire itself
 	many    []K              // room for want.Keys
-	session *Session[K]      // nil when it has none
+	session *sessionState[K] // nil when it has none
 	long    bool             // it names many keys, or may need a search for a cycle
 	unread  bool             // its caller has no use for a value
 	early   bool             // it hears at once whether it has to wait, see Manager.wait
@@ -94,7 +94,7 @@ const (
 
 // newAcquire returns a request for what want says. Its keys are copied, because the
 // caller may change them before the owner has seen them.
-func (m *Manager[K]) newAcquire(s *Session[K], want table.Request[K]) *acquire[K] {
+func (m *Manager[K]) newAcquire(s *sessionState[K], want table.Request[K]) *acquire[K] {
 	if m == nil {
 		m.mustBeStarted()
 	}
@@ -103,7 +103,7 @@ func (m *Manager[K]) newAcquire(s *Session[K], want table.Request[K]) *acquire[K
 		m.mustBeStarted()
 	}
 	if s != nil {
-		r.session, want.Session = s, s.s
+		r.session, want.Session = s, s.entries
 	}
 	if len(want.Keys) > 0 { // none at all must not become nil, which would mean want.Key
 		r.many = append(r.many[:0], want.Keys...)
@@ -113,7 +113,7 @@ func (m *Manager[K]) newAcquire(s *Session[K], want table.Request[K]) *acquire[K
 	want.Tag = r
 	r.want = want
 	if m.tracks {
-		r.tracked = m.newTracked()
+		r.tracked = newTracked[K](m.callers)
 	}
 	return r
 }
@@ -237,6 +237,9 @@ func (w *abandon[K]) serve(o *owner[K]) {
 
 func (w *abandon[K]) refuse() {}
 
+// claimed is the generation of a reservation that was claimed.
+func claimed(generation uint64) uint64 { return generation + 1 }
+
 // cancelReservation ends the wait of another goroutine for a reservation.
 type cancelReservation[K comparable] struct {
 	acquire    *acquire[K]
@@ -339,21 +342,20 @@ func (o *owner[K]) enclose(w *acquire[K], grant table.Token[K]) {
 	w.parcel = &parcel{value: w.value}
 	w.session.received = true
 	if w.tracked != nil {
-		w.tracked.parcel = w.parcel
+		w.tracked.tag = w.parcel
 	} else {
 		grant.Ticket().SetTag(w.parcel)
 	}
 }
 
-// parcelOf returns the value that a grant came with; nil when there is none.
+// parcelOf returns the parcel that a grant came with; nil when there is none.
 func parcelOf[K comparable](grant table.Token[K]) *parcel {
-	switch tag := grant.Ticket().Tag().(type) {
-	case *parcel:
-		return tag
-	case *tracked[K]:
-		return tag.parcel
+	tag := grant.Ticket().Tag()
+	if s, ok := tag.(*tracked[K]); ok {
+		tag = s.tag
 	}
-	return nil
+	p, _ := tag.(*parcel)
+	return p
 }
 
 // acceptsHandoff reports whether the caller will take what is handed off to its request.
@@ -363,26 +365,33 @@ func (r *acquire[K]) acceptsHandoff() bool {
 
 func (r *handoff[K]) refuse() { r.passed <- false }
 
+// A sessionState is what a request of a session knows of it.
+type sessionState[K comparable] struct {
+	entries  *table.Session[K]
+	closed   atomic.Bool // set before the owner hears of it
+	received bool        // it was handed a value; owned by the owner
+}
+
 // closeSession ends all that a session waits for and holds.
-type closeSession[K comparable] struct{ session *Session[K] }
+type closeSession[K comparable] struct{ session *sessionState[K] }
 
 func (r *closeSession[K]) serve(o *owner[K]) {
 	defer o.m.long.Add(-1)
 	o.meter.long(func() { o.closeSession(r.session) })
 }
 
-func (o *owner[K]) closeSession(s *Session[K]) {
+func (o *owner[K]) closeSession(s *sessionState[K]) {
 	if s.received {
-		cancelled, granted := o.table.CancelSession(s.s)
+		cancelled, granted := o.table.CancelSession(s.entries)
 		o.refuseSession(cancelled)
 		o.deliver(granted)
-		for _, grant := range s.s.Grants() {
+		for _, grant := range s.entries.Grants() {
 			if p := parcelOf(grant); p != nil && p.take() {
 				o.handOff(grant, p.value)
 			}
 		}
 	}
-	cancelled, released, granted := o.table.CloseSession(s.s)
+	cancelled, released, granted := o.table.CloseSession(s.entries)
 	o.refuseSession(cancelled)
 	for _, tag := range released {
 		if s, ok := tag.(*tracked[K]); ok {
@@ -402,6 +411,59 @@ func (o *owner[K]) refuseSession(cancelled []any) {
 }
 
 func (r *closeSession[K]) refuse() {}
+
+// wait notes that a request has to wait.
+func (o *owner[K]) wait(r *acquire[K]) {
+	r.since = o.meter.now()
+	if s := r.tracked; s != nil {
+		s.ticket, s.since = r.ticket, r.since
+		o.tracking.begin(s, &o.tracking.waits)
+	}
+}
+
+// waited notes that the wait of a request has ended.
+func (o *owner[K]) waited(r *acquire[K], now time.Duration, outcome string) {
+	o.meter.waits.observe(now - r.since)
+	if r.tracked != nil {
+		o.tracking.end(r.tracked, now, outcome)
+	}
+}
+
+// held notes that a request is about to be answered with its grant, if anything is noted
+// of it.
+func (o *owner[K]) held(r *acquire[K], token table.Token[K], now time.Duration) {
+	s := r.tracked
+	r.tracked = nil
+	if now == unread && o.tracking.timed {
+		now = o.meter.now()
+	}
+	s.ticket, s.since = token.Ticket(), now
+	s.seq = token.Seq()
+	s.ticket.SetTag(s)
+	if s.ticket.First() {
+		o.tracking.firsts.push(s)
+	}
+	o.tracking.begin(s, &o.tracking.grants)
+}
+
+// tracked returns what is noted of a live grant; nil when nothing is.
+func (o *owner[K]) tracked(token table.Token[K]) *tracked[K] {
+	s, _ := token.Ticket().Tag().(*tracked[K])
+	return s
+}
+
+// released notes that a grant has ended, if anything is noted of it.
+func (o *owner[K]) released(s *tracked[K]) {
+	if s == nil {
+		return
+	}
+	tracking, now := o.tracking, unread
+	if tracking.timed {
+		now = o.meter.now()
+		tracking.times.observe(now - s.since)
+	}
+	tracking.end(s, now, "released")
+}
 
 // A question is answered in the step in which it is served. Its closure is one that this
 // package wrote, and runs on the owner's goroutine.
@@ -464,6 +526,13 @@ type closing[K comparable] struct{}
 func (closing[K]) serve(o *owner[K]) { o.end(ErrClosed) }
 
 func (closing[K]) refuse() {}
+
+// tick makes the owner look at what lasts long. The timer of the slow log sends it.
+type tick[K comparable] struct{}
+
+func (tick[K]) serve(o *owner[K]) { o.logSlow() }
+
+func (tick[K]) refuse() {}
 
 // wake makes the owner look at its context.
 type wake[K comparable] struct{}

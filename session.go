@@ -2,7 +2,6 @@ package keylock
 
 import (
 	"context"
-	"sync/atomic"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
@@ -21,18 +20,15 @@ import (
 // A session stands for one actor, but its methods may be called from any goroutine. All
 // its requests count as waits of that one actor.
 type Session[K comparable] struct {
-	m      *Manager[K]
-	s      *table.Session[K]
-	closed atomic.Bool // set before the owner hears of it
-
-	received bool // it was handed a value; owned by the owner
+	m     *Manager[K]
+	state sessionState[K]
 }
 
 // Session returns a new session. The label names it to people, in errors and snapshots;
 // it need not be unique. A session costs nothing while it neither holds nor waits.
 func (m *Manager[K]) Session(label string) *Session[K] {
 	m.mustBeStarted()
-	return &Session[K]{m: m, s: table.NewSession[K](label)}
+	return &Session[K]{m: m, state: sessionState[K]{entries: table.NewSession[K](label)}}
 }
 
 // manager returns the session's manager, and panics, in the caller, for a Session that
@@ -48,66 +44,57 @@ func (s *Session[K]) manager() *Manager[K] {
 // waiting would make the session wait for itself, and [ErrClosed] when the session is or
 // becomes closed.
 func (s *Session[K]) Acquire(ctx context.Context, key K) (Lock[K], error) {
-	return s.manager().acquire(ctx, s, table.Request[K]{Key: key}, false)
+	return s.manager().acquire(ctx, &s.state, table.Request[K]{Key: key}, false)
 }
 
 // AcquireShared is [Manager.AcquireShared] for the session; it fails as
 // [Session.Acquire] does. A shared lock cannot be upgraded: asking for the exclusive
 // lock of a key that the session holds shared is a deadlock.
 func (s *Session[K]) AcquireShared(ctx context.Context, key K) (Lock[K], error) {
-	return s.manager().acquire(ctx, s, table.Request[K]{Key: key, Mode: table.Shared}, false)
+	return s.manager().acquire(ctx, &s.state, table.Request[K]{Key: key, Mode: table.Shared}, false)
 }
 
 // AcquireAll is [Manager.AcquireAll] for the session; it fails as [Session.Acquire] does.
 func (s *Session[K]) AcquireAll(ctx context.Context, keys ...K) (Locks[K], error) {
-	lock, err := s.manager().acquire(ctx, s, wantAll(keys), false)
+	lock, err := s.manager().acquire(ctx, &s.state, wantAll(keys), false)
 	return Locks[K]{lock}, err
 }
 
 // TryAcquire is [Manager.TryAcquire] for the session. It is false for a closed session.
 func (s *Session[K]) TryAcquire(key K) (Lock[K], bool) {
-	return s.manager().try(s, table.Request[K]{Key: key})
+	return s.manager().try(&s.state, table.Request[K]{Key: key})
 }
 
 // TryAcquireShared is [Manager.TryAcquireShared] for the session.
 func (s *Session[K]) TryAcquireShared(key K) (Lock[K], bool) {
-	return s.manager().try(s, table.Request[K]{Key: key, Mode: table.Shared})
+	return s.manager().try(&s.state, table.Request[K]{Key: key, Mode: table.Shared})
 }
 
 // TryAcquireAll is [Manager.TryAcquireAll] for the session.
 func (s *Session[K]) TryAcquireAll(keys ...K) (Locks[K], bool) {
-	lock, ok := s.manager().try(s, wantAll(keys))
+	lock, ok := s.manager().try(&s.state, wantAll(keys))
 	return Locks[K]{lock}, ok
 }
 
 // Reserve is [Manager.Reserve] for the session; Wait fails as [Session.Acquire] does. The
 // session waits from now on, not only from Wait on.
 func (s *Session[K]) Reserve(key K) Reservation[K] {
-	return s.manager().reserve(s, table.Request[K]{Key: key})
+	return s.manager().reserve(&s.state, table.Request[K]{Key: key})
 }
 
 // ReserveShared is [Manager.ReserveShared] for the session, see [Session.Reserve].
 func (s *Session[K]) ReserveShared(key K) Reservation[K] {
-	return s.manager().reserve(s, table.Request[K]{Key: key, Mode: table.Shared})
+	return s.manager().reserve(&s.state, table.Request[K]{Key: key, Mode: table.Shared})
 }
 
 // ReserveAll is [Manager.ReserveAll] for the session, see [Session.Reserve].
 func (s *Session[K]) ReserveAll(keys ...K) Reservations[K] {
-	return Reservations[K]{s.manager().reserve(s, wantAll(keys))}
+	return Reservations[K]{s.manager().reserve(&s.state, wantAll(keys))}
 }
 
 // Do is [Manager.Do] for the session; it fails as [Session.Acquire] does.
 func (s *Session[K]) Do(ctx context.Context, key K, fn func(context.Context) error) error {
-	return s.manager().do(ctx, s, table.Request[K]{Key: key}, fn)
-}
-
-// isClosed reports whether Close was called.
-func (s *Session[K]) isClosed() bool {
-	if s == nil {
-		return false
-	}
-	s.m.gate.before("looks whether its session is closed")
-	return s.closed.Load()
+	return s.manager().do(ctx, &s.state, table.Request[K]{Key: key}, fn)
 }
 
 // Close releases all that the session holds and ends all its waits, with [ErrClosed],
@@ -116,8 +103,8 @@ func (s *Session[K]) isClosed() bool {
 func (s *Session[K]) Close() error {
 	m := s.manager()
 	m.gate.before("closes its session")
-	s.closed.Store(true)
+	s.state.closed.Store(true)
 	m.long.Add(1)
-	m.send(message[K]{request: &closeSession[K]{s}})
+	m.send(message[K]{request: &closeSession[K]{&s.state}})
 	return nil
 }

@@ -68,13 +68,14 @@ type slowRecord[K comparable] struct {
 	held   time.Duration // and for how long
 }
 
-// startSlowLog starts the goroutine that calls the logger.
-func (o *owner[K]) startSlowLog(logger *slog.Logger, after time.Duration) *slowLog[K] {
+// startSlowLog starts the goroutine that calls the logger. look makes the owner look at what
+// has lasted long.
+func startSlowLog[K comparable](logger *slog.Logger, after time.Duration, look func()) *slowLog[K] {
 	started := time.Now()
 	l := &slowLog[K]{
 		after:   after,
 		logger:  logger,
-		look:    func() { o.m.send(message[K]{request: tick[K]{}}) },
+		look:    look,
 		now:     func() time.Duration { return time.Since(started) },
 		records: make(chan slowRecord[K], slowRoom),
 		waiting: make(map[K]*slowRecord[K]),
@@ -109,14 +110,9 @@ func (l *slowLog[K]) end() {
 	close(l.records)
 }
 
-// tick is the request of the slow log's timer.
-type tick[K comparable] struct{}
-
-func (tick[K]) refuse() {}
-
-// serve logs everything that has lasted long enough, the oldest first, and holds before
+// logSlow logs everything that has lasted long enough, the oldest first, and holds before
 // waits, because they are what is waited for.
-func (tick[K]) serve(o *owner[K]) {
+func (o *owner[K]) logSlow() {
 	t := o.tracking
 	t.slow.timer = nil
 	now, left, next := o.meter.now(), slowBatch, never

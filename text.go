@@ -23,10 +23,10 @@ func (m *Manager[K]) String() string {
 
 // String names the session by its label.
 func (s *Session[K]) String() string {
-	if s == nil || s.s == nil {
+	if s == nil || s.state.entries == nil {
 		return "no session"
 	}
-	return sessionText(s.s.Label())
+	return sessionText(s.state.entries.Label())
 }
 
 // String returns the key and the number of the grant.

@@ -16,23 +16,32 @@ type tracking[K comparable] struct {
 	slow          *slowLog[K] // nil unless WithSlowLog
 }
 
-// observe starts what the options ask for.
-func (o *owner[K]) observe(options options) {
+// newTracking returns the tracking that the options ask for; nil when they ask for none. look
+// makes the owner look at the slow log.
+func newTracking[K comparable](options options, look func()) *tracking[K] {
 	if !options.callers && !options.holdTimes {
-		return
+		return nil
 	}
-	o.m.tracks, o.m.callers = true, options.callers
-	o.tracking = &tracking[K]{timed: options.holdTimes}
+	t := &tracking[K]{timed: options.holdTimes}
 	if options.slowLog != nil {
-		o.tracking.slow = o.startSlowLog(options.slowLog, options.slowAfter)
+		t.slow = startSlowLog[K](options.slowLog, options.slowAfter, look)
+	}
+	return t
+}
+
+// stop ends what the slow log has started.
+func (t *tracking[K]) stop() {
+	if t != nil && t.slow != nil {
+		t.slow.end()
 	}
 }
 
-// stopObserving ends what observe started.
-func (o *owner[K]) stopObserving() {
-	if o.tracking != nil && o.tracking.slow != nil {
-		o.tracking.slow.end()
+// lost is how many records the slow log has lost.
+func (t *tracking[K]) lost() uint64 {
+	if t.slow == nil {
+		return 0
 	}
+	return t.slow.lost.Load()
 }
 
 // A tracked follows one request from its arrival to the end of its grant.
@@ -50,71 +59,18 @@ type tracked[K comparable] struct {
 	prev   *tracked[K]
 	next   *tracked[K]
 
-	parcel *parcel // what its grant came with, of a session
+	tag any // that its grant's ticket would have without it
 
 	told *slowRecord[K] // what the slow log told of it last; nil when nothing
 }
 
 // newTracked returns what the options say has to be noted of a call.
-func (m *Manager[K]) newTracked() *tracked[K] {
+func newTracked[K comparable](callers bool) *tracked[K] {
 	s := new(tracked[K])
-	if m.callers {
+	if callers {
 		s.caller.capture()
 	}
 	return s
-}
-
-// wait notes that a request has to wait.
-func (o *owner[K]) wait(r *acquire[K]) {
-	r.since = o.meter.now()
-	if s := r.tracked; s != nil {
-		s.ticket, s.since = r.ticket, r.since
-		o.tracking.begin(s, &o.tracking.waits)
-	}
-}
-
-// waited notes that the wait of a request has ended.
-func (o *owner[K]) waited(r *acquire[K], now time.Duration, outcome string) {
-	o.meter.waits.observe(now - r.since)
-	if r.tracked != nil {
-		o.tracking.end(r.tracked, now, outcome)
-	}
-}
-
-// held notes that a request is about to be answered with its grant, if anything is noted
-// of it.
-func (o *owner[K]) held(r *acquire[K], token table.Token[K], now time.Duration) {
-	s := r.tracked
-	r.tracked = nil
-	if now == unread && o.tracking.timed {
-		now = o.meter.now()
-	}
-	s.ticket, s.since = token.Ticket(), now
-	s.seq = token.Seq()
-	s.ticket.SetTag(s)
-	if s.ticket.First() {
-		o.tracking.firsts.push(s)
-	}
-	o.tracking.begin(s, &o.tracking.grants)
-}
-
-// tracked returns what is noted of a live grant; nil when nothing is.
-func (o *owner[K]) tracked(token table.Token[K]) *tracked[K] {
-	s, _ := token.Ticket().Tag().(*tracked[K])
-	return s
-}
-
-// released notes that a grant has ended, if anything is noted of it.
-func (o *owner[K]) released(s *tracked[K]) {
-	if s == nil {
-		return
-	}
-	tracking, now := o.tracking, unread
-	if tracking.timed {
-		now = o.meter.now()
-		tracking.times.observe(now - s.since)
-	}
-	tracking.end(s, now, "released")
 }
 
 // begin lets a request begin to wait, or to hold.
@@ -132,6 +88,16 @@ func (t *tracking[K]) end(s *tracked[K], now time.Duration, outcome string) {
 	t.firsts.remove(s)
 	if s.told != nil {
 		t.slow.over(s, now-s.since, outcome)
+	}
+}
+
+// lead notes which grants have become the first of their keys, because those before them
+// have ended.
+func (t *tracking[K]) lead(tickets []*table.Ticket[K]) {
+	for _, k := range tickets {
+		if s, ok := k.Tag().(*tracked[K]); ok { // or it has ended, too, or will be noted of when it is delivered
+			t.firsts.push(s)
+		}
 	}
 }
 
@@ -196,4 +162,98 @@ func (a *ages[K]) age(now time.Duration) time.Duration {
 		}
 	}
 	return 0
+}
+
+// firsts are the grants that were the first of those by which a key is held now, so the
+// oldest of them is of the key that has been held for longest, however many hold other keys
+// together. It is a heap by grant number, in segments, because a copy of all would take long.
+type firsts[K comparable] struct {
+	segments [][]*tracked[K]
+	size     int
+}
+
+const firstsSegment = 1024
+
+func (f *firsts[K]) at(i int) *tracked[K] { return f.segments[i/firstsSegment][i%firstsSegment] }
+
+func (f *firsts[K]) put(s *tracked[K], i int) {
+	f.segments[i/firstsSegment][i%firstsSegment] = s
+	s.first = i + 1
+}
+
+// push adds a grant, if it is not there.
+func (f *firsts[K]) push(s *tracked[K]) {
+	if s.first > 0 {
+		return
+	}
+	if f.size == len(f.segments)*firstsSegment {
+		f.segments = append(f.segments, make([]*tracked[K], firstsSegment))
+	}
+	f.put(s, f.size)
+	f.size++
+	f.up(s)
+}
+
+// remove takes a grant out, if it is there.
+func (f *firsts[K]) remove(s *tracked[K]) {
+	i := s.first - 1
+	if i < 0 {
+		return
+	}
+	s.first = 0
+	f.size--
+	last := f.at(f.size)
+	f.segments[f.size/firstsSegment][f.size%firstsSegment] = nil
+	if n := len(f.segments) - 2; n >= 0 && f.size <= n*firstsSegment { // one that is empty is kept
+		f.segments[n+1] = nil
+		f.segments = f.segments[:n+1]
+	}
+	if last != s {
+		f.put(last, i)
+		f.up(last)
+		f.down(last)
+	}
+}
+
+func (f *firsts[K]) up(s *tracked[K]) {
+	for i := s.first - 1; i > 0; {
+		above := (i - 1) / 2
+		if f.at(above).seq < s.seq {
+			return
+		}
+		f.put(f.at(above), i)
+		f.put(s, above)
+		i = above
+	}
+}
+
+func (f *firsts[K]) down(s *tracked[K]) {
+	for i := s.first - 1; ; {
+		below := 2*i + 1
+		if below+1 < f.size && f.at(below+1).seq < f.at(below).seq {
+			below++
+		}
+		if below >= f.size || s.seq < f.at(below).seq {
+			return
+		}
+		f.put(f.at(below), i)
+		f.put(s, below)
+		i = below
+	}
+}
+
+// oldest yields the grants, the oldest first.
+func (f *firsts[K]) oldest(yield func(*tracked[K]) bool) {
+	var taken []*tracked[K]
+	for f.size > 0 {
+		s := f.at(0)
+		f.remove(s)
+		taken = append(taken, s)
+		if !yield(s) {
+			break
+		}
+	}
+	for _, s := range taken {
+		f.push(s)
+	}
 }
