@@ -61,10 +61,10 @@ func TestConformanceDurable(t *testing.T) {
 // conform runs the whole suite, each process with a network of its own to the address.
 func conform(t *testing.T, s *pgtest.Server, addr string, opts ...pglock.Option) {
 	conn := s.Connect(t)
-	networks := make(map[cohort.Engine]*pgtest.Network)
+	networks := make(map[cohort.Engine]*cohorttest.Network)
 	cohorttest.Run(t, cohorttest.Harness{
 		Engine: func() (cohort.Engine, error) {
-			n := pgtest.NewNetwork(t, addr)
+			n := cohorttest.NewNetwork(t, addr)
 			e := newEngine(t, s, n.Addr, append([]pglock.Option{pglock.WithTTL(2 * time.Second)}, opts...)...)
 			networks[e] = n
 			return e, nil
@@ -78,8 +78,8 @@ func conform(t *testing.T, s *pgtest.Server, addr string, opts ...pglock.Option)
 			_, err := conn.Exec(t.Context(), "DELETE FROM pglock_key WHERE key = $1", pglock.KeyOf(key))
 			return err
 		},
-		Cut:  func(e cohort.Engine) error { networks[e].Set(pgtest.Weather{Silent: true}); return nil },
-		Heal: func(e cohort.Engine) error { networks[e].Set(pgtest.Weather{}); return nil },
+		Cut:  func(e cohort.Engine) error { networks[e].Set(cohorttest.Weather{Silent: true}); return nil },
+		Heal: func(e cohort.Engine) error { networks[e].Set(cohorttest.Weather{}); return nil },
 	})
 	assert.Eventually(t, func() bool {
 		return pgtest.Count(t, conn, "SELECT count(*) FROM pglock_key WHERE pglock_alive(entry) OR queue <> '{}'") == 0

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/pglock"
 	"github.com/seed-46f81e6d/keylock/pglock/internal/pgtest"
 )
@@ -39,9 +40,9 @@ var oblivions = map[string]oblivion{
 // whether the holder still believes when a second process is granted the key, and both epochs.
 func forgets(t *testing.T, forget oblivion, opts ...pglock.Option) (believes bool, first, second uint64) {
 	s := migrated(t)
-	mine, others := pgtest.NewNetwork(t, s.Addr()), pgtest.NewNetwork(t, s.Addr())
+	mine, others := cohorttest.NewNetwork(t, s.Addr()), cohorttest.NewNetwork(t, s.Addr())
 	g := acquire(t, newEngine(t, s, mine.Addr, opts...), "key")
-	mine.Set(pgtest.Weather{Silent: true}) // the holder's side of the network is cut
+	mine.Set(cohorttest.Weather{Silent: true}) // the holder's side of the network is cut
 	others.Target(forget(t, s).Addr())
 	h := acquire(t, newEngine(t, s, others.Addr, opts...), "key")
 	select {

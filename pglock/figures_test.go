@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/pglock/internal/pgtest"
 )
 
@@ -47,7 +48,7 @@ func TestFigures(t *testing.T) {
 	t.Logf("two processes in turns, without handoff:   %.2f times (%.0f/s)", turns.ratio, turns.ours)
 	t.Logf("two processes of 32 goroutines each:       %.1f times (%.0f/s)", both.ratio, both.ours)
 
-	n := pgtest.NewNetwork(t, s.Addr())
+	n := cohorttest.NewNetwork(t, s.Addr())
 	manyWaiters(t, s, n)
 }
 
@@ -150,7 +151,7 @@ func throughput(t *testing.T, l locker, goroutines, processes int, span time.Dur
 }
 
 // manyWaiters prints what 1,000 keys with ten waiters each cost a process.
-func manyWaiters(t *testing.T, s *pgtest.Server, n *pgtest.Network) {
+func manyWaiters(t *testing.T, s *pgtest.Server, n *cohorttest.Network) {
 	m := cohort.Start(context.Background(), newEngine(t, s, n.Addr))
 	defer m.Close()
 	heap := func() uint64 {

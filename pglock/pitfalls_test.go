@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/cohort/lease"
 	"github.com/seed-46f81e6d/keylock/pglock"
 	"github.com/seed-46f81e6d/keylock/pglock/internal/pgtest"
@@ -63,12 +64,12 @@ func waits(t testing.TB, conn *pgx.Conn, e cohort.Engine, key string, n int) <-c
 func TestP1ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 	s := migrated(t)
 	conn := s.Connect(t)
-	for how, weather := range map[string]pgtest.Weather{
+	for how, weather := range map[string]cohorttest.Weather{
 		"late":  {Late: 300 * time.Millisecond},
 		"never": {NoReplies: true},
 	} {
 		t.Run(how, func(t *testing.T) {
-			n := pgtest.NewNetwork(t, s.Addr())
+			n := cohorttest.NewNetwork(t, s.Addr())
 			e := newEngine(t, s, n.Addr, pglock.WithTTL(20*time.Second))
 			kept := acquire(t, e, "kept "+how)
 			n.Set(weather)
@@ -81,7 +82,7 @@ func TestP1ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 			eventually(t, conn, 1, "SELECT count(*) FROM pglock_key WHERE key = '\\x006b6579' AND entry IS NOT NULL") // it was carried out
 			cancel()
 			require.ErrorIs(t, receive(t, returned, "Acquire"), context.Canceled)
-			n.Set(pgtest.Weather{})
+			n.Set(cohorttest.Weather{})
 			eventually(t, conn, 0, "SELECT count(*) FROM pglock_key WHERE key = '\\x006b6579' AND entry IS NOT NULL")
 			require.NoError(t, kept.Release(t.Context()), "the session was kept")
 			closeEngine(e)
@@ -171,14 +172,14 @@ func TestP2RenewalCreatesNothing(t *testing.T) {
 // An unlock is carried out and its reply is lost: the repetition says that it was a success.
 func TestP3UnlockWithoutAReply(t *testing.T) {
 	s := migrated(t)
-	n := pgtest.NewNetwork(t, s.Addr())
+	n := cohorttest.NewNetwork(t, s.Addr())
 	e := newEngine(t, s, n.Addr, pglock.WithTTL(8*time.Second))
 	g := acquire(t, e, "key")
-	n.Set(pgtest.Weather{NoReplies: true})
+	n.Set(cohorttest.Weather{NoReplies: true})
 	released := make(chan error, 1)
 	go func() { released <- g.Release(t.Context()) }()
 	eventually(t, s.Connect(t), 0, entries)
-	n.Set(pgtest.Weather{})
+	n.Set(cohorttest.Weather{})
 	require.NoError(t, receive(t, released, "Release"))
 }
 
@@ -248,30 +249,30 @@ func TestP8LeftoversAreSwept(t *testing.T) {
 func TestP9NoticeIsLostWhileListeningAgain(t *testing.T) {
 	s := migrated(t)
 	conn := s.Connect(t)
-	n := pgtest.NewNetwork(t, s.Addr())
+	n := cohorttest.NewNetwork(t, s.Addr())
 	listener := s.Config(t, n.Addr)
 	waiter := newEngine(t, s, "", pglock.WithTTL(30*time.Second), pglock.WithListener(listener))
 	holder := newEngine(t, s, "", pglock.WithTTL(30*time.Second))
 	g := acquire(t, holder, "key")
 	granted := waits(t, conn, waiter, "key", 2)
-	n.Set(pgtest.Weather{Down: true})
+	n.Set(cohorttest.Weather{Down: true})
 	require.NoError(t, g.Release(t.Context()))
-	n.Set(pgtest.Weather{})
+	n.Set(cohorttest.Weather{})
 	require.NoError(t, receive(t, granted, "the grant").Release(t.Context()))
 }
 
 // Connections that the pool believes in were closed a moment ago.
 func TestP13ConnectionsWereJustClosed(t *testing.T) {
 	s := migrated(t)
-	n := pgtest.NewNetwork(t, s.Addr())
+	n := cohorttest.NewNetwork(t, s.Addr())
 	e := newEngine(t, s, n.Addr)
 	g := acquire(t, e, "key")
-	n.Set(pgtest.Weather{Down: true})
-	n.Set(pgtest.Weather{})
+	n.Set(cohorttest.Weather{Down: true})
+	n.Set(cohorttest.Weather{})
 	require.NoError(t, g.Release(t.Context()))
 	g = acquire(t, e, "key")
-	n.Set(pgtest.Weather{Down: true})
-	n.Set(pgtest.Weather{})
+	n.Set(cohorttest.Weather{Down: true})
+	n.Set(cohorttest.Weather{})
 	ctx, cancel := context.WithTimeout(t.Context(), pgtest.Patience)
 	defer cancel()
 	require.NoError(t, e.Close(ctx))
@@ -306,7 +307,7 @@ func TestP14HotKeyWithoutVacuum(t *testing.T) {
 // A caller's context that ends must not close a connection that others use.
 func TestP16CancelledCallersKeepConnections(t *testing.T) {
 	s := migrated(t)
-	n := pgtest.NewNetwork(t, s.Addr())
+	n := cohorttest.NewNetwork(t, s.Addr())
 	holder := newEngine(t, s, "")
 	g := acquire(t, holder, "key")
 	e := newEngine(t, s, n.Addr)
@@ -516,7 +517,7 @@ func TestWithoutTablesAnAcquireEnds(t *testing.T) {
 
 func TestAProcessUsesAtMostSixConnections(t *testing.T) {
 	s := migrated(t)
-	n := pgtest.NewNetwork(t, s.Addr())
+	n := cohorttest.NewNetwork(t, s.Addr())
 	e := newEngine(t, s, n.Addr)
 	most := 0
 	done := make(chan error, 100)

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/redislock"
 	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
 	"github.com/seed-46f81e6d/keylock/redislock/rueidisadapter"
@@ -187,10 +188,10 @@ func TestChaos(t *testing.T) {
 	seed := rand.Uint64()
 	t.Log("seed", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	var networks []*redistest.Network
+	var networks []*cohorttest.Network
 	var workers, past []*worker
 	for range processes {
-		n := redistest.NewNetwork(t, s.Addr())
+		n := cohorttest.NewNetwork(t, s.Addr())
 		networks = append(networks, n)
 		workers = append(workers, startWorker(t, n.Addr, resource.Addr()))
 	}
@@ -214,9 +215,9 @@ func TestChaos(t *testing.T) {
 			workers[i].signal(syscall.SIGCONT)
 		case 3:
 			what = "cut off"
-			networks[i].Set(redistest.Weather{Silent: random.IntN(2) == 0, NoReplies: true})
+			networks[i].Set(cohorttest.Weather{Silent: random.IntN(2) == 0, NoReplies: true})
 			time.Sleep(pause)
-			networks[i].Set(redistest.Weather{})
+			networks[i].Set(cohorttest.Weather{})
 		case 4:
 			what = "server stopped"
 			s.Signal(syscall.SIGSTOP)

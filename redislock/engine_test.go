@@ -90,17 +90,17 @@ func revoke(t testing.TB, s *redistest.Server, e cohort.Engine) {
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	networks := make(map[cohort.Engine]*redistest.Network)
+	networks := make(map[cohort.Engine]*cohorttest.Network)
 	cohorttest.Run(t, cohorttest.Harness{
 		Engine: func() (cohort.Engine, error) {
-			n := redistest.NewNetwork(t, s.Addr())
+			n := cohorttest.NewNetwork(t, s.Addr())
 			e := newEngine(t, dial(t, n.Addr), redislock.WithTTL(2*time.Second))
 			networks[e] = n
 			return e, nil
 		},
 		Revoke: func(e cohort.Engine) error { revoke(t, s, e); return nil },
-		Cut:    func(e cohort.Engine) error { networks[e].Set(redistest.Weather{Silent: true}); return nil },
-		Heal:   func(e cohort.Engine) error { networks[e].Set(redistest.Weather{}); return nil },
+		Cut:    func(e cohort.Engine) error { networks[e].Set(cohorttest.Weather{Silent: true}); return nil },
+		Heal:   func(e cohort.Engine) error { networks[e].Set(cohorttest.Weather{}); return nil },
 	})
 	assert.Eventually(t, func() bool {
 		_, entries := s.Left(t)

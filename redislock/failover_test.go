@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/redislock"
 	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
 )
@@ -57,7 +58,7 @@ var disasters = []disaster{
 // for it. It returns how long after the disaster the second grant came, and whether the first holder still believed then.
 func strike(t *testing.T, d disaster, ttl time.Duration, opts ...redislock.Option) (after time.Duration, doubled bool) {
 	s := redistest.Start(t)
-	n := redistest.NewNetwork(t, s.Addr())
+	n := cohorttest.NewNetwork(t, s.Addr())
 	opts = append([]redislock.Option{redislock.WithTTL(ttl)}, opts...)
 	first := newEngine(t, dial(t, n.Addr), opts...)
 	second := newEngine(t, dial(t, n.Addr), opts...)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/cohort/lease"
 	"github.com/seed-46f81e6d/keylock/redislock"
 	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
@@ -43,14 +44,14 @@ func waitFor(t testing.TB, s *redistest.Server, e cohort.Engine, key string, n i
 // up: the entry must not stay in a session that lives on.
 func TestP1ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 	t.Parallel()
-	for how, weather := range map[string]redistest.Weather{
+	for how, weather := range map[string]cohorttest.Weather{
 		"late":  {Late: 300 * time.Millisecond},
 		"never": {NoReplies: true},
 	} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			s := redistest.Start(t)
-			n := redistest.NewNetwork(t, s.Addr())
+			n := cohorttest.NewNetwork(t, s.Addr())
 			e := newEngine(t, dial(t, n.Addr), redislock.WithTTL(20*time.Second))
 			kept := acquire(t, e, "kept")
 			require.NoError(t, acquire(t, e, "key").Release(t.Context())) // its bucket is in use
@@ -64,7 +65,7 @@ func TestP1ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 			awaitEntries(t, s, 2) // it was carried out
 			cancel()
 			require.ErrorIs(t, receive(t, returned, "Acquire"), context.Canceled)
-			n.Set(redistest.Weather{})
+			n.Set(cohorttest.Weather{})
 			redistest.Eventually(t, "the orphan is removed", func() bool {
 				return !strings.Contains(s.Must(t, "HGETALL", hashOf(e, "key")), "q:key")
 			})
@@ -199,17 +200,17 @@ func TestP2RenewalCreatesNothing(t *testing.T) {
 func TestP3UnlockWithoutAReply(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	n := redistest.NewNetwork(t, s.Addr())
+	n := cohorttest.NewNetwork(t, s.Addr())
 	e := newEngine(t, dial(t, n.Addr), redislock.WithTTL(20*time.Second))
 	require.NoError(t, acquire(t, e, "key").Release(t.Context())) // so that the server knows the scripts
 	held := acquire(t, e, "key")
-	n.Set(redistest.Weather{NoReplies: true})
+	n.Set(cohorttest.Weather{NoReplies: true})
 	released := make(chan error, 1)
 	go func() { released <- held.Release(t.Context()) }()
 	awaitEntries(t, s, 0)
 	other := newEngine(t, dial(t, s.Addr()))
 	theirs := acquire(t, other, "key") // the repetition must not take it away
-	n.Set(redistest.Weather{})
+	n.Set(cohorttest.Weather{})
 	require.NoError(t, receive(t, released, "the release"))
 	hash, field, epoch := theirs.Guard()
 	assert.Equal(t, epoch, s.Must(t, "HGET", hash, field))
@@ -220,10 +221,10 @@ func TestP3UnlockWithoutAReply(t *testing.T) {
 func TestP3RenewalWithoutAReply(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	n := redistest.NewNetwork(t, s.Addr())
+	n := cohorttest.NewNetwork(t, s.Addr())
 	e := newEngine(t, dial(t, n.Addr), redislock.WithTTL(time.Second))
 	held := acquire(t, e, "key")
-	n.Set(redistest.Weather{NoReplies: true})
+	n.Set(cohorttest.Weather{NoReplies: true})
 	began := time.Now()
 	receive(t, held.Lost(), "the loss")
 	assert.Less(t, time.Since(began), time.Second, "it is counted from a request that was sent before")
@@ -311,14 +312,14 @@ func TestP8DeadHeads(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	const ttl = 2 * time.Second
-	n := redistest.NewNetwork(t, s.Addr())
+	n := cohorttest.NewNetwork(t, s.Addr())
 	dead := newEngine(t, dial(t, n.Addr), redislock.WithTTL(ttl))
 	dead2 := newEngine(t, dial(t, n.Addr), redislock.WithTTL(ttl))
 	acquire(t, dead, "key")
 	waitFor(t, s, dead2, "key", 2)
 	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(10*time.Minute)) // whose renewals come too late to sweep
 	granted := waitFor(t, s, e, "key", 3)
-	n.Set(redistest.Weather{Silent: true})
+	n.Set(cohorttest.Weather{Silent: true})
 	began := time.Now()
 	g := receive(t, granted, "the key of the dead")
 	assert.Less(t, time.Since(began), 3*ttl)
@@ -329,7 +330,7 @@ func TestP8DeadHeads(t *testing.T) {
 func TestP8LeftoversAreSwept(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	n := redistest.NewNetwork(t, s.Addr())
+	n := cohorttest.NewNetwork(t, s.Addr())
 	dead := newEngine(t, dial(t, n.Addr), redislock.WithTTL(time.Second))
 	living := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(time.Second))
 	var kept []*redislock.Grant
@@ -338,7 +339,7 @@ func TestP8LeftoversAreSwept(t *testing.T) {
 		kept = append(kept, acquire(t, living, "living/"+strconv.Itoa(i)))
 	}
 	awaitEntries(t, s, 600)
-	n.Set(redistest.Weather{Silent: true})
+	n.Set(cohorttest.Weather{Silent: true})
 	awaitEntries(t, s, 300)
 	for _, g := range kept {
 		require.NoError(t, g.Release(t.Context()))

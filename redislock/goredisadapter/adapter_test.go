@@ -41,16 +41,16 @@ func newClient(addr string) *redis.Client {
 
 func TestConformance(t *testing.T) {
 	s := redistest.Start(t)
-	networks := make(map[cohort.Engine]*redistest.Network)
+	networks := make(map[cohort.Engine]*cohorttest.Network)
 	cohorttest.Run(t, cohorttest.Harness{
 		Engine: func() (cohort.Engine, error) {
-			n := redistest.NewNetwork(t, s.Addr())
+			n := cohorttest.NewNetwork(t, s.Addr())
 			e := newEngine(t, newClient(n.Addr))
 			networks[e] = n
 			return e, nil
 		},
-		Cut:  func(e cohort.Engine) error { networks[e].Set(redistest.Weather{Silent: true}); return nil },
-		Heal: func(e cohort.Engine) error { networks[e].Set(redistest.Weather{}); return nil },
+		Cut:  func(e cohort.Engine) error { networks[e].Set(cohorttest.Weather{Silent: true}); return nil },
+		Heal: func(e cohort.Engine) error { networks[e].Set(cohorttest.Weather{}); return nil },
 	})
 	redistest.Eventually(t, "no entry is left", func() bool {
 		_, entries := s.Left(t)

@@ -1,5 +1,5 @@
 // Package pgtest starts private PostgreSQL servers for tests, on loopback and in temporary
-// folders, with networks in between that fail when they are told to.
+// folders.
 package pgtest
 
 import (

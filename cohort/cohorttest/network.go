@@ -1,4 +1,4 @@
-package pgtest
+package cohorttest
 
 import (
 	"net"
@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Weather is what befalls the connections through a Network.
+// Weather is what befalls the connections through a [Network]. The zero Weather is fair.
 type Weather struct {
 	Down       bool          // connections are closed and refused
 	Silent     bool          // nothing arrives, in either direction, and neither end is told
@@ -20,10 +20,12 @@ func (w Weather) withholds(replies bool) bool {
 	return w.Silent || w.NoReplies && replies || w.NoRequests && !replies
 }
 
-// Network is a proxy to a server.
+// Network is a proxy to a server over TCP, for tests of an engine that loses its server or its
+// replies: Harness.Cut may set the Weather to Silent, and Harness.Heal to the zero Weather.
 type Network struct {
-	Addr   string
-	target string
+	Addr string // where it listens, HOST:PORT
+
+	target string // guarded by mu
 	listen net.Listener
 	wg     sync.WaitGroup
 
@@ -43,7 +45,8 @@ func (l *link) close() {
 	_ = l.server.Close()
 }
 
-// NewNetwork starts a proxy to the address, which ends with the test.
+// NewNetwork starts a proxy to the server at target, HOST:PORT, on a free port of loopback. It ends with
+// the test, which fails at once where it cannot listen.
 func NewNetwork(t testing.TB, target string) *Network {
 	listen, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
