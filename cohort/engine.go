@@ -55,6 +55,18 @@ type Grant interface {
 	Release(ctx context.Context) error
 }
 
+// Recaller is a Grant whose engine can tell when another process wants the key. It is optional: the grant of an
+// engine without it is handed off by count and by time from the start.
+type Recaller interface {
+	// OnWanted has the engine call f as soon as it learns that another process waits for the key, or was
+	// refused it by a TryAcquire; and also when the engine can no longer tell, for instance because
+	// its watch is broken, or when the grant is lost. If one of these has happened already since the
+	// grant, or before it, f is called at once, possibly before OnWanted returns. The engine may call f
+	// without a reason, but calls it at most once. f does not block, and may be called from any goroutine,
+	// also after Release. The Manager calls OnWanted once, before the first holder has the key.
+	OnWanted(f func())
+}
+
 // Inspector is an Engine that can tell who holds a key and who waits for it, in all processes.
 type Inspector interface {
 	// Inspect returns the contenders for key in the order of the queue, as of one moment: the first

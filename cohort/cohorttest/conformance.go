@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -67,7 +68,7 @@ type Harness struct {
 
 // Run runs every check as a subtest of t.
 func Run(t *testing.T, h Harness) {
-	for _, c := range checks {
+	for _, c := range allChecks() {
 		if c.applies(h) {
 			t.Run(c.name, func(t *testing.T) {
 				if err := c.run(h); err != nil {
@@ -81,7 +82,7 @@ func Run(t *testing.T, h Harness) {
 // Check runs every check and returns what failed, joined.
 func Check(h Harness) error {
 	var failed []error
-	for _, c := range checks {
+	for _, c := range allChecks() {
 		if c.applies(h) {
 			failed = append(failed, c.run(h))
 		}
@@ -97,6 +98,8 @@ type check struct {
 	needs   func(Harness) bool
 	do      func(b *bench) error
 }
+
+func allChecks() []check { return slices.Concat(checks, wantedChecks) }
 
 func (c check) applies(h Harness) bool {
 	return c.needs == nil || c.needs(h)

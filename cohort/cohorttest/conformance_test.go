@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,6 +95,17 @@ type spoiltGrant struct {
 	epoch   func() uint64
 	release func(context.Context) error
 	lost    func() <-chan struct{}
+	wanted  func(f func()) // nil for as it is
+}
+
+func (g spoiltGrant) OnWanted(f func()) {
+	if g.wanted != nil {
+		g.wanted(f)
+		return
+	}
+	if r, ok := g.Grant.(cohort.Recaller); ok {
+		r.OnWanted(f)
+	}
 }
 
 func (g spoiltGrant) Epoch() uint64 {
@@ -220,6 +232,40 @@ func TestChecksFindBrokenEngines(t *testing.T) {
 			grants(func(_ context.Context, g cohort.Grant) cohort.Grant {
 				lost := g.Lost()
 				return spoiltGrant{Grant: g, lost: func() <-chan struct{} { return lost }}
+			}), nil},
+		{"that a key is wanted is never told", "wanted by a try: the holder does not learn",
+			grants(func(_ context.Context, g cohort.Grant) cohort.Grant {
+				return spoiltGrant{Grant: g, wanted: func(func()) {}}
+			}), nil},
+		{"a key counts as wanted from the start", "wanted by a waiter: a key counts as wanted again and again",
+			grants(func(_ context.Context, g cohort.Grant) cohort.Grant {
+				return spoiltGrant{Grant: g, wanted: func(f func()) { f() }}
+			}), nil},
+		{"who comes before the grant is forgotten", "wanted before the grant: the holder does not learn",
+			grants(func(_ context.Context, g cohort.Grant) cohort.Grant {
+				return spoiltGrant{Grant: g, wanted: func(f func()) {
+					var registered atomic.Bool
+					g.(cohort.Recaller).OnWanted(func() {
+						if registered.Load() {
+							f()
+						}
+					})
+					registered.Store(true)
+				}}
+			}), nil},
+		{"a loss does not count as wanted", "wanted when lost: the holder does not learn",
+			grants(func(_ context.Context, g cohort.Grant) cohort.Grant {
+				return spoiltGrant{Grant: g, wanted: func(f func()) {
+					g.(cohort.Recaller).OnWanted(func() {
+						go func() {
+							select {
+							case <-g.Lost():
+							default:
+								f()
+							}
+						}()
+					})
+				}}
 			}), nil},
 	} {
 		t.Run(broken.bug, func(t *testing.T) {

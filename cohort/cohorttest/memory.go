@@ -22,6 +22,7 @@ type Engine struct {
 	healed   chan struct{} // nil while the store can be reached; else closed by Heal
 	broken   chan struct{} // closed and replaced by Break
 	paused   bool
+	deaf     bool
 	isClosed bool
 
 	sessions, retries, orphans uint64
@@ -89,6 +90,22 @@ func (e *Engine) Break() {
 		close(e.broken)
 		e.broken = make(chan struct{})
 	})
+}
+
+// Deafen ends what tells the engine that other processes want its keys, until Hear: each
+// key that it has, or is granted, counts as wanted.
+func (e *Engine) Deafen() {
+	e.store.decide(func(*queues) {
+		e.deaf = true
+		for p := range e.session.entries {
+			p.want()
+		}
+	})
+}
+
+// Hear ends a Deafen, for later grants.
+func (e *Engine) Hear() {
+	e.store.decide(func(*queues) { e.deaf = false })
 }
 
 // Cut makes the store unreachable for the engine: its calls wait until Heal.
@@ -233,10 +250,11 @@ func (e *Engine) enter(ctx context.Context, key string, try bool) (p *entry, dro
 		switch {
 		case e.isClosed:
 		case try && len(q.byKey[key]) > 0:
+			q.byKey[key][0].want()
 			err = cohort.ErrHeld
 		default:
 			e.notice()
-			p, err = q.join(e.session, key), nil
+			p, err = q.join(e, key), nil
 		}
 	})
 	return p, f.Drop, err
@@ -248,7 +266,7 @@ func (e *Engine) enterLate(key string, late time.Duration) {
 	var p *entry
 	e.store.decide(func(q *queues) {
 		if !e.isClosed {
-			p = q.join(e.session, key)
+			p = q.join(e, key)
 		}
 	})
 	if p != nil {
@@ -381,6 +399,19 @@ func (g *grant) Lost() <-chan struct{} {
 		}
 	})
 	return g.entry.lost
+}
+
+// OnWanted implements cohort.Recaller.
+func (g *grant) OnWanted(f func()) {
+	wanted := false
+	g.engine.store.decide(func(*queues) {
+		if wanted = g.entry.wanted; !wanted {
+			g.entry.onWanted = f
+		}
+	})
+	if wanted {
+		f()
+	}
 }
 
 func (g *grant) Release(ctx context.Context) error {

@@ -30,6 +30,9 @@ type entry struct {
 	epoch   uint64        // 0 until then
 	deleted bool          // the store has dropped it behind its engine's back
 	lost    chan struct{} // closed when its engine knows that it is gone
+
+	wanted   bool   // its engine knows that another process wants the key, or does not know
+	onWanted func() // nil until it is set, and after it was called
 }
 
 // session stands for a process at the store: what a lease is at etcd.
@@ -118,14 +121,28 @@ func (s *Store) decide(decision func(*queues)) bool {
 }
 
 // join adds an entry of the session to the queue for key.
-func (q *queues) join(s *session, key string) *entry {
-	p := &entry{session: s, key: key, since: time.Now(), granted: make(chan uint64, 1), lost: make(chan struct{})}
-	s.entries[p] = true
+func (q *queues) join(e *Engine, key string) *entry {
+	p := &entry{
+		session: e.session, key: key, since: time.Now(),
+		granted: make(chan uint64, 1), lost: make(chan struct{}), wanted: e.deaf,
+	}
+	p.session.entries[p] = true
 	q.byKey[p.key] = append(q.byKey[p.key], p)
 	if len(q.byKey[p.key]) == 1 {
 		q.grant(p)
+	} else {
+		q.byKey[p.key][0].want()
 	}
 	return p
+}
+
+// want has the entry's engine know that another process wants the key.
+func (p *entry) want() {
+	p.wanted = true
+	if p.onWanted != nil {
+		p.onWanted()
+		p.onWanted = nil
+	}
 }
 
 // leave takes p out of its queue, grants the key to the next if p held it, and
@@ -154,6 +171,9 @@ func (q *queues) grant(p *entry) {
 	q.epoch++
 	p.epoch = q.epoch
 	p.granted <- q.epoch
+	if len(q.byKey[p.key]) > 1 {
+		p.want()
+	}
 }
 
 // revoke drops everything that the session holds or waits for.
@@ -180,6 +200,7 @@ func (s *session) lose() {
 func (p *entry) lose() {
 	delete(p.session.entries, p)
 	close(p.lost)
+	p.want()
 }
 
 func newSession(process int) *session {

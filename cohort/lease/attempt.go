@@ -18,7 +18,7 @@ type attempt struct {
 	lose    context.CancelFunc
 
 	notices chan Notice     // receives the latest; when it is full, what is in it makes the entry ask again
-	wanted  chan struct{}   // closed when another process waits behind
+	wanted  chan struct{}   // closed when another process wants the key, or when it is not known whether one does
 	replies chan enterReply // receives the reply to the Enter that is under way
 	asking  bool            // an Enter is under way
 	entered bool            // the entry may be at the store
@@ -28,6 +28,7 @@ type attempt struct {
 	granted    atomic.Uint64 // the epoch; 0 before the grant
 	leaving    atomic.Bool   // a release has begun, so that an entry that is missing says nothing
 	wantedOnce atomic.Bool
+	onWanted   atomic.Pointer[func()] // what want calls; called is there when it is too late for that
 }
 
 type enterReply struct {
@@ -134,10 +135,10 @@ func (a *attempt) grant(ctx context.Context, epoch uint64, wanted bool) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if wanted {
+	a.granted.Store(epoch)
+	if wanted || !a.session.hears.Load() {
 		a.want()
 	}
-	a.granted.Store(epoch)
 	return nil
 }
 
@@ -164,12 +165,18 @@ func (a *attempt) notify(n Notice) {
 	}
 }
 
-// want makes it known that another process waits behind.
+// want makes it known that another process wants the key. It may be called before the grant.
 func (a *attempt) want() {
-	if a.wantedOnce.CompareAndSwap(false, true) {
-		close(a.wanted)
+	if !a.wantedOnce.CompareAndSwap(false, true) {
+		return
+	}
+	close(a.wanted)
+	if f := a.onWanted.Swap(&called); f != nil {
+		(*f)()
 	}
 }
+
+var called = func() {}
 
 // holds reports whether the attempt holds its key with the epoch and has not begun to leave.
 func (a *attempt) holds(epoch uint64) bool {

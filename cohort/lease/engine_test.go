@@ -355,6 +355,9 @@ func TestWantedIsSignalled(t *testing.T) {
 		a, _ := process(t, s)
 		b, _ := process(t, s)
 		c, _ := process(t, s)
+		for _, e := range []*lease.Engine{a, b, c} {
+			hear(t, e)
+		}
 		held := acquire(t, a, "key")
 		synctest.Wait()
 		assert.False(t, isClosed(held.Wanted()))
@@ -370,6 +373,76 @@ func TestWantedIsSignalled(t *testing.T) {
 		synctest.Wait()
 		assert.False(t, isClosed(g.Wanted()))
 		require.NoError(t, g.Release(t.Context()))
+	})
+}
+
+// hear has the engine begin its session and listen. What it is granted before counts as wanted.
+func hear(t *testing.T, e *lease.Engine) {
+	require.NoError(t, acquire(t, e, "another key").Release(t.Context()))
+	synctest.Wait()
+}
+
+func TestRefusedTryIsSignalled(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		a, _ := process(t, s)
+		b, _ := process(t, s)
+		hear(t, a)
+		held := acquire(t, a, "key")
+		_, err := b.TryAcquire(t.Context(), "key")
+		require.ErrorIs(t, err, cohort.ErrHeld)
+		synctest.Wait()
+		assert.True(t, isClosed(held.Wanted()))
+		require.NoError(t, held.Release(t.Context()))
+	})
+}
+
+// While notices do not arrive, or may have been lost, other processes may want any key.
+func TestKeysCountAsWantedWhileNothingIsHeard(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, l := process(t, s)
+		early := acquire(t, e, "early")
+		synctest.Wait()
+		assert.True(t, isClosed(early.Wanted()), "it was granted before the engine listened")
+		held := acquire(t, e, "held")
+		synctest.Wait()
+		require.False(t, isClosed(held.Wanted()))
+
+		l.drop <- struct{}{}
+		synctest.Wait()
+		assert.True(t, isClosed(held.Wanted()))
+		deaf := acquire(t, e, "deaf")
+		assert.True(t, isClosed(deaf.Wanted()), "it was granted while nothing listened")
+
+		time.Sleep(time.Second) // it listens again
+		again := acquire(t, e, "again")
+		synctest.Wait()
+		assert.False(t, isClosed(again.Wanted()))
+		l.hear(lease.Notice{Kind: lease.Look}) // something was lost
+		synctest.Wait()
+		assert.True(t, isClosed(again.Wanted()))
+		for _, g := range []*lease.Grant{early, held, deaf, again} {
+			require.NoError(t, g.Release(t.Context()))
+		}
+	})
+}
+
+func TestLostGrantCountsAsWanted(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, _ := process(t, s)
+		hear(t, e)
+		deleted, held := acquire(t, e, "deleted"), acquire(t, e, "held")
+		s.delete("deleted")
+		<-deleted.Lost()
+		synctest.Wait()
+		assert.True(t, isClosed(deleted.Wanted()))
+		require.False(t, isClosed(held.Wanted()))
+		s.revoke(held.Entry().Session.ID)
+		<-held.Lost()
+		synctest.Wait()
+		assert.True(t, isClosed(held.Wanted()))
+		var called int
+		held.OnWanted(func() { called++ })
+		assert.Equal(t, 1, called, "at once, because it is too late otherwise")
 	})
 }
 

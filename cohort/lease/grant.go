@@ -34,8 +34,16 @@ func (g *Grant) Lost() <-chan struct{} {
 	return g.attempt.ctx.Done()
 }
 
-// Wanted is closed when another process waits for the key. It may be late by a quarter of the TTL.
+// Wanted is closed when another process waits for the key or was refused it, when a notice of
+// that may have been lost, and when the grant is lost.
 func (g *Grant) Wanted() <-chan struct{} { return g.attempt.wanted }
+
+// OnWanted implements cohort.Recaller: f is called when Wanted is closed.
+func (g *Grant) OnWanted(f func()) {
+	if !g.attempt.onWanted.CompareAndSwap(nil, &f) {
+		f()
+	}
+}
 
 // Release implements cohort.Grant. While the store cannot be reached, the key is
 // released in the background until the session has ended.

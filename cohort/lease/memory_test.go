@@ -234,6 +234,7 @@ func (l *link) Enter(ctx context.Context, e lease.Entry, try bool) (st lease.Sta
 		at := slices.Index(l.queues[e.Key], e)
 		if at < 0 {
 			if try && len(l.queues[e.Key]) > 0 {
+				l.send(l.queues[e.Key][0], lease.Wanted, 0)
 				refusal = cohort.ErrHeld
 				return
 			}

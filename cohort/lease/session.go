@@ -22,6 +22,8 @@ type session struct {
 	joined  atomic.Pointer[attempt] // a stack of attempts that run has not seen yet; linked by next
 	joins   atomic.Uint64           // how many there were
 	notices chan Notice
+	hears   atomic.Bool   // notices arrive; otherwise each key counts as wanted
+	deaf    chan struct{} // receives when they no longer do
 	live    int           // attempts when run last dropped those that have ended; owned by run
 	doubt   chan struct{} // receives when something hints that the session is gone
 	crowd   chan struct{} // receives when run should look after the attempts that have ended
@@ -106,6 +108,7 @@ func (e *Engine) begin(id Session) (*session, error) {
 		Session: id,
 		epoch:   time.Now(),
 		notices: make(chan Notice),
+		deaf:    make(chan struct{}, 1),
 		doubt:   make(chan struct{}, 1),
 		crowd:   make(chan struct{}, 1),
 	}
@@ -184,11 +187,15 @@ func (s *session) run() {
 			s.admit(attempts)
 			if n.Kind == Look {
 				for _, a := range attempts {
+					a.want()
 					a.notify(n)
 				}
+				s.hears.Store(true)
 			} else if a := attempts[n.Attempt]; a != nil {
 				a.notify(n)
 			}
+		case <-s.deaf:
+			s.wantAll(attempts)
 		case <-next.C: // whether or not the last renewal was answered: the reply may be lost
 			renew()
 		case <-s.doubt:
@@ -203,6 +210,7 @@ func (s *session) run() {
 				for _, h := range r.missing {
 					if a := attempts[h.Attempt]; a != nil && a.holds(h.Epoch) {
 						a.lose()
+						a.want()
 					}
 				}
 			} // the watchdog decides when other errors are too many
@@ -213,6 +221,7 @@ func (s *session) run() {
 				watchdog.Reset(s.left())
 			}
 		case <-s.ctx.Done():
+			s.wantAll(attempts)
 			if s.engine.ctx.Err() == nil {
 				s.engine.lost.Add(1)
 			}
@@ -263,6 +272,14 @@ func (s *session) admit(attempts map[uint64]*attempt) {
 	s.live = len(attempts)
 }
 
+// wantAll has every key count as wanted, also those that are about to be granted.
+func (s *session) wantAll(attempts map[uint64]*attempt) {
+	s.admit(attempts)
+	for _, a := range attempts {
+		a.want()
+	}
+}
+
 func (s *session) renew(held []Held, renewed chan<- renewal) {
 	ctx, cancel := s.request()
 	defer cancel()
@@ -288,6 +305,11 @@ func (s *session) listen() {
 	for retry := (backoff{}); s.ctx.Err() == nil; {
 		began := time.Now()
 		_ = s.engine.store.Listen(s.ctx, s.Session, s.notices)
+		s.hears.Store(false)
+		select {
+		case s.deaf <- struct{}{}:
+		default:
+		}
 		if time.Since(began) > s.TTL {
 			retry = backoff{}
 		}

@@ -48,7 +48,8 @@ type Store interface {
 	// When e holds the key already, it returns the same epoch again. It
 	// returns ErrSessionGone when e's session has ended or never began.
 	//
-	// When e has to wait and the head of the queue holds the key, the holder's process is sent a Wanted notice.
+	// When e has to wait, or is refused because of try, and the head of the queue holds the key, the holder's process is
+	// sent a Wanted notice.
 	Enter(ctx context.Context, e Entry, try bool) (Standing, error)
 
 	// Leave removes the entry e from its queue, and grants the key to the next living
@@ -64,7 +65,7 @@ type Store interface {
 	// Listen sends the notices for the session s to the channel until ctx ends or it
 	// can no longer hear them, and returns why. A notice may be lost while nothing
 	// listens, so Listen sends a Look at every start and whenever it has
-	// subscribed again. A store without a way to be told returns nil only when ctx
+	// subscribed again: every key that is held then counts as wanted. A store without a way to be told returns nil only when ctx
 	// ends, and sends a Look whenever the engine shall ask again.
 	Listen(ctx context.Context, s Session, notices chan<- Notice) error
 }
@@ -117,9 +118,9 @@ type Notice struct {
 type NoticeKind int
 
 const (
-	Look    NoticeKind = iota // notices may have been lost: every waiting entry asks again
+	Look    NoticeKind = iota // notices may have been lost: every waiting entry asks again, and every key counts as wanted
 	Granted                   // the entry has become the head of its queue and holds the key
-	Wanted                    // the entry holds the key, and another waits behind it
+	Wanted                    // the entry holds the key, and another waits behind it or was refused
 )
 
 // ErrSessionGone means that the store does not know the session, or that its

@@ -20,6 +20,9 @@ if head and not alive(head) or head and not epoch then
 end
 if not inside then
   if try and (head or ms < quiet) then
+    if epoch then
+      tell(head, 'wanted 0')
+    end
     return {'held'}
   end
   queue = head and queue .. ' ' .. entry or entry

@@ -1,0 +1,157 @@
+package cohorttest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+)
+
+// wantedChecks are the promises of cohort.Recaller. They pass with an engine whose grants are none.
+var wantedChecks = []check{
+	{
+		name: "wanted by a waiter", engines: 2,
+		promise: "a grant counts as wanted when another process waits for the key, and not always",
+		do: func(b *bench) error {
+			return b.wantedBy(func() (cleanUp func() error, err error) {
+				theirs := b.wait(b.engines[1], b.key)
+				return func() error {
+					theirs.cancel()
+					return b.fails(theirs, context.Canceled)
+				}, nil
+			})
+		},
+	},
+	{
+		name: "wanted by a try", engines: 2,
+		promise: "a grant counts as wanted when a TryAcquire of another process was refused",
+		do: func(b *bench) error {
+			return b.wantedBy(func() (cleanUp func() error, err error) {
+				return func() error { return nil }, b.holds(b.engines[1], b.key)
+			})
+		},
+	},
+	{
+		name: "wanted before the grant", engines: 3,
+		promise: "a grant counts as wanted when another process has come to wait before it",
+		do: func(b *bench) error {
+			first, err := b.acquire(b.engines[0], b.key)
+			if err != nil {
+				return err
+			}
+			second := b.wait(b.engines[1], b.key)
+			if err := b.waits(second); err != nil {
+				return err
+			}
+			third := b.wait(b.engines[2], b.key)
+			if err := errors.Join(b.waits(third), b.release(first)); err != nil {
+				return err
+			}
+			g, err := b.granted(second)
+			if err != nil {
+				return err
+			}
+			wanted, can := watch(g)
+			if can {
+				if err := b.hears(wanted); err != nil {
+					return err
+				}
+			}
+			if err := b.release(g); err != nil {
+				return err
+			}
+			if g, err = b.granted(third); err != nil {
+				return err
+			}
+			return b.release(g)
+		},
+	},
+	{
+		name: "wanted when lost", engines: 1,
+		needs:   func(h Harness) bool { return h.Revoke != nil },
+		promise: "a grant counts as wanted when it is lost",
+		do: func(b *bench) error {
+			g, wanted, err := b.unwanted()
+			if err != nil || wanted == nil {
+				return err
+			}
+			if err := b.Revoke(b.engines[0]); err != nil {
+				return err
+			}
+			if err := errors.Join(b.hears(wanted), b.lost(g)); err != nil {
+				return err
+			}
+			if err := g.Release(b.ctx); !errors.Is(err, cohort.ErrLost) {
+				return fmt.Errorf("Release returned %v, not ErrLost", err)
+			}
+			return nil
+		},
+	},
+}
+
+// wantedBy checks that the first engine learns of another process that comes.
+func (b *bench) wantedBy(comes func() (cleanUp func() error, err error)) error {
+	g, wanted, err := b.unwanted()
+	if err != nil || wanted == nil {
+		return err
+	}
+	cleanUp, err := comes()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(b.hears(wanted), cleanUp()); err != nil {
+		return err
+	}
+	select {
+	case <-wanted:
+		return errors.New("it was reported twice")
+	case <-time.After(b.Quiet):
+	}
+	return b.release(g)
+}
+
+// unwanted acquires the key until it is not wanted, and returns what receives when it is; nil
+// if the engine cannot tell.
+func (b *bench) unwanted() (cohort.Grant, <-chan struct{}, error) {
+	for began := time.Now(); time.Since(began) < b.Within; {
+		g, err := b.acquire(b.engines[0], b.key)
+		if err != nil {
+			return nil, nil, err
+		}
+		wanted, can := watch(g)
+		if !can {
+			return nil, nil, b.release(g)
+		}
+		select {
+		case <-wanted: // without a reason, as an engine may that has only begun to listen
+			if err := b.release(g); err != nil {
+				return nil, nil, err
+			}
+		case <-time.After(b.Quiet):
+			return g, wanted, nil
+		}
+	}
+	return nil, nil, errors.New("a key counts as wanted again and again, but no other process wants it")
+}
+
+// watch returns what receives whenever the grant is reported to be wanted, and false if the engine cannot tell.
+func watch(g cohort.Grant) (<-chan struct{}, bool) {
+	r, can := g.(cohort.Recaller)
+	if !can {
+		return nil, false
+	}
+	wanted := make(chan struct{}, 2)
+	r.OnWanted(func() { wanted <- struct{}{} })
+	return wanted, true
+}
+
+func (b *bench) hears(wanted <-chan struct{}) error {
+	select {
+	case <-wanted:
+		return nil
+	case <-time.After(b.Within):
+		return errors.New("the holder does not learn that its key is wanted")
+	}
+}
