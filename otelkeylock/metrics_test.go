@@ -1,0 +1,336 @@
+package otelkeylock_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/attribute"
+	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/sdk/instrumentation"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata/metricdatatest"
+
+	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
+	"github.com/seed-46f81e6d/keylock/otelkeylock"
+)
+
+// busy returns a manager with something in every metric. It must be called in a bubble.
+func busy(t *testing.T) *keylock.Manager[string] {
+	ctx := t.Context()
+	m := keylock.Start[string](ctx, keylock.WithHoldTimes())
+	first, _ := m.TryAcquire("k")
+	second := m.Reserve("k")
+	m.TryAcquire("k")
+	cancelled := m.Reserve("k")
+	time.Sleep(time.Second)
+	cancelled.Cancel()
+	time.Sleep(2 * time.Second)
+	first.Release()
+	_, err := second.Wait(ctx)
+	require.NoError(t, err)
+	m.Reserve("k")
+	m.Reserve("k")
+	m.TryAcquireShared("s")
+	m.TryAcquireShared("s")
+	time.Sleep(4 * time.Second)
+	return m
+}
+
+// collect registers a manager and returns its metrics by name.
+func collect(t *testing.T, name string, manager otelkeylock.Source) map[string]metricdata.Metrics {
+	t.Helper()
+	reader := sdkmetric.NewManualReader(sdkmetric.WithProducer(otelkeylock.NewProducer(name, manager)))
+	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
+	_, err := otelkeylock.Register(provider, name, manager)
+	require.NoError(t, err)
+	return read(t, reader)
+}
+
+func read(t *testing.T, reader sdkmetric.Reader) map[string]metricdata.Metrics {
+	t.Helper()
+	var all metricdata.ResourceMetrics
+	require.NoError(t, reader.Collect(t.Context(), &all))
+	metrics := map[string]metricdata.Metrics{}
+	for _, scope := range all.ScopeMetrics {
+		assert.Equal(t, instrumentation.Scope{Name: otelkeylock.ScopeName}, scope.Scope)
+		for _, m := range scope.Metrics {
+			metrics[m.Name] = m
+		}
+	}
+	return metrics
+}
+
+func point[N int64 | float64](value N, more ...attribute.KeyValue) metricdata.DataPoint[N] {
+	return metricdata.DataPoint[N]{Value: value, Attributes: attribute.NewSet(append(more, attribute.String("keylock.manager.name", "orders"))...)}
+}
+
+func sum[N int64 | float64](monotonic bool, points ...metricdata.DataPoint[N]) metricdata.Sum[N] {
+	return metricdata.Sum[N]{Temporality: metricdata.CumulativeTemporality, IsMonotonic: monotonic, DataPoints: points}
+}
+
+func TestMetricsAreTheTotals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := busy(t)
+		defer m.Close()
+		metrics := collect(t, "orders", m)
+		mode, outcome := attribute.Key("keylock.mode").String, attribute.Key("keylock.outcome").String
+		for name, want := range map[string]struct {
+			unit string
+			data metricdata.Aggregation
+		}{
+			"keylock.up":      {"{manager}", metricdata.Gauge[int64]{DataPoints: []metricdata.DataPoint[int64]{point[int64](1)}}},
+			"keylock.keys":    {"{key}", sum(false, point[int64](2))},
+			"keylock.holders": {"{grant}", sum(false, point[int64](1, mode("exclusive")), point[int64](2, mode("shared")))},
+			"keylock.waiters": {"{request}", sum(false, point[int64](2))},
+			"keylock.requests": {"{request}", sum(true,
+				point[int64](3, outcome("immediate")), point[int64](1, outcome("waited")),
+				point[int64](1, outcome("cancelled")), point[int64](1, outcome("rejected")))},
+			"keylock.releases":      {"{grant}", sum(true, point[int64](1))},
+			"keylock.slow_log.lost": {"{record}", sum(true, point[int64](0))},
+			"keylock.queue.longest": {"{request}", metricdata.Gauge[int64]{DataPoints: []metricdata.DataPoint[int64]{point[int64](2)}}},
+			"keylock.hold.oldest":   {"s", metricdata.Gauge[float64]{DataPoints: []metricdata.DataPoint[float64]{point(4.)}}},
+			"keylock.wait.oldest":   {"s", metricdata.Gauge[float64]{DataPoints: []metricdata.DataPoint[float64]{point(4.)}}},
+		} {
+			assert.Equal(t, want.unit, metrics[name].Unit, name)
+			metricdatatest.AssertAggregationsEqual(t, want.data, metrics[name].Data, metricdatatest.IgnoreTimestamp())
+		}
+		assert.Equal(t, "s", metrics["keylock.owner.busy.time"].Unit)
+		assert.Equal(t, "{message}", metrics["keylock.owner.requests"].Unit)
+		assert.Len(t, metrics, 14)
+
+		waits := metrics["keylock.wait.duration"].Data.(metricdata.Histogram[float64]).DataPoints[0]
+		assert.Equal(t, "s", metrics["keylock.wait.duration"].Unit)
+		assert.EqualValues(t, 2, waits.Count)
+		assert.InDelta(t, 4, waits.Sum, 1e-9)
+		assert.Equal(t, 7*time.Second, waits.Time.Sub(waits.StartTime), "since Start")
+		longest, _ := waits.Max.Value()
+		assert.InDelta(t, 3, longest, 1e-9)
+		require.Len(t, waits.BucketCounts, len(waits.Bounds)+1)
+		for i, bound := range waits.Bounds { // one wait of a second, and one of three
+			want := uint64(0)
+			if bound > 1 && bound < 2 || bound > 3 && bound < 6 {
+				want = 1
+			}
+			assert.Equal(t, want, waits.BucketCounts[i], bound)
+		}
+		holds := metrics["keylock.hold.duration"].Data.(metricdata.Histogram[float64]).DataPoints[0]
+		assert.InDelta(t, 3, holds.Sum, 1e-9)
+	})
+}
+
+// Names and units follow the semantic conventions: dotted, in lower case, in a namespace; the unit is
+// not in the name; units are of UCUM, and what is counted stands in braces.
+func TestNamesAndUnitsFollowTheConventions(t *testing.T) {
+	store := cohorttest.NewStore()
+	defer store.Close()
+	m := cohort.Start(t.Context(), store.Engine(), cohort.WithLocal(keylock.WithHoldTimes()))
+	defer m.Close()
+	metrics := collectCohort(t, m)
+	assert.Len(t, metrics, 26) // and keylock.cohort.engine.session.age, which this engine does not know
+	for name, m := range metrics {
+		assert.Regexp(t, `^keylock(\.[a-z]+(_[a-z]+)*)+$`, name)
+		assert.NotRegexp(t, `seconds|total|count$`, name)
+		assert.Regexp(t, `^(s|\{[a-z]+\})$`, m.Unit, name)
+		assert.NotEmpty(t, m.Description, name)
+	}
+}
+
+// However many keys there are, there are as many series.
+func TestNoKeyIsAnAttributeOfAMetric(t *testing.T) {
+	series := func(keys int) int {
+		m := keylock.Start[int](t.Context(), keylock.WithHoldTimes())
+		defer m.Close()
+		for key := range keys {
+			m.TryAcquire(key)
+			m.Reserve(key)
+		}
+		text, err := json.Marshal(collect(t, "orders", m))
+		require.NoError(t, err)
+		return strings.Count(string(text), "keylock.manager.name")
+	}
+	assert.Equal(t, series(0), series(1000))
+	assert.Positive(t, series(0))
+}
+
+func TestWithoutHoldTimesThereAreNone(t *testing.T) {
+	m := keylock.Start[int](t.Context())
+	defer m.Close()
+	metrics := collect(t, "orders", m)
+	assert.Contains(t, metrics, "keylock.wait.duration")
+	for _, timed := range []string{"keylock.hold.duration", "keylock.hold.oldest", "keylock.wait.oldest"} {
+		assert.NotContains(t, metrics, timed)
+	}
+}
+
+func TestManagerThatHasEndedIsDown(t *testing.T) {
+	m := keylock.Start[int](t.Context())
+	m.Close()
+	metrics := collect(t, "orders", m)
+	assert.Len(t, metrics, 1)
+	assert.Zero(t, metrics["keylock.up"].Data.(metricdata.Gauge[int64]).DataPoints[0].Value)
+}
+
+// stubborn is a manager that does not reply before the caller gives up.
+type stubborn struct{}
+
+func (stubborn) Stats(ctx context.Context) (keylock.Stats, error) {
+	<-ctx.Done()
+	return keylock.Stats{}, ctx.Err()
+}
+
+func TestManagerThatDoesNotReplyIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		metrics := collect(t, "orders", stubborn{})
+		assert.Zero(t, metrics["keylock.up"].Data.(metricdata.Gauge[int64]).DataPoints[0].Value)
+		assert.Equal(t, 10*time.Second, time.Since(begun), "once for the instruments, once for the histograms")
+	})
+}
+
+func TestManagersShareAProviderUnderTheirNames(t *testing.T) {
+	a, b := keylock.Start[int](t.Context()), keylock.Start[string](t.Context())
+	defer a.Close()
+	defer b.Close()
+	reader := sdkmetric.NewManualReader()
+	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
+	ofA, err := otelkeylock.Register(provider, "a", a)
+	require.NoError(t, err)
+	_, err = otelkeylock.Register(provider, "b", b)
+	require.NoError(t, err)
+	assert.Len(t, read(t, reader)["keylock.up"].Data.(metricdata.Gauge[int64]).DataPoints, 2)
+	require.NoError(t, ofA.Unregister())
+	assert.Len(t, read(t, reader)["keylock.up"].Data.(metricdata.Gauge[int64]).DataPoints, 1)
+}
+
+func collectCohort(t *testing.T, m *cohort.Manager) map[string]metricdata.Metrics {
+	t.Helper()
+	reader := sdkmetric.NewManualReader(sdkmetric.WithProducer(otelkeylock.NewCohortProducer("orders", m)))
+	_, err := otelkeylock.RegisterCohort(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), "orders", m)
+	require.NoError(t, err)
+	return read(t, reader)
+}
+
+func TestCohortHasTheMetricsOfItsEngineToo(t *testing.T) {
+	ctx := t.Context()
+	store := cohorttest.NewStore()
+	defer store.Close()
+	engine := store.Engine()
+	m := cohort.Start(ctx, engine)
+	defer m.Close()
+	require.NoError(t, m.Do(ctx, "k", func(context.Context) error { return nil }))
+	l, err := m.Acquire(ctx, "held")
+	require.NoError(t, err)
+	engine.Script(cohorttest.Fault{Call: cohorttest.Acquire, Err: errors.New("refused")})
+	_, err = m.Acquire(ctx, "refused")
+	require.Error(t, err)
+	engine.Expire()
+	require.ErrorIs(t, l.Release(), cohort.ErrLost)
+	l, err = m.Acquire(ctx, "held")
+	require.NoError(t, err)
+	defer l.Release()
+
+	metrics := collectCohort(t, m)
+	state := attribute.Key("keylock.state").String
+	for name, want := range map[string]metricdata.Aggregation{
+		"keylock.cohort.claims":               sum(false, point[int64](0, state("waiting")), point[int64](1, state("held"))),
+		"keylock.cohort.engine.grants":        sum(true, point[int64](3)),
+		"keylock.cohort.engine.refusals":      sum(true, point[int64](1)),
+		"keylock.cohort.engine.sessions":      sum(true, point[int64](2)),
+		"keylock.cohort.engine.sessions.lost": sum(true, point[int64](1)),
+		"keylock.cohort.handoffs":             sum(true, point[int64](0)),
+		"keylock.cohort.losses":               sum(true, point[int64](1)),
+		"keylock.keys":                        sum(false, point[int64](1)),
+	} {
+		metricdatatest.AssertAggregationsEqual(t, want, metrics[name].Data, metricdatatest.IgnoreTimestamp())
+	}
+	waits := metrics["keylock.cohort.engine.wait.duration"].Data.(metricdata.Histogram[float64])
+	assert.EqualValues(t, 3, waits.DataPoints[0].Count)
+	assert.Contains(t, metrics, "keylock.cohort.engine.release.duration")
+}
+
+// inPrometheus returns the names that the metrics have in Prometheus.
+func inPrometheus(t *testing.T) map[string]bool {
+	t.Helper()
+	m := keylock.Start[int](t.Context(), keylock.WithHoldTimes())
+	defer m.Close()
+	registry := prometheus.NewRegistry()
+	exporter, err := otelprometheus.New(
+		otelprometheus.WithRegisterer(registry), otelprometheus.WithProducer(otelkeylock.NewProducer("orders", m)))
+	require.NoError(t, err)
+	_, err = otelkeylock.Register(sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter)), "orders", m)
+	require.NoError(t, err)
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	names := map[string]bool{}
+	for _, family := range families {
+		names[family.GetName()] = true
+		for _, label := range family.Metric[0].Label {
+			names[label.GetName()] = true
+		}
+	}
+	return names
+}
+
+// The ready-made dashboard is checked as far as that is possible without a Grafana: every
+// expression is one, and speaks of metrics that exist, by the names that they have in Prometheus.
+func TestDashboardIsSound(t *testing.T) {
+	source, err := os.ReadFile("grafana.json")
+	require.NoError(t, err)
+	known := inPrometheus(t)
+	for _, name := range regexp.MustCompile(`\bkeylock_\w+`).FindAllString(string(source), -1) {
+		assert.True(t, known[strings.TrimSuffix(name, "_bucket")], name)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	require.NoError(t, json.Unmarshal(source, &dashboard))
+	require.Len(t, dashboard.Panels, 11)
+	var rules strings.Builder
+	rules.WriteString("groups:\n- name: dashboard\n  rules:\n")
+	for _, p := range dashboard.Panels {
+		require.NotEmpty(t, p.Targets, p.Title)
+		for _, target := range p.Targets {
+			expr := strings.NewReplacer("$manager", ".*", "$__rate_interval", "1m").Replace(target.Expr)
+			assert.NotContains(t, expr, "$", "a variable that this test does not know")
+			quoted, err := json.Marshal(expr) // JSON is YAML
+			require.NoError(t, err)
+			rules.WriteString("  - {record: 'panel:x', expr: " + string(quoted) + "}\n")
+		}
+	}
+	file := filepath.Join(t.TempDir(), "rules.yml")
+	require.NoError(t, os.WriteFile(file, []byte(rules.String()), 0o600))
+	promtool(t, "check", "rules", "--lint=none", file)
+}
+
+// promtool runs Prometheus' own checker.
+func promtool(t *testing.T, args ...string) {
+	t.Helper()
+	const missing = "this test needs promtool: apt-get install prometheus"
+	tool, err := exec.LookPath("promtool")
+	switch {
+	case err != nil && os.Getenv("CI") == "true":
+		t.Fatal(missing)
+	case err != nil:
+		t.Skip(missing)
+	}
+	out, err := exec.CommandContext(t.Context(), tool, args...).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
