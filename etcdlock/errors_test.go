@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -129,6 +130,47 @@ func TestNoErrorOfEtcdIsForgotten(t *testing.T) {
 		return true
 	})
 	assert.Equal(t, len(etcdErrors), found)
+}
+
+// Members of etcd 3.5 have fewer names, and other codes for three of them: the client is of 3.6, and what
+// they send is decided as what 3.6 sends.
+func TestEveryErrorOfAnOlderEtcdIsDecided(t *testing.T) {
+	decided := make(map[string]bool)
+	code := make(map[string]codes.Code)
+	for _, e := range etcdErrors {
+		decided[messageOf(e.err)], code[messageOf(e.err)] = e.passes, codeOf(e.err)
+	}
+	text, err := os.ReadFile("testdata/etcd-3.5.txt")
+	require.NoError(t, err)
+	older, moved := 0, 0
+	for line := range strings.Lines(string(text)) {
+		name, message, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok || name == "#" {
+			continue
+		}
+		older++
+		want, known := decided[message]
+		require.True(t, known, "%s", line)
+		sent := status.Error(codeNamed(t, name), message)
+		if codeOf(sent) != code[message] {
+			moved++
+		}
+		for how, err := range map[string]error{"as sent": sent, "as the client has it": rpc.Error(sent), "wrapped": fmt.Errorf("no lease: %w", rpc.Error(sent))} {
+			assert.Equal(t, want, passes(err), "%s, %s", line, how)
+		}
+	}
+	assert.Equal(t, 61, older)
+	assert.Equal(t, 3, moved, "codes that are others in 3.6")
+}
+
+func codeNamed(t *testing.T, name string) codes.Code {
+	for c := codes.OK; c <= codes.Unauthenticated; c++ {
+		if c.String() == name {
+			return c
+		}
+	}
+	require.Fail(t, "there is no code "+name)
+	return 0
 }
 
 // What has no name at etcd is decided by its code.
