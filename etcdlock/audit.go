@@ -163,11 +163,11 @@ func (s *session) findOrphan(ctx context.Context, key string) error {
 	return s.removeOrphan(ctx, key, resp.Kvs[0].ModRevision)
 }
 
-// claims reports whether an entry of the session has the etcd key, or may have.
+// claims reports whether an entry of the session has the etcd key, or may have, as its own or as a note.
 func (s *session) claims(key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.entries[key] != nil
+	return s.entries[key] != nil || s.notes[key]
 }
 
 // removeOrphan deletes the etcd key as it was at the revision, and no later one.

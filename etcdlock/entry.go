@@ -23,16 +23,23 @@ type entry struct {
 	session *session
 	queue   string // what the etcd keys of all contenders begin with
 	key     string // the queue and the lease
-	value   string // unique among the entries of the lease, see contender
+	attempt string // a number, unique among the entries of the lease
+	value   string // has that number, see encodeContender
 	made    time.Time
 
 	entered  chan struct{} // closed when the outcome of entering the queue is known, and with it what follows
 	enterErr error
-	revision int64  // at which the key was created, 0 if it was not, or if that is not known
-	ahead    string // the entry before it at that moment, "" if none
+	revision int64     // at which the key was created, 0 if it was not, or if that is not known
+	ahead    neighbour // the entry before it at that moment
 
 	leaving atomic.Bool // leave was called: that the etcd key is gone is no loss
 	unsure  atomic.Bool // a request to remove the etcd key may have been carried out
+
+	notes      []string               // that this entry has left in inboxes, or may have; owned by who acts for it
+	left       string                 // the one that is there for certain, "" for none; owned likewise
+	noted      atomic.Int64           // the latest revision for which a note has come in our own inbox
+	whenWanted atomic.Pointer[func()] // called when another process wants the entry; &wanted from then on
+	looked     int64                  // when its queue was looked at; owned by keepLooking
 
 	isGone atomic.Bool            // gone is closed, or about to be
 	gone   chan struct{}          // closed when the session is lost, or the etcd key is and we did not remove it
@@ -45,12 +52,14 @@ type entry struct {
 func (e *Engine) newEntry(s *session, key string) *entry {
 	queue := e.Name(key) + "/"
 	now := time.Now()
+	attempt := e.attempts.Add(1)
 	p := &entry{
 		engine:  e,
 		session: s,
 		queue:   queue,
 		key:     queue + strconv.FormatInt(int64(s.lease), 16),
-		value:   encodeContender(e.attempts.Add(1), now, e.process),
+		attempt: strconv.FormatUint(attempt, 36),
+		value:   encodeContender(attempt, now, e.process),
 		made:    now,
 		entered: make(chan struct{}),
 		gone:    make(chan struct{}),
@@ -67,6 +76,7 @@ func (p *entry) lose() {
 		if f := p.onLoss.Load(); f != nil {
 			(*f)()
 		}
+		p.want()
 	}
 }
 
@@ -90,6 +100,9 @@ func (p *entry) isLost() bool {
 // forget is called once the etcd key is gone or left to the lease.
 func (p *entry) forget() {
 	p.session.remove(p)
+	for _, note := range p.notes {
+		p.session.removeNote(note)
+	}
 	p.spare()
 }
 
@@ -105,7 +118,11 @@ func (p *entry) join(ctx context.Context) error {
 
 // try enters the queue if it is empty.
 func (p *entry) try(ctx context.Context) error {
-	return p.enterQueue(ctx, clientv3.Compare(clientv3.CreateRevision(p.queue).WithPrefix(), "=", 0), p.put())
+	err := p.enterQueue(ctx, clientv3.Compare(clientv3.CreateRevision(p.queue).WithPrefix(), "=", 0), p.put())
+	if errors.Is(err, cohort.ErrHeld) {
+		p.session.tried(p.queue)
+	}
+	return err
 }
 
 func (p *entry) put() clientv3.Op {
@@ -115,8 +132,9 @@ func (p *entry) put() clientv3.Op {
 func (p *entry) enterQueue(ctx context.Context, condition clientv3.Cmp, ops ...clientv3.Op) error {
 	// The request outlives ctx: if it were cancelled, it would not be known whether it was carried out.
 	go func() {
-		defer close(p.entered)
 		p.enterErr = p.enter(condition, ops)
+		close(p.entered)
+		p.heedNotes()
 	}()
 	select {
 	case <-p.entered:
@@ -147,9 +165,7 @@ func (p *entry) enter(condition clientv3.Cmp, ops []clientv3.Op) error {
 		return p.refused(ctx, resp)
 	}
 	p.revision = resp.Header.Revision
-	if kvs := resp.Responses[0].GetResponseRange().GetKvs(); len(kvs) > 0 {
-		p.ahead = string(kvs[0].Key)
-	}
+	p.ahead = neighbourOf(resp.Responses[0].GetResponseRange().GetKvs())
 	return nil
 }
 
@@ -169,7 +185,7 @@ func (p *entry) refused(ctx context.Context, resp *clientv3.TxnResponse) error {
 
 // wait waits until no entry is ahead.
 func (p *entry) wait(ctx context.Context) error {
-	if p.ahead == "" {
+	if p.ahead.key == "" {
 		return nil
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -182,7 +198,7 @@ func (p *entry) wait(ctx context.Context) error {
 		}
 	}()
 	retry := backoff{}
-	for ahead := p.ahead; ahead != ""; {
+	for ahead := p.ahead; ahead.key != ""; {
 		next, err := p.outlast(ctx, ahead)
 		switch {
 		case err == nil:
@@ -211,15 +227,15 @@ func (p *entry) wait(ctx context.Context) error {
 // revision, even the current one, in rounds that are 100 ms apart. What happened before the
 // watch began is seen by looking again once it has. A watch that fails means nothing but that: what is
 // true of the queue, and of this client's right to look at it, is found by looking.
-func (p *entry) outlast(ctx context.Context, ahead string) (next string, err error) {
+func (p *entry) outlast(ctx context.Context, ahead neighbour) (next neighbour, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream := p.session.stream()
-	for resp := range p.engine.client.Watch(stream.with(ctx), ahead, clientv3.WithCreatedNotify(), clientv3.WithFilterPut()) {
+	for resp := range p.engine.client.Watch(stream.with(ctx), ahead.key, clientv3.WithCreatedNotify(), clientv3.WithFilterPut()) {
 		if err = resp.Err(); err != nil {
 			break
 		}
-		if next, err := p.look(ctx); err != nil || next != ahead {
+		if next, err := p.look(ctx, ahead); err != nil || next != ahead {
 			return next, err
 		}
 	}
@@ -227,28 +243,33 @@ func (p *entry) outlast(ctx context.Context, ahead string) (next string, err err
 		err = errWatchEnded
 	}
 	stream.failed(err)
-	if next, lookErr := p.look(ctx); lookErr != nil || next != ahead {
+	if next, lookErr := p.look(ctx, ahead); lookErr != nil || next != ahead {
 		return next, lookErr
 	}
-	return "", fmt.Errorf("%w: %w", errWatchEnded, err)
+	return neighbour{}, fmt.Errorf("%w: %w", errWatchEnded, err)
 }
 
-// look returns which entry is ahead now, "" if none is.
-func (p *entry) look(ctx context.Context) (ahead string, err error) {
+// look returns which entry is ahead now, and leaves a note for the one that was.
+func (p *entry) look(ctx context.Context, last neighbour) (ahead neighbour, err error) {
 	before := append(clientv3.WithLastCreate(), clientv3.WithMaxCreateRev(p.revision-1))
-	resp, err := p.engine.client.Txn(ctx).Then(clientv3.OpGet(p.key), clientv3.OpGet(p.queue, before...)).Commit()
-	if err != nil {
-		return "", err
-	}
-	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 0 || kvs[0].CreateRevision != p.revision {
+	note, ops := p.noteFor(last)
+	// The condition keeps out a note that arrives when the entry has left, which would stay behind.
+	resp, err := p.engine.client.Txn(ctx).If(p.isMine()).Then(append(ops, clientv3.OpGet(p.queue, before...))...).Commit()
+	switch {
+	case errors.Is(err, rpctypes.ErrLeaseNotFound):
+		p.session.suspect()
+		return neighbour{}, err
+	case err != nil:
+		return neighbour{}, err
+	case !resp.Succeeded:
 		p.lose()
 		p.session.suspect()
-		return "", errEntryGone
+		return neighbour{}, errEntryGone
 	}
-	if kvs := resp.Responses[1].GetResponseRange().Kvs; len(kvs) > 0 {
-		ahead = string(kvs[0].Key)
+	if note != "" {
+		p.keepNote(note)
 	}
-	return ahead, nil
+	return neighbourOf(resp.Responses[len(ops)].GetResponseRange().Kvs), nil
 }
 
 // isMine is true of etcd while the entry is there: this one, and no later one of the same session.
@@ -338,7 +359,8 @@ func (p *entry) tryToLeave(ctx context.Context) (removed bool, err error) {
 	ctx, cancel := p.session.within(ctx)
 	defer cancel()
 	unsure := p.unsure.Load()
-	resp, err := p.engine.client.Txn(ctx).If(p.isMine()).Then(clientv3.OpDelete(p.key)).Commit()
+	notes := p.removeNotes("")
+	resp, err := p.engine.client.Txn(ctx).If(p.isMine()).Then(append(notes, clientv3.OpDelete(p.key))...).Else(notes...).Commit()
 	switch {
 	case err != nil:
 		p.unsure.Store(true) // it may have been carried out, or may yet be

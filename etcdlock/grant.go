@@ -43,6 +43,12 @@ func (g *Grant) Lost() <-chan struct{} {
 	return g.entry.gone
 }
 
+// OnWanted implements cohort.Recaller. A process that uses an Engine is noticed at once, one that uses
+// concurrency.Mutex within a second; of more than 1,000 keys that this process has held for longer than that, some later.
+func (g *Grant) OnWanted(f func()) {
+	g.entry.onWanted(f)
+}
+
 // Key returns the etcd key that stands for the holder.
 func (g *Grant) Key() string {
 	return g.entry.key

@@ -17,6 +17,9 @@ func (s *session) keepAlive() {
 	var children sync.WaitGroup // the goroutines that watch for this session
 	defer children.Wait()
 	children.Go(s.keepAuditing)
+	children.Go(s.keepListening)
+	children.Go(s.keepLooking)
+	children.Go(s.keepNotingTries)
 
 	watchdog := time.NewTimer(s.left())
 	defer watchdog.Stop()

@@ -33,10 +33,14 @@ type session struct {
 	doubt  chan struct{} // receives when something hints that the lease is gone
 	audits chan struct{} // receives when the etcd keys are to be compared with the entries
 	opens  chan struct{} // receives when a watch is about to begin
+	tries  chan string   // receives the queue of a try that has failed
 	watch  atomic.Uint64 // generation of the stream that watches share
 
 	mu      sync.Mutex
 	entries map[string]*entry // by etcd key, those that are in a queue or may be
+	notes   map[string]bool   // by etcd key, those that are in an inbox or may be
+	hears   bool              // the inbox is watched
+	deaf    bool              // it is not, and should be
 }
 
 func (e *Engine) newSession(lease clientv3.LeaseID, sent time.Time, ttl int64) *session {
@@ -47,7 +51,9 @@ func (e *Engine) newSession(lease clientv3.LeaseID, sent time.Time, ttl int64) *
 		doubt:   make(chan struct{}, 1),
 		audits:  make(chan struct{}, 1),
 		opens:   make(chan struct{}, 1),
+		tries:   make(chan string, 16),
 		entries: make(map[string]*entry),
+		notes:   make(map[string]bool),
 	}
 	s.ctx, s.lose = context.WithCancel(e.ctx)
 	s.trust(sent, ttl)
