@@ -250,7 +250,7 @@ func channel(session string) string { return "pglock_" + session }
 // Listen passes on what the server sends to the session's channel. A pooler in transaction mode says yes to
 // LISTEN and passes nothing on, so it notifies itself first, over another connection; where that is not
 // heard it asks by the clock.
-func (s *store) Listen(ctx context.Context, id lease.Session, notices chan<- lease.Notice) error {
+func (s *store) Listen(ctx context.Context, id lease.Session, notify func(lease.Notice)) error {
 	config := s.listener.Copy()
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	conn, err := pgx.ConnectConfig(ctx, config)
@@ -270,22 +270,17 @@ func (s *store) Listen(ctx context.Context, id lease.Session, notices chan<- lea
 		return err
 	}
 	if !heard {
-		return s.poll(ctx, id, notices)
+		return s.poll(ctx, id, notify)
 	}
-	n := lease.Notice{Kind: lease.Look}
-	for ok := true; ; {
-		if ok {
-			select {
-			case notices <- n:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
+	notify(lease.Notice{Kind: lease.Look})
+	for {
 		message, err := conn.WaitForNotification(ctx)
 		if err != nil {
 			return err
 		}
-		n, ok = parseNotice(message.Payload)
+		if n, ok := parseNotice(message.Payload); ok {
+			notify(n)
+		}
 	}
 }
 
@@ -314,15 +309,11 @@ func (s *store) probe(ctx context.Context, conn *pgx.Conn, id lease.Session) (he
 }
 
 // poll has every waiting entry ask four times per TTL.
-func (s *store) poll(ctx context.Context, id lease.Session, notices chan<- lease.Notice) error {
+func (s *store) poll(ctx context.Context, id lease.Session, notify func(lease.Notice)) error {
 	every := time.NewTicker(id.TTL / 4)
 	defer every.Stop()
 	for {
-		select {
-		case notices <- lease.Notice{Kind: lease.Look}:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		notify(lease.Notice{Kind: lease.Look})
 		select {
 		case <-every.C:
 		case <-ctx.Done():

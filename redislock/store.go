@@ -369,10 +369,10 @@ func (s *store) End(ctx context.Context, id lease.Session) error {
 }
 
 // Listen subscribes to the session's channel, or in a cluster to one in each bucket that is in use.
-func (s *store) Listen(ctx context.Context, id lease.Session, notices chan<- lease.Notice) error {
+func (s *store) Listen(ctx context.Context, id lease.Session, notify func(lease.Notice)) error {
 	own, in, more := s.used(id)
 	if !own.cluster {
-		return s.subscribe(ctx, s.channels(0, false)+id.ID, notices)
+		return s.subscribe(ctx, s.channels(0, false)+id.ID, notify)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -384,7 +384,7 @@ func (s *store) Listen(ctx context.Context, id lease.Session, notices chan<- lea
 		for b := range in {
 			if in[b] && !hears[b] {
 				hears[b] = true
-				all.Go(func() { ended <- s.subscribe(ctx, s.channels(b, true)+id.ID, notices) })
+				all.Go(func() { ended <- s.subscribe(ctx, s.channels(b, true)+id.ID, notify) })
 			}
 		}
 		select {
@@ -399,50 +399,19 @@ func (s *store) Listen(ctx context.Context, id lease.Session, notices chan<- lea
 	}
 }
 
-// subscribe passes on what is published in a channel. What the client calls does not block: a
-// notice that finds no room becomes a look.
-func (s *store) subscribe(ctx context.Context, channel string, notices chan<- lease.Notice) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	heard := make(chan lease.Notice, 256)
-	look := make(chan struct{}, 1)
-	ended := make(chan error, 1)
-	lookAgain := func() {
-		select {
-		case look <- struct{}{}:
-		default:
+// subscribe passes on what is published in a channel.
+func (s *store) subscribe(ctx context.Context, channel string, notify func(lease.Notice)) error {
+	look := func() { notify(lease.Notice{Kind: lease.Look}) }
+	return s.client.Subscribe(ctx, channel, look, func(message string) {
+		n, ok := parseNotice(message)
+		if !ok {
+			return
 		}
-	}
-	go func() {
-		ended <- s.client.Subscribe(ctx, channel, lookAgain, func(message string) {
-			n, ok := parseNotice(message)
-			if !ok {
-				return
-			}
-			if s.replicas > 0 {
-				n.Epoch = 0 // the entry asks, so that the reply comes when the grant was acknowledged
-			}
-			select {
-			case heard <- n:
-			default:
-				lookAgain()
-			}
-		})
-	}()
-	for {
-		n := lease.Notice{Kind: lease.Look}
-		select {
-		case n = <-heard:
-		case <-look:
-		case err := <-ended:
-			return err
+		if s.replicas > 0 {
+			n.Epoch = 0 // the entry asks, so that the reply comes when the grant was acknowledged
 		}
-		select {
-		case notices <- n:
-		case err := <-ended:
-			return err
-		}
-	}
+		notify(n)
+	})
 }
 
 // parseNotice reads "granted <epoch> <attempt>" and "wanted 0 <attempt>".

@@ -23,6 +23,7 @@ type attempt struct {
 	asking  bool            // an Enter is under way
 	entered bool            // the entry may be at the store
 	late    bool            // the outcome of an Enter is unknown: it may still arrive at the store
+	unsure  bool            // an earlier Leave may have been carried out
 
 	next       *attempt      // in the session's stack of attempts that joined
 	granted    atomic.Uint64 // the epoch; 0 before the grant
@@ -142,7 +143,7 @@ func (a *attempt) grant(ctx context.Context, epoch uint64, wanted bool) error {
 	return nil
 }
 
-// notify passes a notice on. It is called by the session's goroutine and never waits.
+// notify passes a notice on, and never waits.
 func (a *attempt) notify(n Notice) {
 	if n.Kind == Wanted {
 		a.want()
@@ -154,7 +155,7 @@ func (a *attempt) notify(n Notice) {
 	select {
 	case a.notices <- n:
 	default:
-		select { // the latest may carry a grant, which what it replaces does not contradict
+		select { // the latest may carry a grant; whatever is left here when several come at once makes the entry ask
 		case <-a.notices:
 		default:
 		}
@@ -186,38 +187,82 @@ func (a *attempt) holds(epoch uint64) bool {
 // leave removes the entry. It returns nil when it did and ErrLost when the grant had been
 // lost before. It tries until the store replies or the session ends, and the entry with it.
 func (a *attempt) leave() error {
-	defer a.lose()
 	a.leaving.Store(true)
-	if a.asking { // a look that the grant overtook
+	a.awaitReply(a.session.ctx)
+	for retry := (backoff{}); ; {
+		ctx, cancel := a.session.request()
+		outcome, over := a.tryToLeave(ctx)
+		cancel()
+		if over {
+			return outcome
+		}
+		_ = retry.wait(a.session.ctx, a.session.ctx)
+	}
+}
+
+// leaveNow is leave on the caller's goroutine, which spares it two others: one request, that
+// ends with ctx too. It reports whether the entry has left; if not, leave goes on.
+func (a *attempt) leaveNow(ctx context.Context) (outcome error, over bool) {
+	a.leaving.Store(true)
+	if !a.awaitReply(ctx) {
+		return nil, false
+	}
+	ctx, cancel := a.session.within(ctx)
+	defer cancel()
+	return a.tryToLeave(ctx)
+}
+
+// tryToLeave sends one request to remove the entry. It reports whether that is over.
+func (a *attempt) tryToLeave(ctx context.Context) (outcome error, over bool) {
+	if !a.session.trusted() {
+		return a.left(cohort.ErrLost)
+	}
+	found, err := a.session.engine.store.Leave(ctx, a.entry, a.late)
+	a.session.engine.note(err)
+	switch {
+	case err == nil && (found || a.unsure):
+		return a.left(nil)
+	case err == nil:
+		a.session.suspect()
+		return a.left(cohort.ErrLost)
+	case errors.Is(err, ErrSessionGone):
+		a.session.lose()
+		return a.left(cohort.ErrLost)
+	}
+	a.unsure = true // whatever the error says, and whatever it is: the entry must not stay on a session that lives
+	return nil, false
+}
+
+// left follows the end of the entry.
+func (a *attempt) left(outcome error) (error, bool) {
+	a.end()
+	return outcome, true
+}
+
+// end is called once nothing is to be heard of the attempt any more.
+func (a *attempt) end() {
+	a.session.slot(a.entry.Attempt).CompareAndSwap(a, nil)
+	a.lose()
+}
+
+// awaitReply waits for the reply to the Enter that is under way, if there is one, because the notice of the grant can
+// overtake it. Without the reply the store would have to remember that the entry has left for as
+// long as the session lives, once for each such grant. It reports false when ctx has ended.
+func (a *attempt) awaitReply(ctx context.Context) bool {
+	if a.asking {
+		patience := time.NewTimer(a.session.TTL / 8)
+		defer patience.Stop()
 		select {
 		case r := <-a.replies:
 			a.late = a.late || r.err != nil
-		default:
+		case <-patience.C:
 			a.late = true
+		case <-ctx.Done():
+			return false
 		}
+		a.asking = false
 	}
-	unsure := false // an earlier Leave may have been carried out
-	for retry := (backoff{}); ; {
-		if !a.session.trusted() {
-			return cohort.ErrLost
-		}
-		ctx, cancel := a.session.request()
-		found, err := a.session.engine.store.Leave(ctx, a.entry, a.late)
-		cancel()
-		a.session.engine.note(err)
-		switch {
-		case err == nil && (found || unsure):
-			return nil
-		case err == nil:
-			a.session.suspect()
-			return cohort.ErrLost
-		case errors.Is(err, ErrSessionGone):
-			a.session.lose()
-			return cohort.ErrLost
-		}
-		unsure = true // whatever the error says, and whatever it is: the entry must not stay on a session that lives
-		_ = retry.wait(a.session.ctx, a.session.ctx)
-	}
+	return ctx.Err() == nil
 }
 
 // cleanUp removes in the background what an attempt that failed may have left.
@@ -234,6 +279,6 @@ func (a *attempt) cleanUp() {
 		if a.entered {
 			_ = a.leave()
 		}
-		a.lose()
+		a.end()
 	})
 }

@@ -286,6 +286,34 @@ func TestCleanUpFollowsTheReply(t *testing.T) {
 	})
 }
 
+// The notice of a grant overtakes the reply to the Enter: the Leave waits for the reply, and leaves no note.
+// A busy key would otherwise leave one for each of its grants, in a session that lives on.
+func TestReleaseFollowsTheReply(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		holder, _ := process(t, s)
+		e, l := process(t, s)
+		held := acquire(t, holder, "key")
+		l.set(func(c call, do func()) error {
+			do()
+			if c == "enter" {
+				time.Sleep(time.Second)
+			}
+			return nil
+		})
+		granted := begin(t, e, "key")
+		require.NoError(t, held.Release(t.Context()))
+		began := time.Now()
+		g := <-granted
+		assert.Zero(t, time.Since(began), "the notice is enough for a grant")
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, g.Release(ctx), context.DeadlineExceeded)
+		require.NoError(t, g.Release(t.Context()))
+		assert.Equal(t, time.Second, time.Since(began))
+		assert.Empty(t, s.refused)
+	})
+}
+
 // Whatever the errors are, a release goes on until it is confirmed.
 func TestReleaseOutlastsErrors(t *testing.T) {
 	for name, err := range map[string]error{

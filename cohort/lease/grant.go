@@ -49,8 +49,10 @@ func (g *Grant) OnWanted(f func()) {
 // released in the background until the session has ended.
 func (g *Grant) Release(ctx context.Context) error {
 	if g.releasing.CompareAndSwap(false, true) {
-		leave := func() { g.finish(g.attempt.leave()) }
-		if !g.attempt.session.engine.crew.start(leave) {
+		if outcome, over := g.attempt.leaveNow(ctx); over {
+			g.finish(outcome)
+		} else if !g.attempt.session.engine.crew.start(func() { g.finish(g.attempt.leave()) }) {
+			g.attempt.end()
 			g.finish(cohort.ErrLost) // the engine is closed, and the session has ended with it
 		}
 	}

@@ -285,14 +285,10 @@ func (l *link) End(ctx context.Context, s lease.Session) error {
 	})
 }
 
-func (l *link) Listen(ctx context.Context, _ lease.Session, notices chan<- lease.Notice) error {
+func (l *link) Listen(ctx context.Context, _ lease.Session, notify func(lease.Notice)) error {
 	n := lease.Notice{Kind: lease.Look}
 	for {
-		select {
-		case notices <- n:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		notify(n)
 		select {
 		case n = <-l.heard:
 		case <-l.drop:

@@ -19,14 +19,16 @@ type session struct {
 	until atomic.Int64 // until when it can be trusted, in nanoseconds since epoch
 	epoch time.Time    // when Begin was sent; carries the monotonic clock
 
-	joined  atomic.Pointer[attempt] // a stack of attempts that run has not seen yet; linked by next
-	joins   atomic.Uint64           // how many there were
-	notices chan Notice
-	hears   atomic.Bool   // notices arrive; otherwise each key counts as wanted
-	deaf    chan struct{} // receives when they no longer do
-	live    int           // attempts when run last dropped those that have ended; owned by run
-	doubt   chan struct{} // receives when something hints that the session is gone
-	crowd   chan struct{} // receives when run should look after the attempts that have ended
+	joined  atomic.Pointer[attempt]       // a stack of attempts that run has not seen yet; linked by next
+	joins   atomic.Uint64                 // how many there were
+	waiting [1024]atomic.Pointer[attempt] // the latest attempt with each remainder of its number
+	notices chan Notice                   // for attempts that are not there
+	looks   chan struct{}                 // receives when notices may have been lost
+	hears   atomic.Bool                   // notices arrive; otherwise each key counts as wanted
+	deaf    chan struct{}                 // receives when they no longer do
+	live    int                           // attempts when run last dropped those that have ended; owned by run
+	doubt   chan struct{}                 // receives when something hints that the session is gone
+	crowd   chan struct{}                 // receives when run should look after the attempts that have ended
 }
 
 type sessionReply struct {
@@ -107,7 +109,8 @@ func (e *Engine) begin(id Session) (*session, error) {
 		engine:  e,
 		Session: id,
 		epoch:   time.Now(),
-		notices: make(chan Notice),
+		notices: make(chan Notice, 64),
+		looks:   make(chan struct{}, 1),
 		deaf:    make(chan struct{}, 1),
 		doubt:   make(chan struct{}, 1),
 		crowd:   make(chan struct{}, 1),
@@ -158,6 +161,13 @@ func (s *session) request() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(s.ctx, s.TTL)
 }
 
+// within bounds a request by ctx too.
+func (s *session) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, s.TTL)
+	stop := context.AfterFunc(s.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
 type renewal struct {
 	sent    time.Time
 	missing []Held
@@ -185,14 +195,14 @@ func (s *session) run() {
 			s.admit(attempts)
 		case n := <-s.notices:
 			s.admit(attempts)
-			if n.Kind == Look {
-				for _, a := range attempts {
-					a.want()
-					a.notify(n)
-				}
-				s.hears.Store(true)
-			} else if a := attempts[n.Attempt]; a != nil {
+			if a := attempts[n.Attempt]; a != nil {
 				a.notify(n)
+			}
+		case <-s.looks:
+			s.admit(attempts)
+			for _, a := range attempts {
+				a.want()
+				a.notify(Notice{Kind: Look})
 			}
 		case <-s.deaf:
 			s.wantAll(attempts)
@@ -236,6 +246,7 @@ func (s *session) run() {
 // join has run know the attempt before it handles the next notice. It does not wake run, which
 // would cost an uncontended lock more than all else here.
 func (s *session) join(a *attempt) {
+	s.slot(a.entry.Attempt).Store(a)
 	for {
 		a.next = s.joined.Load()
 		if s.joined.CompareAndSwap(a.next, a) {
@@ -243,10 +254,38 @@ func (s *session) join(a *attempt) {
 		}
 	}
 	if s.joins.Add(1)%1024 == 0 {
-		select {
-		case s.crowd <- struct{}{}:
-		default:
+		signal(s.crowd)
+	}
+}
+
+// slot is where an attempt stands that joined, until another takes the slot.
+func (s *session) slot(number uint64) *atomic.Pointer[attempt] {
+	return &s.waiting[number%uint64(len(s.waiting))]
+}
+
+// notify passes a notice on, and never waits. A waiter that is in its slot is woken from here;
+// each goroutine in between would be one more to schedule for every grant.
+func (s *session) notify(n Notice) {
+	if n.Kind != Look {
+		if a := s.slot(n.Attempt).Load(); a != nil && a.entry.Attempt == n.Attempt {
+			a.notify(n)
+			return
 		}
+		select {
+		case s.notices <- n:
+			return
+		default: // there are too many
+		}
+	}
+	s.hears.Store(true)
+	signal(s.looks)
+}
+
+// signal sends to a channel of one, unless there is a signal in it already.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -293,23 +332,15 @@ func (s *session) renew(held []Held, renewed chan<- renewal) {
 }
 
 // suspect has the session renewed now: something was missing that it should have kept.
-func (s *session) suspect() {
-	select {
-	case s.doubt <- struct{}{}:
-	default:
-	}
-}
+func (s *session) suspect() { signal(s.doubt) }
 
 // listen keeps hearing the store's notices.
 func (s *session) listen() {
 	for retry := (backoff{}); s.ctx.Err() == nil; {
 		began := time.Now()
-		_ = s.engine.store.Listen(s.ctx, s.Session, s.notices)
+		_ = s.engine.store.Listen(s.ctx, s.Session, s.notify)
 		s.hears.Store(false)
-		select {
-		case s.deaf <- struct{}{}:
-		default:
-		}
+		signal(s.deaf)
 		if time.Since(began) > s.TTL {
 			retry = backoff{}
 		}

@@ -62,12 +62,13 @@ type Store interface {
 	// living entries. When there is no such session it returns nil.
 	End(ctx context.Context, s Session) error
 
-	// Listen sends the notices for the session s to the channel until ctx ends or it
+	// Listen calls notify with each notice for the session s until ctx ends or it
 	// can no longer hear them, and returns why. A notice may be lost while nothing
-	// listens, so Listen sends a Look at every start and whenever it has
-	// subscribed again: every key that is held then counts as wanted. A store without a way to be told returns nil only when ctx
-	// ends, and sends a Look whenever the engine shall ask again.
-	Listen(ctx context.Context, s Session, notices chan<- Notice) error
+	// listens, so Listen passes a Look at every start and whenever it has
+	// subscribed again: every waiting entry then asks, and every key that is held counts as wanted. A store
+	// without a way to be told returns nil only when ctx ends, and passes a Look whenever the engine shall
+	// ask again. Notify does not block, and may be called from several goroutines at once.
+	Listen(ctx context.Context, s Session, notify func(Notice)) error
 }
 
 // Session stands for a process at the store.
