@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed-46f81e6d/keylock"
@@ -38,32 +40,14 @@ func (c *caller) call() {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(c.random.IntN(int(20*time.Millisecond))))
 		defer cancel()
 	}
-	r := model.Request{Keys: []int{c.key()}}
 	var err error
 	switch n := c.random.IntN(100); {
-	case n < 45:
-		err = c.use(l, r)(verbs.Acquire(ctx, l.manager, r))
-	case n < 65:
-		r.Shared = true
-		err = c.use(l, r)(verbs.Acquire(ctx, l.manager, r))
-	case n < 75:
-		if lock, ok := verbs.Try(l.manager, r); ok {
-			err = c.use(l, r)(lock, nil)
-		}
-	case n < 83:
-		r.Keys = []int{c.key(), c.key(), c.key()}
-		err = c.use(l, distinct(r))(verbs.Acquire(ctx, l.manager, r))
-	case n < 93:
-		reservation := verbs.Reserve(l.manager, r)
-		if c.random.IntN(4) == 0 {
-			reservation.Cancel()
-		} else {
-			err = c.use(l, r)(reservation.Wait(ctx))
-		}
-	case n < 97:
+	case n < 78:
+		err = c.use(ctx, l, l.manager)
+	case n < 94:
 		err = c.session(ctx, l)
-	case n < 98:
-		err = c.handoff(ctx, l, r)
+	case n < 96:
+		err = c.closedSession(ctx, l)
 	default:
 		err = c.look(ctx, l)
 	}
@@ -72,50 +56,128 @@ func (c *caller) call() {
 	}
 }
 
-// use returns a function that holds a lock, for what r asked, and releases it.
-func (c *caller) use(l *life, r model.Request) func(verbs.Lock, error) error {
-	return func(lock verbs.Lock, err error) error {
-		if err != nil {
-			return err
+// use makes one of the calls that ask for a lock, and gives back what it gets.
+func (c *caller) use(ctx context.Context, l *life, by verbs.Caller) error {
+	lock, r, err := c.ask(ctx, l, by)
+	if err != nil || lock == nil {
+		return err
+	}
+	return c.hold(l, r, lock)
+}
+
+// ask makes one of the calls that ask for a lock. It returns nil when it did not get any.
+func (c *caller) ask(ctx context.Context, l *life, by verbs.Caller) (verbs.Lock, model.Request, error) {
+	r := model.Request{Keys: []int{c.key()}, Shared: c.random.IntN(4) == 0}
+	if c.random.IntN(10) == 0 {
+		r = distinct(model.Request{Keys: []int{c.key(), c.key(), c.key()}})
+	}
+	switch n := c.random.IntN(100); {
+	case n < 60:
+		lock, err := verbs.Acquire(ctx, by, r)
+		return lock, r, err
+	case n < 72:
+		if lock, ok := verbs.Try(by, r); ok {
+			return lock, r, nil
 		}
-		defer lock.Release()
-		c.grants.Add(1)
-		if r.Shared {
-			return l.read(r.Keys[0])
+		return nil, r, nil
+	case n < 88:
+		reservation := verbs.Reserve(by, r)
+		if c.random.IntN(4) == 0 {
+			reservation.Cancel()
+			return nil, r, nil
 		}
-		l.write(r.Keys)
-		if c.random.IntN(16) == 0 {
-			defer lock.Release() // once more does nothing
-		}
-		return nil
+		lock, err := reservation.Wait(ctx)
+		return lock, r, err
+	default:
+		return nil, r, by.Do(ctx, r.Keys[0], func(context.Context) error {
+			c.grants.Add(1)
+			l.write(r.Keys[:1])
+			return nil
+		})
 	}
 }
 
-// session takes two keys in whatever order, which must not end in a deadlock.
-func (c *caller) session(ctx context.Context, l *life) error {
-	s := l.manager.Session("soak")
-	defer s.Close()
-	for range 2 {
-		r := model.Request{Keys: []int{c.key()}}
-		if _, err := verbs.Acquire(ctx, s, r); err != nil {
-			return err
-		}
-		c.grants.Add(1)
-		l.write(r.Keys)
+// hold does what a holder does, and gives the lock back, or hands it off, perhaps twice.
+func (c *caller) hold(l *life, r model.Request, lock verbs.Lock) error {
+	defer lock.Release()
+	if err := c.visit(l, r, lock); err != nil {
+		return err
+	}
+	if one, ok := lock.(keylock.Lock[int]); ok && c.random.IntN(8) == 0 {
+		c.handOff(one)
+	}
+	if c.random.IntN(16) == 0 {
+		defer lock.Release() // once more does nothing
 	}
 	return nil
 }
 
-// handoff passes a lock on, if somebody wants it.
-func (c *caller) handoff(ctx context.Context, l *life, r model.Request) error {
-	lock, err := l.manager.Acquire(ctx, r.Keys[0])
+// A baton is what is handed off with a lock.
+type baton struct{ received atomic.Bool }
+
+// handOff hands a lock off, and reports whether it did.
+func (c *caller) handOff(lock keylock.Lock[int]) bool {
+	passed := lock.Handoff(new(baton))
+	if passed {
+		c.handoffs.Add(1)
+	}
+	return passed
+}
+
+// visit does what a holder does.
+func (c *caller) visit(l *life, r model.Request, lock verbs.Lock) error {
+	c.grants.Add(1)
+	if r.Shared {
+		return l.read(r.Keys[0])
+	}
+	l.write(r.Keys)
+	if one, ok := lock.(keylock.Lock[int]); ok && one.Value() != nil && one.Value().(*baton).received.Swap(true) {
+		return fmt.Errorf("key %d: a value was received twice", r.Keys[0])
+	}
+	return nil
+}
+
+// session takes some locks, one after the other, in whatever order, which must not end in a
+// deadlock. It keeps some of them to its end.
+func (c *caller) session(ctx context.Context, l *life) error {
+	c.sessions.Add(1)
+	s := l.manager.Session("soak")
+	defer s.Close()
+	for range 1 + c.random.IntN(4) {
+		lock, r, err := c.ask(ctx, l, s)
+		switch {
+		case errors.Is(err, keylock.ErrDeadlock):
+			c.deadlocks.Add(1)
+			return nil
+		case err != nil:
+			return err
+		case lock == nil:
+		case c.random.IntN(3) == 0:
+			err = c.hold(l, r, lock)
+		default:
+			err = c.visit(l, r, lock)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// closedSession is one that another goroutine closes, so that its locks guard nothing.
+func (c *caller) closedSession(ctx context.Context, l *life) error {
+	c.sessions.Add(1)
+	s := l.manager.Session("closed")
+	var other sync.WaitGroup
+	defer other.Wait()
+	other.Go(func() { s.Close() })
+	r := model.Request{Keys: []int{c.key()}, Shared: c.random.IntN(4) == 0}
+	lock, err := verbs.Acquire(ctx, s, r)
 	if err != nil {
 		return err
 	}
-	c.grants.Add(1)
-	l.write(r.Keys)
-	if !lock.Handoff("baton") {
-		lock.Release()
+	if one := lock.(keylock.Lock[int]); !c.handOff(one) {
+		one.Release()
 	}
 	return nil
 }
@@ -132,6 +194,12 @@ func (c *caller) look(ctx context.Context, l *life) error {
 		return l.manager.WaitIdle(ctx)
 	case 2:
 		_, err := l.manager.Contains(ctx, c.key())
+		return err
+	case 3:
+		_, err := l.manager.Top(ctx, 10)
+		return err
+	case 4:
+		_, err := l.manager.Inspect(ctx, c.key())
 		return err
 	}
 	stats, err := l.manager.Stats(ctx)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -28,10 +30,21 @@ type life struct {
 func newLife(keys int) *life {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &life{
-		manager:  keylock.Start[int](ctx, verbs.Bounds(model.State{MaxWaiters: rand.IntN(2) * 5000, SharedLimit: rand.IntN(2) * 8})...),
+		manager:  keylock.Start[int](ctx, someOptions()...),
 		cancel:   cancel,
 		counters: make([]int64, keys),
 	}
+}
+
+// someOptions returns each option or not, as chance will have it.
+func someOptions() []keylock.Option {
+	watch := verbs.Observer{Callers: rand.IntN(2) == 0, HoldTimes: rand.IntN(2) == 0}
+	if rand.IntN(2) == 0 {
+		watch.SlowLog = slog.New(slog.NewTextHandler(io.Discard, nil))
+		watch.SlowAfter = time.Millisecond + rand.N(100*time.Millisecond)
+	}
+	bounds := verbs.Bounds(model.State{MaxWaiters: rand.IntN(2) * 1000, SharedLimit: rand.IntN(2) * 8})
+	return append(bounds, watch.Options()...)
 }
 
 // write is what a holder of keys does with them.

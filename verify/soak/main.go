@@ -1,7 +1,7 @@
 // Command soak keeps managers under load for as long as one likes: tens of thousands of
-// goroutines make all the calls on a few hot keys and many cold ones, contexts end at
-// random, and managers start, shut down and close all the while. What a lock guards are
-// plain counters, so one broken exclusion shows. In the end everything must be as it was
+// goroutines make all the calls, alone and in sessions, on a few hot keys and many cold
+// ones, contexts end at random, and managers with every choice of options start, shut down
+// and close all the while. What a lock guards are plain counters, so one broken exclusion shows. In the end everything must be as it was
 // in the beginning.
 //
 //	go run -C verify ./soak -for=10m

@@ -32,8 +32,9 @@ type soaking struct {
 	mu      sync.RWMutex
 	current *life // guarded by mu, so that nobody enters one that is being taken down
 
-	calls, grants, lives atomic.Int64
-	failure              atomic.Pointer[error]
+	calls, grants, lives          atomic.Int64
+	sessions, deadlocks, handoffs atomic.Int64
+	failure                       atomic.Pointer[error]
 }
 
 // soak soaks, prints how it goes, and returns what went wrong.
@@ -65,7 +66,8 @@ func soak(out io.Writer, c config) error {
 	if err := s.failure.Load(); err != nil {
 		return *err
 	}
-	fmt.Fprintf(out, "%d calls, %d grants, %d managers\n", s.calls.Load(), s.grants.Load(), s.lives.Load())
+	fmt.Fprintf(out, "%d calls, %d grants, %d handoffs, %d sessions, %d deadlocks refused, %d managers\n",
+		s.calls.Load(), s.grants.Load(), s.handoffs.Load(), s.sessions.Load(), s.deadlocks.Load(), s.lives.Load())
 	s.current = nil
 	return asBefore(out, goroutines, heap)
 }

@@ -4,6 +4,8 @@ package verbs
 
 import (
 	"context"
+	"log/slog"
+	"time"
 
 	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/verify/model"
@@ -20,6 +22,7 @@ type Caller interface {
 	Reserve(int) keylock.Reservation[int]
 	ReserveShared(int) keylock.Reservation[int]
 	ReserveAll(...int) keylock.Reservations[int]
+	Do(context.Context, int, func(context.Context) error) error
 }
 
 // Bounds are the bounds of a model as options: 0 is no bound, and where MaxWaiters is
@@ -30,6 +33,28 @@ func Bounds(s model.State) (opts []keylock.Option) {
 	}
 	if s.SharedLimit != 0 {
 		opts = append(opts, keylock.WithSharedLimit(s.SharedLimit))
+	}
+	return opts
+}
+
+// An Observer says which of the options that only watch a manager has. The zero Observer
+// has none.
+type Observer struct {
+	Callers, HoldTimes bool
+	SlowLog            *slog.Logger // nil without
+	SlowAfter          time.Duration
+}
+
+// Options are the options of an observer.
+func (o Observer) Options() (opts []keylock.Option) {
+	if o.Callers {
+		opts = append(opts, keylock.WithCallers())
+	}
+	if o.HoldTimes {
+		opts = append(opts, keylock.WithHoldTimes())
+	}
+	if o.SlowLog != nil {
+		opts = append(opts, keylock.WithSlowLog(o.SlowLog, o.SlowAfter))
 	}
 	return opts
 }
