@@ -122,6 +122,15 @@ var (
 		},
 		partner: closesSession,
 	}
+	cancelsOneInSession = program{
+		name: "session reserves, cancels, closed by another",
+		run: func(c *caller) {
+			c.session = c.w.m.Session("cancels")
+			c.reserve(table.Request[int]{})
+			c.Cancel(c.reservation)
+		},
+		partner: closesSession,
+	}
 	closedWhile = []program{
 		inClosed("acquires", acquiresAndReleases(table.Request[int]{})),
 		inClosed("acquires shared", acquiresAndReleases(table.Request[int]{Mode: table.Shared})),
@@ -273,6 +282,7 @@ var (
 	quiet    = scenario{mailbox: 16, apart: true}
 	onePool  = scenario{mailbox: 16}
 	observed = scenario{mailbox: 16, apart: true, observes: true}
+	logged   = scenario{mailbox: 16, apart: true, observes: true, logs: true}
 	full     = scenario{mailbox: 2, apart: true}
 	bounded  = []scenario{
 		{mailbox: 16, apart: true, config: table.Config{MaxWaiters: table.NoWaiters}},
@@ -303,19 +313,29 @@ var families = []family{
 	{1, "one caller at the end, unhurried", 1, []program{acquires, tries}, unhurried},
 	{1, "a session that another closes, and one caller", 1, closedWhile, beside},
 	{1, "two callers, tracked", 2, append([]program{upwards, reserves, inClosed("acquires", acquiresAndReleases(table.Request[int]{}))}, oneCall...), []scenario{observed}},
+	{1, "two callers, logged", 2, oneCall, []scenario{logged}},
+	{1, "one caller at the end, logged", 1, []program{acquires, tries}, changed(ending[2:], func(s *scenario) { s.observes, s.logs = true, true })},
 	{1, "three callers, little room in the mailbox", 3, []program{acquires, handsOff}, []scenario{full}},
 	{1, "a snapshot", 1, []program{acquires, acquiresAll, handsOff, upwards}, besideOne(looks)},
+	{1, "two snapshots", 1, []program{acquires, acquiresAll, handsOff}, changed([]scenario{quiet}, func(s *scenario) { s.callers = []program{looks, looks} })},
 	{1, "a snapshot at the end", 1, []program{looks}, ending[2:]},
+	{1, "a value for a session that another closes, and one caller", 1, []program{reservesInSession, cancelsOneInSession},
+		changed(besideOne(acquires, does, acquiresAll), func(s *scenario) { s.callers = append(s.callers, handsOff) })},
 	{1, "a value among others, one pool", 1, []program{handsOff}, changed([]scenario{onePool}, func(s *scenario) { s.callers = []program{acquires, acquires} })},
 
 	{2, "two callers, one pool", 2, all, []scenario{onePool}},
 	{2, "two callers, bounds", 2, all, bounded},
 	{2, "two callers, little room in the mailbox", 2, all, []scenario{full}},
 	{2, "two callers of every kind, tracked", 2, all, []scenario{observed}},
+	{2, "two callers of every kind, logged", 2, all, []scenario{logged}},
+	{2, "one caller of every kind at the end, logged", 1, all, changed(ending, func(s *scenario) { s.observes, s.logs = true, true })},
 	{2, "a session that another closes at the end", 1, closedWhile, ending[2:]},
 	{2, "two callers with one call at the end", 2, append([]program{upwards, does}, oneCall...), ending[2:]},
 	{2, "one caller of every kind at the end, unhurried", 1, all, unhurried},
 	{2, "a snapshot and two callers", 2, []program{acquires, acquiresAll, handsOff, upwards}, besideOne(looks)},
+	{2, "two snapshots and a session", 1, []program{upwards, again, reserves}, changed([]scenario{quiet}, func(s *scenario) { s.callers = []program{looks, looks} })},
+	{2, "two snapshots at the end", 1, []program{looks}, changed(ending[2:], func(s *scenario) { s.callers = append([]program{looks}, s.callers...) })},
+	{2, "three snapshots", 1, []program{acquires, acquiresAll}, changed([]scenario{quiet}, func(s *scenario) { s.callers = []program{looks, looks, looks} })},
 	{2, "two callers at the end, unhurried", 2, []program{acquires, tries}, unhurried[2:]},
 
 	{3, "three callers alone", 3, alone, []scenario{quiet}},

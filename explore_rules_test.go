@@ -29,7 +29,7 @@ func (w *world) check() error {
 			return fmt.Errorf("a request was answered twice")
 		}
 	}
-	for _, check := range []func() error{w.checkExclusion, w.checkGifts, w.checkLast, w.checkTracking, w.checkDeadlines} {
+	for _, check := range []func() error{w.checkExclusion, w.checkGifts, w.checkLast, w.checkTracking, w.checkSlowLog, w.checkDeadlines} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -162,6 +162,35 @@ func (w *world) checkTracking() error {
 	return nil
 }
 
+// checkSlowLog checks that what was logged is noted of what goes on, of one wait for each key,
+// and of nothing that is over; and that the owner will look again while anything goes on.
+func (w *world) checkSlowLog() error {
+	if w.timer == nil {
+		return nil
+	}
+	t, logged := w.o.tracking, 0
+	for s := range t.waits.oldest {
+		if s.told == nil {
+			continue
+		}
+		if logged++; !s.told.wait || t.slow.waiting[s.told.key] != s.told {
+			return fmt.Errorf("a wait that was logged is not known to the slow log")
+		}
+	}
+	for s := range t.grants.oldest {
+		if s.told != nil && s.told.wait {
+			return fmt.Errorf("a hold is known to the slow log as a wait")
+		}
+	}
+	if logged != len(t.slow.waiting) {
+		return fmt.Errorf("the slow log knows %d waits, of which %d go on", len(t.slow.waiting), logged)
+	}
+	if counts := w.o.table.Counts(); t.slow.timer == nil && !w.o.ended && counts.Waiting+counts.Held > 0 {
+		return fmt.Errorf("the slow log does not look again")
+	}
+	return nil
+}
+
 // atRest reports whether nothing more happens, unless something from outside does.
 func (w *world) atRest() bool {
 	for _, a := range w.actors {
@@ -189,7 +218,8 @@ func (w *world) checkEnd() error {
 			continue
 		}
 		for _, g := range c.gave {
-			if g.passed && g.received == 0 && !g.cancelled && !g.closed {
+			interrupted := w.o.ended && (g.cancelled || g.closed)
+			if g.passed && g.received == 0 && !g.dropped && !interrupted {
 				return fmt.Errorf("a value of %s was lost", c.name)
 			}
 		}

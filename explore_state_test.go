@@ -57,9 +57,10 @@ var irrelevant = map[string]map[string]bool{
 	"Ticket": {"number": true}, "Token": {"seq": true},
 	"abandon": {"generation": true, "since": true, "many": true},
 	"acquire": {"generation": true, "since": true, "many": true}, "Reservation": {"generation": true}, "cancelReservation": {"generation": true},
-	"owner":   {"meter": true, "tracking": true},                                                                                   // counts and times
-	"tracked": {"caller": true, "since": true, "list": true, "level": true, "prev": true, "next": true, "told": true, "seq": true}, // as long as the rules hold
-	"Manager": {"pool": true, "gate": true},                                                                                        // the world knows what is in it
+	"owner":      {"meter": true, "tracking": true},                                                                        // counts and times
+	"tracked":    {"caller": true, "since": true, "list": true, "prev": true, "next": true, "seq": true},                   // as long as the rules hold
+	"slowRecord": {"lasted": true, "queue": true, "seq": true, "caller": true, "lost": true, "holder": true, "held": true}, // what is written
+	"Manager":    {"pool": true, "gate": true},                                                                             // the world knows what is in it
 	// Grants are numbered and times pass.
 	"abandonSnapshot": {"at": true, "seen": true},
 	"KeyInfo":         {"At": true}, "Holder": {"Seq": true, "Since": true, "Caller": true}, "Waiter": {"Since": true, "Caller": true},

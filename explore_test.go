@@ -156,6 +156,7 @@ type scenario struct {
 	apart       bool // each caller has a pool of its own, as if on a processor of its own
 	remembers   bool // callers remember what their calls returned
 	observes    bool // the manager has the options that track requests
+	logs        bool // and a slow log
 	unhurried   bool // callers stop also between sending and looking whether the manager has ended
 }
 
@@ -366,5 +367,8 @@ func (w *world) stop() {
 	for _, a := range w.actors {
 		w.running = a
 		a.stop()
+	}
+	if w.timer != nil && w.o.tracking.slow.timer != nil {
+		w.o.tracking.slow.timer.Stop()
 	}
 }

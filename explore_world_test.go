@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"iter"
+	"log/slog"
 	"reflect"
 	"slices"
 	"time"
@@ -48,6 +49,10 @@ type world struct {
 	last     *uint64                           // grants when Start's context ended, after which there are no more
 	joined   *uint64                           // requests in the table when it was closed to new ones
 	instants map[*snapshot[int]][]KeyInfo[int] // what the table was when a snapshot began
+	timer    *caller                           // of the slow log; nil without one
+	fired    *time.Timer                       // what it was when it went off last
+
+	unobserved bool // the owner has ended the slow log
 }
 
 // A pool has the requests that were put into it, the last one on top.
@@ -63,6 +68,14 @@ func newWorld(s scenario) *world {
 	w.m.gate.scheduler = w
 	w.m.pool.take, w.m.pool.keep = w.get, w.put
 	w.others = append(w.others, w.start("owner", w.own))
+	if s.logs {
+		look := func() { w.m.send(message[int]{request: tick[int]{}}) }
+		w.o.tracking.slow = newSlowLog[int](slog.New(slog.DiscardHandler), time.Hour, look)
+		c := &caller{w: w, ctx: forever}
+		c.start("slow log's timer", func() { w.goOff(c) })
+		w.others = append(w.others, c.actor)
+		w.timer = c
+	}
 	for i, p := range s.callers {
 		c := &caller{w: w, ctx: newLifetime(p.cancels)}
 		name := fmt.Sprintf("%c (%s)", 'A'+i, p.name)
@@ -102,6 +115,14 @@ func hashAlike(t *table.Table[int]) {
 // own is the owner's goroutine.
 func (w *world) own(a *actor) {
 	w.o.run()
+	if w.timer != nil {
+		a.step("ends the slow log", func() bool {
+			l := w.o.tracking.slow
+			return l.timer == nil || l.timer != w.fired || closed(l.looked)
+		})
+		w.o.tracking.stop()
+		w.unobserved = true
+	}
 	a.step("exits", func() bool { return w.ctx.err == nil || w.woken })
 	close(w.m.done)
 }
@@ -115,6 +136,23 @@ func (w *world) endContext(a *actor) {
 	a.step("wakes the owner", nil)
 	w.m.wake()
 	w.woken = true
+}
+
+// goOff is the timer of the slow log, which goes off twice. By then so much time has passed
+// that whatever waits or holds is logged, also what was logged before.
+func (w *world) goOff(c *caller) {
+	l := w.o.tracking.slow
+	for n := range 2 {
+		c.context = forever
+		c.choose(move{label: "goes off", outside: true, ready: func() bool { return c.armed }})
+		l.timer.Stop()
+		w.fired = l.timer
+		looked := l.looked
+		w.o.meter.started = w.o.meter.started.Add(-l.after * time.Duration(3*n*n+2*n+2) / 2)
+		w.o.meter.reading = unread
+		l.look()
+		close(looked)
+	}
 }
 
 // get takes a request out of a pool that forgets nothing and returns what was put into it
@@ -155,7 +193,9 @@ func (w *world) put(request any) {
 func (w *world) receives() {
 	a := w.at()
 	a.choose(move{label: "serves", ready: func() bool { return len(w.m.mailbox) > 0 }, own: w.servesUnseen})
-	a.did = "serves " + kind(w.mail()[0])
+	msg := w.mail()[0]
+	a.did = "serves " + kind(msg)
+	w.foresees(msg)
 }
 
 // sends is the gate of the mailbox. To look at the context, to take a request out of the
@@ -298,10 +338,10 @@ func (w *world) caller() *caller {
 // servesUnseen reports whether it makes no difference to anybody, and to the owner
 // neither, when it serves the first message of the mailbox. Whoever sends meanwhile puts
 // its message behind it; whoever gets a reply by it may look later. What else the owner
-// has in common with others is Start's context, the generation of a reservation, the state
+// has in common with others is Start's context, the timer of the slow log, the generation of a reservation, the state
 // of a waiter when a lock is handed off, and the pool.
 func (w *world) servesUnseen() bool {
-	if w.scenario.contextEnds && !w.woken {
+	if w.scenario.contextEnds && !w.woken || w.timer != nil && w.timer.armed {
 		return false
 	}
 	mail := w.mail()
@@ -313,7 +353,7 @@ func (w *world) servesUnseen() bool {
 		return false
 	case *closeSession[int]:
 		return !r.session.received // its call may take the value meanwhile
-	case *handoff[int]:
+	case *handoff[int], *giveBack[int]:
 		return !slices.ContainsFunc(w.taken, func(r *acquire[int]) bool {
 			return r.ticket != nil && r.state.Load() == pending // it may be abandoned meanwhile
 		})
@@ -321,6 +361,58 @@ func (w *world) servesUnseen() bool {
 		return w.scenario.apart && !(r.reserved && w.looksAt((*acquire[int])(r)))
 	}
 	return true
+}
+
+// foresees notes, before the owner serves a message, which values it will have to drop.
+func (w *world) foresees(msg message[int]) {
+	switch r := msg.request.(type) {
+	case *handoff[int]:
+		if could := w.receivable(r.grant, nil); w.m.left.Load() == nil {
+			r.value.(*gift).could = &could
+		}
+	case *giveBack[int]:
+		if g, ok := r.value.(*gift); ok && r.grant.Live() && (r.parcel == nil || !r.parcel.taken.Load()) {
+			g.dropped = g.dropped || !w.receivable(r.grant, nil)
+		}
+	case *closeSession[int]:
+		for _, grant := range r.session.entries.Grants() {
+			p := parcelOf(grant)
+			if p == nil || p.taken.Load() {
+				continue
+			}
+			if g, ok := p.value.(*gift); ok {
+				g.dropped = g.dropped || !w.receivable(grant, r.session)
+			}
+		}
+	}
+}
+
+// receivable reports whether there is a waiter that can receive a value with a grant, when
+// what a session waits for is cancelled before. It is false also when requests were abandoned
+// of which the owner will learn only now.
+func (w *world) receivable(grant table.Token[int], cancelled *sessionState[int]) bool {
+	if grant.Ticket() == nil || w.m.left.Load() != nil {
+		return false
+	}
+	for v := range w.o.table.Of(grant.Ticket()) {
+		held, mode, gone := 0, table.Exclusive, false
+		for e := range v.Entries {
+			if e.Seq != 0 {
+				held, mode = held+1, e.Mode
+				continue
+			}
+			r, limit := e.Tag.(*acquire[int]), w.scenario.config.SharedLimit
+			switch {
+			case r.state.Load() == abandoned || cancelled != nil && r.session == cancelled:
+				gone = true
+			case gone && e.Mode == table.Shared && mode == table.Shared && (limit == 0 || held < limit):
+				held++ // it is granted as soon as those before it are gone
+			default:
+				return r.want.Keys == nil && !r.unread && (held == 1 || e.Mode == table.Shared)
+			}
+		}
+	}
+	return false
 }
 
 // looksAt reports whether anybody may yet look at the generation of a request.
@@ -373,10 +465,11 @@ type caller struct {
 	reservation Reservation[int]
 	old         Reservation[int] // one that was used
 	cancelled   Reservation[int] // the one of the running Cancel
-	doing       bool             // its calls are Do, which does not return a value
+	doing       bool             // its calls are Do, which cannot read a value
 	reserved    bool             // for the partner: the reservation can be used
 	abandoned   bool             // by the partner
 	session     *Session[int]
+	armed       bool // for the timer of the slow log: it may go off
 }
 
 // A held is a lock that a caller may rely on, with what was asked for.
@@ -387,10 +480,12 @@ type held struct {
 
 // A gift is a value that was handed off with a lock.
 type gift struct {
-	over, passed bool // the Handoff has returned, with true
-	received     int  // by calls that returned it
-	cancelled    bool // by a Cancel
-	closed       bool // by a call of a session, which may be closed, or by Do
+	over, passed bool  // the Handoff has returned, with true
+	could        *bool // there was a waiter for it when the Handoff was served; nil when that is not known
+	received     int   // by calls that returned it
+	cancelled    bool  // a Cancel has met it
+	closed       bool  // a call of a session has, which may be closed
+	dropped      bool  // it came back to the owner, and no waiter could receive it
 }
 
 // An outcome is what a call has returned.
@@ -459,7 +554,10 @@ func (c *caller) notes(channel, of any) {
 	if r, ok := of.(*acquire[int]); ok && items[0].Bool() {
 		if g, ok := r.value.(*gift); ok {
 			g.cancelled = g.cancelled || c.cancelled.r == r
-			g.closed = g.closed || c.session != nil || c.doing
+			g.closed = g.closed || c.session != nil
+			if c.doing {
+				c.w.broken = errors.New("a Do, which cannot read it, is handed a value")
+			}
 		}
 		c.meets(&struct {
 			token table.Token[int]
@@ -533,6 +631,8 @@ func (c *caller) parts(msg message[int]) {
 	case *releaseAll[int]:
 		c.drop(r.grant)
 	case *handoff[int]:
+		c.drop(r.grant)
+	case *giveBack[int]:
 		c.drop(r.grant)
 	case *closeSession[int]:
 		c.holds = nil
@@ -733,6 +833,9 @@ func (c *caller) Handoff(lock Lock[int]) bool {
 		c.holds = append(c.holds, c.offers)
 	}
 	c.offers = held{}
+	if value.could != nil && passed != *value.could && !c.w.o.ended {
+		panic(fmt.Sprintf("Handoff returns %t, and there is a waiter for it: %t", passed, *value.could))
+	}
 	value.over, value.passed = true, passed
 	c.ends(table.Token[int]{}, "passed ", passed)
 	return passed
@@ -771,6 +874,10 @@ func (c *caller) Snapshot() error {
 
 // note notes, after each step, what later ones are held to.
 func (w *world) note() {
+	if w.timer != nil && !w.actors[0].over {
+		l := w.o.tracking.slow
+		w.timer.armed = l.timer != nil && l.timer != w.fired && !w.timer.over && !w.unobserved
+	}
 	if counts := w.o.table.Counts(); w.joined == nil && (w.o.draining || w.o.ended) {
 		n := joined(counts)
 		w.joined = &n
@@ -961,6 +1068,8 @@ func kind(msg message[int]) string {
 		return "release of many"
 	case *handoff[int]:
 		return "handoff"
+	case *giveBack[int]:
+		return "return of a handoff"
 	case *closeSession[int]:
 		return "close of a session"
 	case *question[int]:
@@ -971,6 +1080,8 @@ func kind(msg message[int]) string {
 		return "close"
 	case wake[int]:
 		return "wake"
+	case tick[int]:
+		return "tick"
 	}
 	return fmt.Sprintf("%T", msg.request)
 }

@@ -449,9 +449,9 @@ func (m *Manager[K]) discard(r *acquire[K]) {
 		m.send(message[K]{request: (*abandon[K])(r)})
 		return
 	}
-	if lock, _ := m.take(r); !lock.Handoff(lock.value) {
-		lock.Release()
-	}
+	back := &giveBack[K]{r.token, r.value, r.parcel}
+	m.recycle(r)
+	m.send(message[K]{request: back})
 }
 
 // take reads the reply to a request, and ends the request. Here is the one place where every

@@ -310,15 +310,15 @@ func (o *owner[K]) handOff(grant table.Token[K], value any) bool {
 }
 
 // findNextWaiter makes sure of the waiter to which a grant can be handed off, and reports
-// whether there is one. One that was abandoned is passed over.
+// whether there is one. One that was abandoned is passed over, whatever it asks for.
 func (o *owner[K]) findNextWaiter(of table.Token[K]) bool {
 	for {
-		next := o.table.NextWaiter(of)
+		next, alone := o.table.NextWaiter(of)
 		if next == nil {
 			return false
 		}
 		w := next.Tag().(*acquire[K])
-		if w.acceptsHandoff() {
+		if alone && w.acceptsHandoff() {
 			return true
 		}
 		if w.state.Load() != abandoned {
@@ -357,6 +357,25 @@ func parcelOf[K comparable](grant table.Token[K]) *parcel {
 	p, _ := tag.(*parcel)
 	return p
 }
+
+// giveBack ends a grant that came by a handoff to a reservation that was cancelled: it is
+// passed on, with its value. Of a session, Session.Close may have done so before.
+type giveBack[K comparable] struct {
+	grant  table.Token[K]
+	value  any
+	parcel *parcel // what the value is in; nil without a session
+}
+
+func (r *giveBack[K]) serve(o *owner[K]) {
+	if r.parcel != nil && !r.parcel.take() {
+		return
+	}
+	if r.value == nil || !o.handOff(r.grant, r.value) {
+		o.release(r.grant)
+	}
+}
+
+func (r *giveBack[K]) refuse() {}
 
 // acceptsHandoff reports whether the caller will take what is handed off to its request.
 func (r *acquire[K]) acceptsHandoff() bool {

@@ -68,11 +68,11 @@ type slowRecord[K comparable] struct {
 	held   time.Duration // and for how long
 }
 
-// startSlowLog starts the goroutine that calls the logger. look makes the owner look at what
-// has lasted long.
-func startSlowLog[K comparable](logger *slog.Logger, after time.Duration, look func()) *slowLog[K] {
+// newSlowLog returns a slow log whose records no goroutine takes yet. look makes the owner look
+// at what has lasted long.
+func newSlowLog[K comparable](logger *slog.Logger, after time.Duration, look func()) *slowLog[K] {
 	started := time.Now()
-	l := &slowLog[K]{
+	return &slowLog[K]{
 		after:   after,
 		logger:  logger,
 		look:    look,
@@ -80,8 +80,6 @@ func startSlowLog[K comparable](logger *slog.Logger, after time.Duration, look f
 		records: make(chan slowRecord[K], slowRoom),
 		waiting: make(map[K]*slowRecord[K]),
 	}
-	l.callAnew()
-	return l
 }
 
 // expect makes the owner look when d has passed, unless it will look before that anyway.

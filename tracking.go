@@ -24,7 +24,8 @@ func newTracking[K comparable](options options, look func()) *tracking[K] {
 	}
 	t := &tracking[K]{timed: options.holdTimes}
 	if options.slowLog != nil {
-		t.slow = startSlowLog[K](options.slowLog, options.slowAfter, look)
+		t.slow = newSlowLog[K](options.slowLog, options.slowAfter, look)
+		t.slow.callAnew()
 	}
 	return t
 }

@@ -235,7 +235,7 @@ func (r *tableRun) release(i int) error {
 // handoff hands the i-th token off.
 func (r *tableRun) handoff(i int) error {
 	var grants []table.Grant[int]
-	if r.table.NextWaiter(r.tokens[i]) != nil {
+	if _, alone := r.table.NextWaiter(r.tokens[i]); alone {
 		grants = r.table.Release(r.tokens[i])
 	}
 	if holder := r.model.get(r.owners[i]); holder != nil {

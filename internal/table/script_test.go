@@ -143,8 +143,10 @@ func (s *script) step(words []string) ([]string, error) {
 		if !ok {
 			return nil, fmt.Errorf("%s was never granted", args[0])
 		}
-		if verb == "hand-off" && s.table.NextWaiter(token) == nil {
-			return s.granted(nil), nil
+		if verb == "hand-off" {
+			if _, alone := s.table.NextWaiter(token); !alone {
+				return s.granted(nil), nil
+			}
 		}
 		return s.granted(s.table.Release(token)), nil
 	case "queues":

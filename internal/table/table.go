@@ -279,20 +279,20 @@ func (t *Table[K]) Release(token Token[K]) []Grant[K] {
 	return t.granted
 }
 
-// NextWaiter returns the ticket that Release of the token would grant first, if that is for
-// the token's key alone; nil otherwise.
-func (t *Table[K]) NextWaiter(token Token[K]) *Ticket[K] {
+// NextWaiter returns the first ticket that waits for the key of a token, and whether Release
+// of the token would grant it, and for that key alone; nil when none waits, and for a grant
+// of many keys or one that has ended.
+func (t *Table[K]) NextWaiter(token Token[K]) (next *Ticket[K], alone bool) {
 	if !token.Live() || token.ticket.many != nil {
-		return nil
+		return nil, false
 	}
 	q := token.ticket.one[0].queue
-	if q.next == nil || q.next.ticket.many != nil {
-		return nil
+	if q.next == nil {
+		return nil, false
 	}
-	if q.held > 1 && q.next.ticket.mode == Exclusive {
-		return nil // the other holders, who are shared, are in its way
-	}
-	return q.next.ticket
+	next = q.next.ticket
+	// Other holders, who are shared, are in the way of an exclusive one.
+	return next, next.many == nil && (q.held == 1 || next.mode == Shared)
 }
 
 // CancelAll cancels every waiting ticket, grants nothing, and returns their tags.
