@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/share"
 )
 
 // What docs/MIGRATING.md shows, before and after.
@@ -64,6 +65,13 @@ func TestMigrating(t *testing.T) {
 		defer both.Release()
 		return nil
 	}())
+	{
+		render := func(context.Context, string) (string, error) { return "news", nil }
+		pages := share.New[string, string](locks) // once
+		text, err := pages.Do(ctx, page, func(ctx context.Context) (string, error) { return render(ctx, page) })
+		require.NoError(t, err)
+		require.Equal(t, "news", text)
+	}
 	func() {
 		lock, ok := locks.TryAcquire(page)
 		if !ok {

@@ -39,7 +39,7 @@ func TestReadmeSnippetsAreCompiledExamples(t *testing.T) {
 // usesAnother reports whether a snippet shows the calls of a library that is not required
 // here.
 func usesAnother(snippet string) bool {
-	return strings.HasPrefix(snippet, "byName.") || strings.HasPrefix(snippet, "hashed.")
+	return strings.HasPrefix(snippet, "byName.") || strings.HasPrefix(snippet, "hashed.") || strings.Contains(snippet, "flight.Do(")
 }
 
 func unindented(text string) string {

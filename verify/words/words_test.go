@@ -25,7 +25,7 @@ const root = "../.."
 var avoided = regexp.MustCompile(`(?i)\b(nobody|somebody|everybody|whoever|whom|for ever|he|him|his)\b`)
 
 // folders are the packages that users import. The others are read by those who work on them.
-var folders = []string{".", "cohort", "inorder", "lockhttp", "prom", "otelkeylock", "etcdlock", "redislock", "pglock", "keylockcheck"}
+var folders = []string{".", "cohort", "inorder", "share", "lockhttp", "prom", "otelkeylock", "etcdlock", "redislock", "pglock", "keylockcheck"}
 
 func TestDocumentationIsPlain(t *testing.T) {
 	for _, folder := range folders {
