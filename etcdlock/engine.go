@@ -47,6 +47,16 @@
 // lowest create revision holds the lock, and each watches only the one
 // ahead. So a concurrency.Mutex on the same name and an Engine exclude each other.
 //
+// # Which keys others want
+//
+// A contender that has to wait puts a note under the lease of the one ahead of it, in a request in which it looks
+// at the queue anyway, and removes it when it leaves the queue; a failed try puts one and removes it. A process has
+// one watch on the notes for its lease, so that it learns at once that another process wants a key that it holds,
+// see [Grant.OnWanted]. While that watch is not there, because the connection broke, the member has no leader
+// or etcd has forgotten its history, every key counts as wanted. A user of concurrency.Mutex leaves
+// no note: the queues of keys that were held for half a second are looked at, 1,000 of them every half second, so
+// that such a user is noticed within a second.
+//
 // # Nothing is left behind
 //
 // A release, a wait that was abandoned, a try and a Close end in one of two ways: the etcd key is gone,

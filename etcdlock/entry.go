@@ -230,6 +230,9 @@ func (p *entry) wait(ctx context.Context) error {
 func (p *entry) outlast(ctx context.Context, ahead neighbour) (next neighbour, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if next, err := p.look(ctx, ahead); err != nil || next != ahead { // its holder can react while the watch begins
+		return next, err
+	}
 	stream := p.session.stream()
 	for resp := range p.engine.client.Watch(stream.with(ctx), ahead.key, clientv3.WithCreatedNotify(), clientv3.WithFilterPut()) {
 		if err = resp.Err(); err != nil {

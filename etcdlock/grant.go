@@ -12,7 +12,7 @@ import (
 	"github.com/seed-46f81e6d/keylock/cohort"
 )
 
-// Grant is a lock in etcd. It implements cohort.Grant.
+// Grant is a lock in etcd. It implements cohort.Grant and cohort.Recaller.
 type Grant struct {
 	entry *entry
 	local keylock.Lock[string] // lets this process contend for the key
@@ -21,6 +21,8 @@ type Grant struct {
 	released  chan struct{} // closed when the outcome is known
 	outcome   error         // written before released is closed
 }
+
+var _ cohort.Recaller = (*Grant)(nil)
 
 func newGrant(p *entry, local keylock.Lock[string]) *Grant {
 	p.whenLost(local.Release) // what is lost need not be released before this process contends again
@@ -43,8 +45,10 @@ func (g *Grant) Lost() <-chan struct{} {
 	return g.entry.gone
 }
 
-// OnWanted implements cohort.Recaller. A process that uses an Engine is noticed at once, one that uses
-// concurrency.Mutex within a second; of more than 1,000 keys that this process has held for longer than that, some later.
+// OnWanted implements cohort.Recaller: f is called once, when another process waits for the key or has tried to get it,
+// when that can no longer be told, or when the grant is lost; at once, if one of these has happened. A process that
+// uses an Engine is noticed at once, one that uses concurrency.Mutex within a second, or within
+// another half for each thousand of keys that this process has held for so long. f must not block. A second call of OnWanted calls its f at once.
 func (g *Grant) OnWanted(f func()) {
 	g.entry.onWanted(f)
 }
