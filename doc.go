@@ -47,8 +47,7 @@
 //  10. No leaks. One goroutine per manager. A waiting call starts none. After
 //     [Manager.Done] is closed none remains, whatever was held or queued. (For a context
 //     of a type that it does not know, package context watches Start's with one more. A
-//     Snapshot or Shutdown that is abandoned while the mailbox is full starts one for a
-//     moment. And [WithSlowLog] has up to four for its logger, which end when the logger
+//     call that is abandoned while the mailbox is full may start one for a moment. And [WithSlowLog] has up to four for its logger, which end when the logger
 //     returns.)
 //  11. One history. [Manager.Stats], [Manager.Contains], [Manager.Inspect], [Manager.Top] and
 //     [Manager.Snapshot] each show one point of it, between the call and its return; a

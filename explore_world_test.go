@@ -97,7 +97,9 @@ func newWorld(s scenario) *world {
 		}
 	}
 	if s.contextEnds {
-		w.others = append(w.others, w.start("Start's context", w.endContext))
+		c := &caller{w: w, ctx: forever}
+		c.start("Start's context", func() { w.endContext(c) })
+		w.others = append(w.others, c.actor)
 	}
 	for _, a := range w.actors {
 		w.resume(a) // up to its first step
@@ -128,12 +130,12 @@ func (w *world) own(a *actor) {
 }
 
 // endContext is the end of Start's context, and the function that [Start] runs then.
-func (w *world) endContext(a *actor) {
-	a.choose(move{label: "ends", outside: true})
+func (w *world) endContext(c *caller) {
+	c.context = forever
+	c.choose(move{label: "ends", outside: true})
 	w.ctx.end()
 	last := w.o.table.Counts().Acquired
 	w.last = &last
-	a.step("wakes the owner", nil)
 	w.m.wake()
 	w.woken = true
 }

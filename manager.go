@@ -62,13 +62,8 @@ func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 }
 
 // wake makes the owner look at its lifetime. It does not select on it, because one receive
-// costs half of a select. When the mailbox is full the owner is awake.
-func (m *Manager[K]) wake() {
-	select {
-	case m.mailbox <- message[K]{request: wake[K]{}}:
-	default:
-	}
-}
+// costs half of a select.
+func (m *Manager[K]) wake() { m.send(message[K]{request: wake[K]{}}) }
 
 // newManager returns a manager with its owner, which does not run yet.
 func newManager[K comparable](lifetime <-chan struct{}, options options, mailboxSize int) (*Manager[K], *owner[K]) {
@@ -416,20 +411,25 @@ func (m *Manager[K]) leave(r *acquire[K]) {
 			break
 		}
 	}
-	// The owner looks at the list after each message that it receives. When the mailbox is
-	// still full it will receive one.
-	m.trySend(message[K]{request: wake[K]{}})
+	// The owner takes the whole list after each message that it receives. The request that was
+	// the first of its list sees to it that there is one.
+	if r.nextLeft == nil {
+		m.sendSoon(message[K]{request: wake[K]{}})
+	}
 }
 
-// trySend sends a message unless the mailbox is full, and reports whether it has. A select of
-// two cases looks at the mailbox under its lock, so what this goroutine did before, the owner
-// sees after it has received what is in the mailbox now.
+// sendSoon sends a message, without waiting for room in the mailbox.
+func (m *Manager[K]) sendSoon(msg message[K]) {
+	if !m.trySend(msg) {
+		m.gate.starts(func() { m.send(msg) })
+	}
+}
+
+// trySend sends a message unless the mailbox is full, and reports whether it has.
 func (m *Manager[K]) trySend(msg message[K]) bool {
 	m.gate.tries(msg)
-	var never chan struct{}
 	select {
 	case m.mailbox <- msg:
-	case <-never:
 	default:
 		return false
 	}
@@ -558,13 +558,16 @@ func (m *Manager[K]) reserve(s *sessionState[K], want table.Request[K]) Reservat
 
 // Do acquires key, calls fn with ctx, and releases key when fn returns, panics or calls
 // runtime.Goexit. It returns the error of [Manager.Acquire], in which case fn was not
-// called, or the error of fn as it is.
+// called, or the error of fn as it is. A nil fn panics before anything is acquired.
 func (m *Manager[K]) Do(ctx context.Context, key K, fn func(context.Context) error) error {
 	return m.do(ctx, nil, table.Request[K]{Key: key}, fn)
 }
 
 // do is behind the Do of a manager and that of a session.
 func (m *Manager[K]) do(ctx context.Context, s *sessionState[K], want table.Request[K], fn func(context.Context) error) error {
+	if m.mustBeStarted(); fn == nil {
+		panic("keylock: Do with a nil function")
+	}
 	lock, err := m.acquire(ctx, s, want, true)
 	if err != nil {
 		return err
@@ -624,7 +627,7 @@ func (m *Manager[K]) Shutdown(ctx context.Context) error {
 	done := ctx.Done()
 	r := &shutdown[K]{drains: make(chan bool, 1)}
 	if !m.sendUntil(done, message[K]{request: r}) {
-		m.gate.starts(func() { m.send(message[K]{request: r}) }) // the manager drains in any case
+		m.sendSoon(message[K]{request: r}) // the manager drains in any case
 		return endOf(ctx, named[K]{})
 	}
 	drains := false

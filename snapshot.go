@@ -134,9 +134,8 @@ func (s *snapshot[K]) next(o *owner[K], n int) part[K] {
 // endSnapshot ends a snapshot that its caller does not want any more. It does not wait until
 // there is room in the mailbox: a deadline is not late because the owner has much to do.
 func (m *Manager[K]) endSnapshot(s *snapshot[K]) {
-	msg := message[K]{request: (*abandonSnapshot[K])(s)}
-	if !s.over && !m.trySend(msg) {
-		go m.send(msg)
+	if !s.over {
+		m.sendSoon(message[K]{request: (*abandonSnapshot[K])(s)})
 	}
 }
 
