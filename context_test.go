@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/trace"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -416,6 +417,13 @@ func TestErrorOfAContextSaysWhatWasWaitedFor(t *testing.T) {
 		assert.EqualError(t, err, `keylock: key "k": context canceled: own context ended`)
 		_, err = m.AcquireAll(ctx, "k", "l", "m")
 		assert.EqualError(t, err, `keylock: key "k" and 2 more: context canceled: own context ended`)
+
+		// What is not of this package is cut as keys are.
+		rude, cancel := context.WithCancelCause(t.Context())
+		cancel(errors.New("two\nlines" + strings.Repeat("x", 1<<20)))
+		_, err = m.Acquire(rude, "k")
+		assert.Less(t, len(err.Error()), 400)
+		assert.Contains(t, err.Error(), `keylock: key "k": context canceled: "two\nlinesxxx`)
 		_, err = m.Stats(ctx)
 		assert.EqualError(t, err, "keylock: context canceled: own context ended")
 

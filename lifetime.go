@@ -106,9 +106,9 @@ func (e *endError[K]) Error() string {
 	case e.keys.n > 1:
 		fmt.Fprintf(&b, "key %s and %d more: ", show.Quoted(&e.keys.first), e.keys.n-1)
 	}
-	b.WriteString(e.reason.Error())
+	b.WriteString(show.Message(e.reason.Error()))
 	if e.cause != nil {
-		fmt.Fprintf(&b, ": %v", e.cause)
+		b.WriteString(": " + show.Message(e.cause.Error()))
 	}
 	return b.String()
 }

@@ -73,6 +73,11 @@ func TestBoundsThatMakeNoSensePanic(t *testing.T) {
 		assert.PanicsWithValue(t, fmt.Sprintf("keylock: WithSharedLimit(%d): want 1 or more", n), func() { keylock.WithSharedLimit(n) })
 	}
 	assert.PanicsWithValue(t, "keylock: Start with a nil Option", func() { keylock.Start[int](t.Context(), nil) })
+	bubble(t, func(t *testing.T, m manager) {
+		hold(t, m, "k") // a Do that looked only when it has the lock would wait
+		assert.PanicsWithValue(t, "keylock: Do with a nil function", func() { m.Do(t.Context(), "k", nil) })
+		assert.PanicsWithValue(t, "keylock: Do with a nil function", func() { m.Session("").Do(t.Context(), "k", nil) })
+	})
 }
 
 func TestStatsCountEverything(t *testing.T) {

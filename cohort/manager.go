@@ -74,6 +74,9 @@ func unmanage(engine Engine) {
 // closes it. An engine has one manager: Start panics if it has another, because two that share an
 // engine's session would lose each other's locks when the first closes it.
 func Start(ctx context.Context, engine Engine, opts ...Option) *Manager {
+	if ctx == nil {
+		panic("cohort: Start with a nil context")
+	}
 	if engine == nil {
 		panic("cohort: Start with a nil engine")
 	}
@@ -83,6 +86,9 @@ func Start(ctx context.Context, engine Engine, opts ...Option) *Manager {
 		done:    make(chan struct{}),
 	}
 	for _, set := range opts {
+		if set == nil {
+			panic("cohort: Start with a nil Option")
+		}
 		set(&m.options)
 	}
 	if !manage(engine) {
@@ -173,6 +179,9 @@ func (m *Manager) refusing() bool {
 // in which case fn was not called, else the error of fn as it is, or, if that is nil,
 // the error of Release.
 func (m *Manager) Do(ctx context.Context, key string, fn func(context.Context) error) (err error) {
+	if fn == nil {
+		panic("cohort: Do with a nil function")
+	}
 	l, err := m.Acquire(ctx, key)
 	if err != nil {
 		return err

@@ -643,3 +643,16 @@ func TestManyProcessesInTrouble(t *testing.T) {
 		assert.Greater(t, written, 300)
 	})
 }
+
+func TestNilArgumentsPanicInTheirCaller(t *testing.T) {
+	var none context.Context
+	assert.PanicsWithValue(t, "cohort: Start with a nil engine", func() { cohort.Start(t.Context(), nil) })
+	store := cohorttest.NewStore()
+	defer store.Close()
+	engine := store.Engine()
+	assert.PanicsWithValue(t, "cohort: Start with a nil context", func() { cohort.Start(none, engine) })
+	assert.PanicsWithValue(t, "cohort: Start with a nil Option", func() { cohort.Start(t.Context(), engine, nil) })
+	m := cohort.Start(t.Context(), engine) // which has no manager yet
+	defer m.Close()
+	assert.PanicsWithValue(t, "cohort: Do with a nil function", func() { m.Do(t.Context(), "k", nil) })
+}

@@ -162,7 +162,7 @@ func newGroup[K comparable](ctx context.Context, locks *keylock.Manager[K], limi
 //
 // It takes no more values from seq while 10,000 wait.
 func Each[K comparable, V any](ctx context.Context, limit int, seq iter.Seq[V], key func(V) K, fn func(context.Context, V) error) error {
-	if fn == nil {
+	if seq == nil || key == nil || fn == nil {
 		panic("inorder: nil function")
 	}
 	g := New[K](ctx, limit)

@@ -525,3 +525,15 @@ func TestAMillionWait(t *testing.T) {
 		})
 	}
 }
+
+func TestEachPanicsForANilFunction(t *testing.T) {
+	seq, key := slices.Values([]int{1}), func(int) int { return 0 }
+	fn := func(context.Context, int) error { return nil }
+	for name, call := range map[string]func(){
+		"seq": func() { inorder.Each(t.Context(), 1, nil, key, fn) },
+		"key": func() { inorder.Each[int](t.Context(), 1, seq, nil, fn) },
+		"fn":  func() { inorder.Each(t.Context(), 1, seq, key, nil) },
+	} {
+		assert.PanicsWithValue(t, "inorder: nil function", call, name)
+	}
+}

@@ -54,6 +54,11 @@ import (
 
 // Handler shows the managers under their names. It serves any path, to GET and HEAD.
 func Handler(managers map[string]Manager) http.Handler {
+	for name, m := range managers {
+		if m.look == nil {
+			panic(fmt.Sprintf("lockhttp: Handler with manager %q, which Of did not make", name))
+		}
+	}
 	return &handler{managers: maps.Clone(managers), names: slices.Sorted(maps.Keys(managers))}
 }
 

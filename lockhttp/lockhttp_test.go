@@ -390,3 +390,10 @@ func (w *stuckWriter) Write(b []byte) (int, error) {
 	<-w.free
 	return 0, fmt.Errorf("gone")
 }
+
+func TestNilManagersPanicWhereTheyArePassed(t *testing.T) {
+	assert.PanicsWithValue(t, "lockhttp: Of with a nil manager", func() { lockhttp.Of[string](nil) })
+	assert.PanicsWithValue(t, `lockhttp: Handler with manager "locks", which Of did not make`, func() {
+		lockhttp.Handler(map[string]lockhttp.Manager{"locks": {}})
+	})
+}

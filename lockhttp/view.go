@@ -31,6 +31,9 @@ type Source[K comparable] interface {
 
 // Of makes a manager fit for [Handler].
 func Of[K comparable](m Source[K]) Manager {
+	if m == nil {
+		panic("lockhttp: Of with a nil manager")
+	}
 	last := new(memory)
 	return Manager{
 		look:    func(ctx context.Context, n, entries int) (manager, error) { return look(ctx, m, last, n, entries) },

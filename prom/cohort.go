@@ -17,6 +17,9 @@ type CohortSource interface {
 // NewCohortCollector is [NewCollector] for a cohort: the metrics of its local manager, and
 // those of its engine.
 func NewCohortCollector(name string, manager CohortSource) prometheus.Collector {
+	if manager == nil {
+		panic("prom: NewCohortCollector with a nil manager")
+	}
 	c := newCollector(name, manager.Stats)
 	desc := describer(name)
 	c.cohort = &cohortMetrics{

@@ -61,6 +61,9 @@ type Source interface {
 // NewCollector returns a collector of a manager's totals, under a name that no other
 // manager has in the same registry.
 func NewCollector(name string, manager Source) prometheus.Collector {
+	if manager == nil {
+		panic("prom: NewCollector with a nil manager")
+	}
 	return newCollector(name, func(ctx context.Context) (cohort.Stats, error) {
 		local, err := manager.Stats(ctx)
 		return cohort.Stats{Local: local}, err

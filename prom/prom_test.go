@@ -294,3 +294,8 @@ func described(t *testing.T) map[string]bool {
 	}
 	return names
 }
+
+func TestNilManagersPanicWhereTheyArePassed(t *testing.T) {
+	assert.PanicsWithValue(t, "prom: NewCollector with a nil manager", func() { prom.NewCollector("locks", nil) })
+	assert.PanicsWithValue(t, "prom: NewCohortCollector with a nil manager", func() { prom.NewCohortCollector("locks", nil) })
+}

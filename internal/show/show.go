@@ -26,7 +26,8 @@ const (
 	// Most is how many bytes a text is long at most, but for what says that it is cut.
 	Most = 256
 
-	mostNested = 64 // bytes of a string inside a key, so that the fields after it are seen
+	mostMessage = 1024 // bytes of an error that is shown as it is
+	mostNested  = 64   // bytes of a string inside a key, so that the fields after it are seen
 )
 
 // Quoted returns the text of a key or a label for a sentence. A string is in quotes.
@@ -40,6 +41,20 @@ func Bare[K any](key *K) string {
 		return v.String()
 	}
 	return text(v)
+}
+
+// Message returns the text of an error of which nothing is known. One that is long, or not all
+// visible, is cut and quoted as a string would be.
+func Message(text string) string {
+	if len(text) > mostMessage {
+		return Quoted(&text)
+	}
+	for _, r := range text {
+		if !isVisible(r) {
+			return Quoted(&text)
+		}
+	}
+	return text
 }
 
 // Type returns the text of a type of keys.
