@@ -275,9 +275,9 @@ func TestDoneContextWins(t *testing.T) {
 			_, err := m.Stats(ctx)
 			return err
 		},
-		"Contains": func(ctx context.Context, m manager) error {
-			found, err := m.Contains(ctx, "k")
-			assert.False(t, found, "what is not known is not told")
+		"Inspect": func(ctx context.Context, m manager) error {
+			found, err := m.Inspect(ctx, "k")
+			assert.Zero(t, found, "what is not known is not told")
 			return err
 		},
 		"Snapshot": func(ctx context.Context, m manager) error {
@@ -467,7 +467,7 @@ func TestNilContextPanicsInItsCaller(t *testing.T) {
 			"zero":     func() { reservation{}.Wait(none) },
 			"Do":       func() { m.Do(none, "k", func(context.Context) error { return nil }) },
 			"Stats":    func() { m.Stats(none) },
-			"Contains": func() { m.Contains(none, "k") },
+			"Inspect":  func() { m.Inspect(none, "k") },
 			"Snapshot": func() { m.Snapshot(none) },
 			"WaitIdle": func() { m.WaitIdle(none) },
 			"Shutdown": func() { m.Shutdown(none) },
@@ -504,7 +504,7 @@ func TestContextWithErrAndOpenDoneIsDone(t *testing.T) {
 				"Acquire": second(m.Acquire(ctx, "k")), "AcquireAll": second(m.AcquireAll(ctx, "k", "other")),
 				"Do":   m.Do(ctx, "k", func(context.Context) error { return nil }),
 				"Wait": second(m.Reserve("k").Wait(ctx)), "Wait for all": second(m.ReserveAll("k", "other").Wait(ctx)),
-				"Stats": second(m.Stats(ctx)), "Contains": second(m.Contains(ctx, "k")), "Inspect": second(m.Inspect(ctx, "k")),
+				"Stats": second(m.Stats(ctx)), "Inspect": second(m.Inspect(ctx, "k")),
 				"Top": second(m.Top(ctx, 1)), "Snapshot": second(m.Snapshot(ctx)), "WaitIdle": m.WaitIdle(ctx),
 			} {
 				assert.ErrorIs(t, err, context.DeadlineExceeded, call)

@@ -49,7 +49,7 @@
 //     of a type that it does not know, package context watches Start's with one more. A
 //     call that is abandoned while the mailbox is full may start one for a moment. And [WithSlowLog] has up to four for its logger, which end when the logger
 //     returns.)
-//  11. One history. [Manager.Stats], [Manager.Contains], [Manager.Inspect], [Manager.Top] and
+//  11. One history. [Manager.Stats], [Manager.Inspect], [Manager.Top] and
 //     [Manager.Snapshot] each show one point of it, between the call and its return; a
 //     goroutine always sees its own earlier calls in them.
 //  12. The owner never runs user code and never waits for a caller. A key that cannot be

@@ -16,7 +16,7 @@ var (
 	// It is returned
 	//   - after the manager has ended, and to calls that are waiting when it ends: by
 	//     Acquire, AcquireShared, AcquireAll, the Wait of a reservation, Do, Stats,
-	//     Contains, Snapshot, Top, Inspect and WaitIdle;
+	//     Snapshot, Top, Inspect and WaitIdle;
 	//   - after Shutdown was called: by new requests for locks;
 	//   - after Session.Close: by the session's requests for locks, also those that wait;
 	//   - by a Shutdown that Close, or the end of Start's context, cuts short.
@@ -24,7 +24,7 @@ var (
 
 	// ErrInvalidKey means that a key is not equal to itself, as NaN is not: no map could
 	// find it again. It is returned by Acquire, AcquireShared, AcquireAll, Do and the Wait
-	// of a reservation, of a manager or a session, and by Contains and Inspect.
+	// of a reservation, of a manager or a session, and by Inspect.
 	ErrInvalidKey = errors.New("keylock: key is not equal to itself")
 
 	// ErrQueueFull means that as many requests wait for a key as WithMaxWaiters allows. It

@@ -90,9 +90,9 @@ func ExampleReservation_Cancel() {
 	}
 	fmt.Println(charge("alice", 0), charge("alice", 10))
 
-	held, err := locks.Contains(ctx, "alice")
-	fmt.Println(held, err)
+	alice, err := locks.Inspect(ctx, "alice")
+	fmt.Println(alice.Held, err)
 	// Output:
 	// <nil> <nil>
-	// false <nil>
+	// 0 <nil>
 }

@@ -63,7 +63,7 @@ var irrelevant = map[string]map[string]bool{
 	"Manager":    {"pool": true, "gate": true},                                                                             // the world knows what is in it
 	// Grants are numbered and times pass.
 	"abandonSnapshot": {"at": true, "seen": true},
-	"KeyInfo":         {"At": true}, "Holder": {"Seq": true, "Since": true, "Caller": true}, "Waiter": {"Since": true, "Caller": true},
+	"KeyInfo":         {"At": true}, "Entry": {"Seq": true, "Since": true, "Caller": true},
 	"actor":  {"name": true, "yield": true, "resume": true, "stop": true, "chosen": true, "did": true},
 	"caller": {"w": true, "mate": true},
 }

@@ -721,17 +721,13 @@ func (c *caller) call(want table.Request[int]) (Lock[int], error) {
 	shared := want.Mode == table.Shared
 	switch {
 	case want.Keys != nil && want.Try && s != nil:
-		locks, ok := s.TryAcquireAll(want.Keys...)
-		return tried(locks.lock, ok)
+		return tried(s.TryAcquireAll(want.Keys...))
 	case want.Keys != nil && want.Try:
-		locks, ok := m.TryAcquireAll(want.Keys...)
-		return tried(locks.lock, ok)
+		return tried(m.TryAcquireAll(want.Keys...))
 	case want.Keys != nil && s != nil:
-		locks, err := s.AcquireAll(c.ctx, want.Keys...)
-		return locks.lock, err
+		return s.AcquireAll(c.ctx, want.Keys...)
 	case want.Keys != nil:
-		locks, err := m.AcquireAll(c.ctx, want.Keys...)
-		return locks.lock, err
+		return m.AcquireAll(c.ctx, want.Keys...)
 	case want.Try && shared && s != nil:
 		return tried(s.TryAcquireShared(want.Key))
 	case want.Try && shared:
@@ -758,9 +754,9 @@ func (c *caller) reserve(want table.Request[int]) {
 	shared := want.Mode == table.Shared
 	switch {
 	case want.Keys != nil && s != nil:
-		c.reservation = s.ReserveAll(want.Keys...).reservation
+		c.reservation = s.ReserveAll(want.Keys...)
 	case want.Keys != nil:
-		c.reservation = m.ReserveAll(want.Keys...).reservation
+		c.reservation = m.ReserveAll(want.Keys...)
 	case shared && s != nil:
 		c.reservation = s.ReserveShared(want.Key)
 	case shared:

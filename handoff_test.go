@@ -2,6 +2,7 @@ package keylock_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 
@@ -204,4 +205,39 @@ func TestClosedSessionPassesItsValueOn(t *testing.T) {
 			}, opts...)
 		})
 	}
+}
+
+// The lock of many keys is a Lock like any other, but it is passed on to none and comes with
+// nothing.
+func TestTheLockOfManyKeysIsALock(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		for _, want := range []struct {
+			keys []string
+			key  string
+			text string
+		}{
+			{[]string{"a", "b", "c"}, "a", `lock of key "a" and 2 more, grant `},
+			{[]string{"a"}, "a", `lock of key "a", grant `},
+			{nil, "", "lock of no key, grant "},
+		} {
+			lock, err := m.AcquireAll(t.Context(), want.keys...)
+			require.NoError(t, err)
+			assert.Equal(t, want.key, lock.Key())
+			assert.Equal(t, want.text+fmt.Sprint(lock.Seq()), lock.String())
+			assert.Nil(t, lock.Value())
+			waiter := startAcquire(t.Context(), m, "a")
+			assert.False(t, lock.Handoff(7))
+			if len(want.keys) > 0 {
+				waiter.requireWaits(t)
+			}
+			lock.Release()
+			lock.Release()
+			next := waiter.requireLock(t)
+			assert.Nil(t, next.Value())
+			next.Release()
+			for _, key := range want.keys {
+				requireFree(t, m, key)
+			}
+		}
+	})
 }

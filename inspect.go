@@ -15,20 +15,6 @@ func (m *Manager[K]) Stats(ctx context.Context) (Stats, error) {
 	return ask(ctx, m, func(o *owner[K]) Stats { return o.stats(o.meter.read()) })
 }
 
-// Contains reports whether key is held or waited for. It returns an error that wraps
-// ctx.Err() when ctx is done, [ErrClosed] after the end, and [ErrInvalidKey] for a key that is
-// not equal to itself. A key that cannot be compared panics.
-func (m *Manager[K]) Contains(ctx context.Context, key K) (bool, error) {
-	mustContext(ctx)
-	if ctx.Err() != nil {
-		return false, endOf(ctx, keyOf(key))
-	}
-	if err := checkKeys(table.Request[K]{Key: key}); err != nil {
-		return false, err
-	}
-	return ask(ctx, m, func(o *owner[K]) bool { return o.table.Contains(key) })
-}
-
 // Top returns the totals, the n keys with the most waiters, and the n keys whose first
 // holder has held them for longest, or fewer if there are fewer, all at one point of the
 // manager's history. Of each key it shows at most the first 16 holders and the first 16
@@ -43,7 +29,8 @@ func (m *Manager[K]) Top(ctx context.Context, n int) (Top[K], error) {
 }
 
 // Inspect returns what is known of one key at one point of the manager's history: how many
-// holders and waiters there are, and at most the first 1,000 of either. It returns an error
+// holders and waiters there are, none of which means that the key is free, and at most the
+// first 1,000 of either. It returns an error
 // that wraps ctx.Err() when ctx is done, [ErrClosed] after the end, and [ErrInvalidKey] for a
 // key that is not equal to itself. A key that cannot be compared panics.
 func (m *Manager[K]) Inspect(ctx context.Context, key K) (KeyInfo[K], error) {
@@ -114,7 +101,7 @@ const topPlaces = 16
 func (o *owner[K]) describe(v table.View[K], now time.Duration, most int) KeyInfo[K] {
 	info := KeyInfo[K]{
 		Key: v.Key, At: o.meter.at(now), Held: v.Held, Waiting: v.Waiting,
-		Holders: make([]Holder, 0, min(v.Held, most)), Waiters: make([]Waiter, 0, min(v.Waiting, most)),
+		Holders: make([]Entry, 0, min(v.Held, most)), Waiters: make([]Entry, 0, min(v.Waiting, most)),
 	}
 	for p := range v.First(most) {
 		if p.Seq == 0 {
@@ -126,17 +113,17 @@ func (o *owner[K]) describe(v table.View[K], now time.Duration, most int) KeyInf
 	return info
 }
 
-func (o *owner[K]) holder(p table.Entry) Holder {
-	h := Holder{Seq: p.Seq, Mode: Mode(p.Mode), Session: p.Label}
+func (o *owner[K]) holder(p table.Entry) Entry {
+	h := Entry{Seq: p.Seq, Mode: Mode(p.Mode), Session: p.Label}
 	if s, ok := p.Tag.(*tracked[K]); ok {
 		h.Since, h.Caller = o.meter.at(s.since), s.caller
 	}
 	return h
 }
 
-func (o *owner[K]) waiter(p table.Entry, position int) Waiter {
+func (o *owner[K]) waiter(p table.Entry, position int) Entry {
 	r := p.Tag.(*acquire[K])
-	w := Waiter{
+	w := Entry{
 		Position: position, Mode: Mode(p.Mode), Session: p.Label, Since: o.meter.at(r.since),
 		Behind: p.Behind, Keys: p.Keys, Blocked: p.Blocked,
 	}

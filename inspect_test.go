@@ -43,25 +43,25 @@ func TestSnapshotTellsWhoHoldsAndWhoWaitsForWhat(t *testing.T) {
 			got[0], got[1] = got[1], got[0]
 		}
 		at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
-		all := keylock.Waiter{Since: at(3), Keys: 2, Blocked: 1}
+		all := keylock.Entry{Since: at(3), Keys: 2, Blocked: 1}
 		inK, inFree := all, all
 		inK.Position, inK.Behind = 3, 2
 		inFree.Position = 1
 		want := []keylock.KeyInfo[string]{{
 			Key: "k", At: at(3), Held: 2, Waiting: 3,
-			Holders: []keylock.Holder{
+			Holders: []keylock.Entry{
 				{Seq: 1, Mode: keylock.Shared, Session: "reader", Since: at(1)},
 				{Seq: 2, Mode: keylock.Shared, Since: at(1)},
 			},
-			Waiters: []keylock.Waiter{
+			Waiters: []keylock.Entry{
 				{Position: 1, Since: at(2), Keys: 1, Blocked: 1},
 				{Position: 2, Mode: keylock.Shared, Since: at(2), Behind: 1, Keys: 1, Blocked: 1},
 				inK,
 			},
 		}, {
 			Key: "free", At: at(3), Waiting: 1,
-			Holders: []keylock.Holder{},
-			Waiters: []keylock.Waiter{inFree},
+			Holders: []keylock.Entry{},
+			Waiters: []keylock.Entry{inFree},
 		}}
 		assert.Equal(t, want, got)
 
@@ -73,7 +73,7 @@ func TestSnapshotTellsWhoHoldsAndWhoWaitsForWhat(t *testing.T) {
 		assert.Equal(t, want[0], one)
 		none, err := m.Inspect(ctx, "none")
 		require.NoError(t, err)
-		assert.Equal(t, keylock.KeyInfo[string]{Key: "none", At: at(3), Holders: []keylock.Holder{}, Waiters: []keylock.Waiter{}}, none)
+		assert.Equal(t, keylock.KeyInfo[string]{Key: "none", At: at(3), Holders: []keylock.Entry{}, Waiters: []keylock.Entry{}}, none)
 	})
 }
 
@@ -199,7 +199,7 @@ func TestOffNothingIsNoted(t *testing.T) {
 	m.Acquire(ctx, 1)
 	k, err := m.Inspect(ctx, 1)
 	require.NoError(t, err)
-	assert.Equal(t, []keylock.Holder{{Seq: 1}}, k.Holders)
+	assert.Equal(t, []keylock.Entry{{Seq: 1}}, k.Holders)
 	s, err := m.Stats(ctx)
 	require.NoError(t, err)
 	assert.Zero(t, s.OldestHold)
@@ -359,7 +359,7 @@ func TestOldestHoldsAreThoseOfASnapshot(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 5))
 		session := m.Session("some")
 		var held []keylock.Lock[int]
-		var batches []keylock.Locks[int]
+		var batches []keylock.Lock[int]
 		for step := range 400 {
 			key := random.IntN(12)
 			switch random.IntN(10) {

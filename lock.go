@@ -6,25 +6,42 @@ import (
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
-// A Lock is one grant of a key. It is a small value that may be copied, and released
-// from any goroutine. The zero Lock is released.
+// A Lock is one grant, of a key or of many. It is a small value that may be copied, and
+// released from any goroutine. The zero Lock is released.
 type Lock[K comparable] struct {
 	m     *Manager[K]
 	token table.Token[K]
-	key   K
-	value any
+	key   K   // the first one
+	value any // that came with it; manyKeys when it is of many
 }
 
-// Release ends the grant, so that the next waiter gets the key. Only the first Release
-// of a grant, by whichever copy, does anything; none after the manager has ended does,
-// nor does that of the zero Lock. It does not wait until the next waiter runs.
+// manyKeys is how many keys a request has named that is not for one key. Such a lock comes
+// with no value, so its Lock has it there.
+type manyKeys int
+
+// ofMany reports whether it is the lock of many keys, be they one or none.
+func (l *Lock[K]) ofMany() bool {
+	_, many := l.value.(manyKeys)
+	return many
+}
+
+// Release ends the grant, so that the next waiter gets the key; that of many keys at one
+// instant. Only the first Release of a grant, by whichever copy, does anything; none after
+// the manager has ended does, nor does that of the zero Lock. It does not wait until the
+// next waiter runs.
 func (l Lock[K]) Release() {
-	if l.m != nil {
-		l.m.send(message[K]{release: l.token})
+	switch m := l.m; {
+	case m == nil:
+	case l.ofMany():
+		m.long.Add(1)
+		m.send(message[K]{request: &releaseAll[K]{l.token}})
+	default:
+		m.send(message[K]{release: l.token})
 	}
 }
 
-// Key returns the key that was granted; the zero key for the zero Lock.
+// Key returns the key that was granted, of many keys the first that was named; the zero key
+// for the zero Lock.
 func (l Lock[K]) Key() K { return l.key }
 
 // Seq returns the number of the grant: from 1, strictly increasing over the manager's
@@ -35,9 +52,9 @@ func (l Lock[K]) Seq() uint64 { return l.token.Seq() }
 // ends this grant and returns true. The next holder finds the value in [Lock.Value]; shared
 // waiters that are granted together all do. The order is that of a release.
 //
-// It returns false, and the lock stays held, when there is no waiter; when the next one
-// could not read the value, because it is a Do or requests many keys, or has to wait for
-// other holders; and when the grant, or the manager, has ended.
+// It returns false, and the lock stays held, when there is no waiter; when the lock is of
+// many keys; when the next waiter could not read the value, because it is a Do or requests
+// many keys, or has to wait for other holders; and when the grant, or the manager, has ended.
 //
 // A value other than nil is not lost when its receiver is cancelled at that moment: the call
 // returns the lock with the value, and no error, even if its context has ended. When its
@@ -45,7 +62,7 @@ func (l Lock[K]) Seq() uint64 { return l.token.Seq() }
 // and the value go to the next waiter; when there is none, or it could not read the value,
 // the value is dropped.
 func (l Lock[K]) Handoff(value any) bool {
-	if l.m == nil {
+	if l.m == nil || l.ofMany() {
 		return false
 	}
 	r := &handoff[K]{grant: l.token, value: value, passed: make(chan bool, 1)}
@@ -54,25 +71,16 @@ func (l Lock[K]) Handoff(value any) bool {
 	return <-r.passed
 }
 
-// Value returns what the last holder passed on by Handoff; nil when it just released.
-func (l Lock[K]) Value() any { return l.value }
-
-// Locks are one grant of many keys. It is a small value that may be copied, and released
-// from any goroutine. The zero Locks is released.
-type Locks[K comparable] struct{ lock Lock[K] }
-
-// Release ends the grant of all the keys at one instant, see [Lock.Release].
-func (l Locks[K]) Release() {
-	if m := l.lock.m; m != nil {
-		m.long.Add(1)
-		m.send(message[K]{request: &releaseAll[K]{l.lock.token}})
+// Value returns what the last holder passed on by Handoff; nil when it just released, and
+// of the lock of many keys.
+func (l Lock[K]) Value() any {
+	if l.ofMany() {
+		return nil
 	}
+	return l.value
 }
 
-// Seq returns the number of the grant, see [Lock.Seq].
-func (l Locks[K]) Seq() uint64 { return l.lock.Seq() }
-
-// A Reservation is a claim on a future grant of a key, made by [Manager.Reserve]. It is used
+// A Reservation is a claim on a future grant, made by [Manager.Reserve] and its kin. It is used
 // once, by a Wait or by a Cancel; it may be copied, but its copies are one reservation.
 // The zero Reservation is used up: Wait returns [ErrReservationDone], Cancel does
 // nothing.
@@ -133,17 +141,3 @@ func (v Reservation[K]) claimed() bool {
 	v.m.gate.before("looks who has claimed it")
 	return v.r.generation.Load() == claimed(v.generation)
 }
-
-// Reservations are a claim on a future grant of many keys, made at one instant by
-// [Manager.ReserveAll]. They are used once and together, as a [Reservation] is.
-type Reservations[K comparable] struct{ reservation Reservation[K] }
-
-// Wait waits until all the keys are granted and returns the locks. It fails as
-// [Reservation.Wait] does.
-func (v Reservations[K]) Wait(ctx context.Context) (Locks[K], error) {
-	lock, err := v.reservation.Wait(ctx)
-	return Locks[K]{lock}, err
-}
-
-// Cancel leaves all the queues, or gives the grant back, as [Reservation.Cancel] does.
-func (v Reservations[K]) Cancel() { v.reservation.Cancel() }

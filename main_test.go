@@ -124,10 +124,16 @@ func hold(t *testing.T, m manager, key string) lock {
 // requireFree fails when somebody holds the key or waits for it.
 func requireFree(t *testing.T, m manager, key string) {
 	t.Helper()
-	found, err := m.Contains(context.Background(), key)
-	require.NoError(t, err)
-	require.False(t, found, "%q is active", key)
+	require.False(t, active(t, m, key), "%q is active", key)
 	hold(t, m, key).Release()
+}
+
+// active reports whether a key is held or waited for.
+func active(t *testing.T, m manager, key string) bool {
+	t.Helper()
+	info, err := m.Inspect(context.Background(), key)
+	require.NoError(t, err)
+	return info.Held+info.Waiting > 0
 }
 
 // requireBusy fails when the key can be had.

@@ -260,8 +260,8 @@ func (m *Manager[K]) AcquireShared(ctx context.Context, key K) (Lock[K], error) 
 	return m.acquire(ctx, nil, table.Request[K]{Key: key, Mode: table.Shared}, false)
 }
 
-// AcquireAll waits until all the keys are free for it at once, and returns the locks,
-// which are exclusive. It enters every queue at one instant and is granted when it is
+// AcquireAll waits until all the keys are free for it at once, and returns their lock,
+// which is exclusive. It enters every queue at one instant and is granted when it is
 // first in all of them: all or nothing. Keys that are named twice count once; with no
 // keys it is granted at once.
 //
@@ -270,9 +270,8 @@ func (m *Manager[K]) AcquireShared(ctx context.Context, key K) (Lock[K], error) 
 // take the keys that are free.
 //
 // It fails as [Manager.Acquire] does, and holds nothing then.
-func (m *Manager[K]) AcquireAll(ctx context.Context, keys ...K) (Locks[K], error) {
-	lock, err := m.acquire(ctx, nil, wantAll(keys), false)
-	return Locks[K]{lock}, err
+func (m *Manager[K]) AcquireAll(ctx context.Context, keys ...K) (Lock[K], error) {
+	return m.acquire(ctx, nil, wantAll(keys), false)
 }
 
 // wantAll asks for all the keys, exclusively.
@@ -465,6 +464,11 @@ func (m *Manager[K]) take(r *acquire[K]) (lock Lock[K], err error) {
 		err = ErrClosed
 	default:
 		lock = Lock[K]{m: m, token: r.token, key: r.want.Key, value: r.value}
+		if keys := r.want.Keys; keys != nil {
+			if lock.value = manyKeys(len(keys)); len(keys) > 0 {
+				lock.key = keys[0]
+			}
+		}
 	}
 	m.recycle(r)
 	return lock, err
@@ -494,9 +498,8 @@ func (m *Manager[K]) TryAcquireShared(key K) (Lock[K], bool) {
 }
 
 // TryAcquireAll is [Manager.TryAcquire] for many keys: all of them or none.
-func (m *Manager[K]) TryAcquireAll(keys ...K) (Locks[K], bool) {
-	lock, ok := m.try(nil, wantAll(keys))
-	return Locks[K]{lock}, ok
+func (m *Manager[K]) TryAcquireAll(keys ...K) (Lock[K], bool) {
+	return m.try(nil, wantAll(keys))
 }
 
 // try is behind all calls that ask without waiting.
@@ -535,8 +538,8 @@ func (m *Manager[K]) ReserveShared(key K) Reservation[K] {
 
 // ReserveAll is [Manager.Reserve] for many keys: it enters the queue of each of them, all
 // at one instant, see [Manager.AcquireAll].
-func (m *Manager[K]) ReserveAll(keys ...K) Reservations[K] {
-	return Reservations[K]{m.reserve(nil, wantAll(keys))}
+func (m *Manager[K]) ReserveAll(keys ...K) Reservation[K] {
+	return m.reserve(nil, wantAll(keys))
 }
 
 // reserve is behind all calls that ask now and wait later.

@@ -252,7 +252,6 @@ func TestZeroAndNilValues(t *testing.T) {
 			"Reserve":       func() { m.Reserve("k") },
 			"Do":            func() { m.Do(ctx, "k", nil) },
 			"Stats":         func() { m.Stats(ctx) },
-			"Contains":      func() { m.Contains(ctx, "k") },
 			"Snapshot":      func() { m.Snapshot(ctx) },
 			"Inspect":       func() { m.Inspect(ctx, "k") },
 			"Top":           func() { m.Top(ctx, 1) },
@@ -278,9 +277,4 @@ func TestZeroAndNilValues(t *testing.T) {
 		}
 		assert.Equal(t, "no session", s.String(), name)
 	}
-	Locks[string]{}.Release()
-	assert.Zero(t, Locks[string]{}.Seq())
-	_, err := Reservations[string]{}.Wait(ctx)
-	assert.ErrorIs(t, err, ErrReservationDone)
-	Reservations[string]{}.Cancel()
 }

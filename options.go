@@ -44,12 +44,11 @@ func WithSharedLimit(n int) Option {
 	return func(o *options) { o.table.SharedLimit = n }
 }
 
-// WithCallers makes every request for a lock note its call site: see [Caller], [Holder] and
-// [Waiter]. It costs each of them the walk up a few frames of its stack, and memory for
+// WithCallers makes every request for a lock note its call site: see [Caller] and [Entry]. It costs each of them the walk up a few frames of its stack, and memory for
 // them until the grant ends.
 func WithCallers() Option { return func(o *options) { o.callers = true } }
 
-// WithHoldTimes makes the manager note when each grant began: see Holder.Since,
+// WithHoldTimes makes the manager note when each grant began: see Entry.Since,
 // Stats.Holds, Stats.OldestHold and Stats.OldestWait. It costs two readings of the clock
 // for each grant.
 func WithHoldTimes() Option { return func(o *options) { o.holdTimes = true } }

@@ -79,34 +79,28 @@ type KeyInfo[K comparable] struct {
 
 	// Holders and waiters in their order: at most the first 1,000 of either, of Top the first
 	// 16. Those that are left out are missing at the end.
-	Holders []Holder
-	Waiters []Waiter
+	Holders []Entry
+	Waiters []Entry
 }
 
-// A Holder is a live grant of a key.
-type Holder struct {
-	Seq     uint64    // the number of the grant, as in Lock.Seq
+// An Entry is a holder of a key, or a waiter. A request for many keys waits for each of them
+// until it has them all, and holds them all at once.
+type Entry struct {
 	Mode    Mode      // exclusive or shared
 	Session string    // the label of its session; empty when it has none
-	Since   time.Time // when it was granted; zero unless WithHoldTimes
+	Since   time.Time // when it began to wait, or was granted; of holders zero unless WithHoldTimes
 	Caller  Caller    // who asked for it; empty unless WithCallers
-}
 
-// A Waiter is a request that waits for a key. One that asks for many keys waits for
-// each of them until it has them all.
-type Waiter struct {
-	Position int       // in the queue of the key; 1 is next
-	Mode     Mode      // exclusive or shared
-	Session  string    // the label of its session; empty when it has none
-	Since    time.Time // when it began to wait
-	Caller   Caller    // who asks; empty unless WithCallers
+	// Of a holder:
+	Seq uint64 // the number of the grant, as in Lock.Seq
 
-	// What it waits for. Behind is the position of the last waiter that must be granted, and
+	// Of a waiter. Behind is the position of the last waiter that must be granted, and
 	// release, before this one can be granted; 0 when only holders are in its way in this
 	// queue, or nothing is. Of the Keys that its request names, Blocked could not be granted yet.
-	Behind  int
-	Keys    int
-	Blocked int
+	Position int // in the queue of the key; 1 is next
+	Behind   int
+	Keys     int
+	Blocked  int
 }
 
 // String describes the key, and the first of its holders and waiters, on one line.

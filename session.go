@@ -55,9 +55,8 @@ func (s *Session[K]) AcquireShared(ctx context.Context, key K) (Lock[K], error) 
 }
 
 // AcquireAll is [Manager.AcquireAll] for the session; it fails as [Session.Acquire] does.
-func (s *Session[K]) AcquireAll(ctx context.Context, keys ...K) (Locks[K], error) {
-	lock, err := s.manager().acquire(ctx, &s.state, wantAll(keys), false)
-	return Locks[K]{lock}, err
+func (s *Session[K]) AcquireAll(ctx context.Context, keys ...K) (Lock[K], error) {
+	return s.manager().acquire(ctx, &s.state, wantAll(keys), false)
 }
 
 // TryAcquire is [Manager.TryAcquire] for the session. It is false for a closed session.
@@ -71,9 +70,8 @@ func (s *Session[K]) TryAcquireShared(key K) (Lock[K], bool) {
 }
 
 // TryAcquireAll is [Manager.TryAcquireAll] for the session.
-func (s *Session[K]) TryAcquireAll(keys ...K) (Locks[K], bool) {
-	lock, ok := s.manager().try(&s.state, wantAll(keys))
-	return Locks[K]{lock}, ok
+func (s *Session[K]) TryAcquireAll(keys ...K) (Lock[K], bool) {
+	return s.manager().try(&s.state, wantAll(keys))
 }
 
 // Reserve is [Manager.Reserve] for the session; Wait fails as [Session.Acquire] does. The
@@ -88,8 +86,8 @@ func (s *Session[K]) ReserveShared(key K) Reservation[K] {
 }
 
 // ReserveAll is [Manager.ReserveAll] for the session, see [Session.Reserve].
-func (s *Session[K]) ReserveAll(keys ...K) Reservations[K] {
-	return Reservations[K]{s.manager().reserve(&s.state, wantAll(keys))}
+func (s *Session[K]) ReserveAll(keys ...K) Reservation[K] {
+	return s.manager().reserve(&s.state, wantAll(keys))
 }
 
 // Do is [Manager.Do] for the session; it fails as [Session.Acquire] does.

@@ -64,7 +64,7 @@ type slowRecord[K comparable] struct {
 	caller  Caller
 
 	lost   uint64        // records before it that were not sent
-	holder *Holder       // of a wait: who has the key; nil when it is not held yet
+	holder *Entry        // of a wait: who has the key; nil when it is not held yet
 	held   time.Duration // and for how long
 }
 

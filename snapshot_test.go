@@ -32,7 +32,7 @@ func TestSnapshotIsOnePointOfTheHistory(t *testing.T) {
 	for g := range 4 {
 		busy.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(g), 1))
-			var held []keylock.Locks[int]
+			var held []keylock.Lock[int]
 			for !over.Load() {
 				if len(held) < 20 {
 					k := random.IntN(pairs)
@@ -175,9 +175,9 @@ func TestManySnapshotsAtOnce(t *testing.T) {
 }
 
 func TestSnapshotsAreRefusedWhenTheManagerEnds(t *testing.T) {
-	for name, end := range map[string]func(m *keylock.Manager[int], l keylock.Locks[int]){
-		"Close": func(m *keylock.Manager[int], _ keylock.Locks[int]) { m.Close() },
-		"Shutdown": func(m *keylock.Manager[int], l keylock.Locks[int]) {
+	for name, end := range map[string]func(m *keylock.Manager[int], l keylock.Lock[int]){
+		"Close": func(m *keylock.Manager[int], _ keylock.Lock[int]) { m.Close() },
+		"Shutdown": func(m *keylock.Manager[int], l keylock.Lock[int]) {
 			l.Release()
 			m.Shutdown(context.Background())
 		},
@@ -263,7 +263,7 @@ func TestMemoryOfAbandonedSnapshotsGoesBack(t *testing.T) {
 		m.Snapshot(ctx)
 	}
 	abandon()
-	m.Contains(t.Context(), 1)
+	m.Inspect(t.Context(), 1)
 	before := retainedHeap()
 	for range 100 {
 		abandon()
@@ -272,7 +272,7 @@ func TestMemoryOfAbandonedSnapshotsGoesBack(t *testing.T) {
 		l.Release()
 		locks[i], _ = m.TryAcquire(i)
 	}
-	m.Contains(t.Context(), 1)
+	m.Inspect(t.Context(), 1)
 	assert.LessOrEqual(t, int64(retainedHeap()-before), int64(1<<20))
 	runtime.KeepAlive(m)
 }

@@ -29,20 +29,19 @@ func (s *Session[K]) String() string {
 	return sessionText(s.state.entries.Label())
 }
 
-// String returns the key and the number of the grant.
+// String returns the key, or the first and how many more were named, and the number of the
+// grant.
 func (l Lock[K]) String() string {
 	if l.m == nil {
 		return "no lock"
 	}
-	return fmt.Sprintf("lock of key %s, grant %d", show.Quoted(&l.key), l.Seq())
-}
-
-// String returns the number of the grant.
-func (l Locks[K]) String() string {
-	if l.lock.m == nil {
-		return "no locks"
+	switch n, many := l.value.(manyKeys); {
+	case many && n == 0:
+		return fmt.Sprintf("lock of no key, grant %d", l.Seq())
+	case n > 1:
+		return fmt.Sprintf("lock of key %s and %d more, grant %d", show.Quoted(&l.key), n-1, l.Seq())
 	}
-	return fmt.Sprintf("locks of many keys, grant %d", l.Seq())
+	return fmt.Sprintf("lock of key %s, grant %d", show.Quoted(&l.key), l.Seq())
 }
 
 // String says whether the reservation was used.
@@ -52,6 +51,3 @@ func (v Reservation[K]) String() string {
 	}
 	return "reservation, not used yet"
 }
-
-// String says whether the reservations were used.
-func (v Reservations[K]) String() string { return v.reservation.String() }

@@ -19,6 +19,9 @@ git -C .. archive "$1" internal $(git -C .. ls-tree --name-only "$1" | grep '\.g
 find "$copy" -name '*_test.go' -delete
 find "$copy" -name '*.go' -exec sed -i "s|\"$module/internal/|\"$module/benchmarks/$copy/internal/|" {} +
 
+all=Lock # what AcquireAll returns; older revisions had a type of its own for it
+if grep -q '^type Locks\[' "$copy"/*.go; then all=Locks; fi
+
 cat >"$adapter" <<EOF
 package peers
 
@@ -35,7 +38,7 @@ func init() {
 		Traits: Traits{FIFO: true, Context: true, Study: true},
 		Open: func() Locker {
 			m := base.Start[string](context.Background())
-			return whole[*base.Manager[string], base.Lock[string], base.Locks[string]]{m}
+			return whole[*base.Manager[string], base.Lock[string], base.$all[string]]{m}
 		},
 	})
 }

@@ -77,39 +77,27 @@ type managerRun struct {
 
 	sessions     [owners]*keylock.Session[float64]
 	calls        []*made
-	reservations []reserved
+	reservations []keylock.Reservation[float64]
 }
 
 // made is a call that was made of the manager.
 type made struct {
 	cancel context.CancelFunc // of its context
 	result
-	lock lock
-}
-
-// lock is what Lock and Locks have in common.
-type lock interface {
-	Release()
-	Seq() uint64
-}
-
-// reserved is what Reservation and Reservations have in common.
-type reserved struct {
-	wait   func(context.Context) (lock, error)
-	cancel func()
+	lock keylock.Lock[float64]
 }
 
 // locker is what a manager and a session have in common.
 type locker interface {
 	Acquire(context.Context, float64) (keylock.Lock[float64], error)
 	AcquireShared(context.Context, float64) (keylock.Lock[float64], error)
-	AcquireAll(context.Context, ...float64) (keylock.Locks[float64], error)
+	AcquireAll(context.Context, ...float64) (keylock.Lock[float64], error)
 	TryAcquire(float64) (keylock.Lock[float64], bool)
 	TryAcquireShared(float64) (keylock.Lock[float64], bool)
-	TryAcquireAll(...float64) (keylock.Locks[float64], bool)
+	TryAcquireAll(...float64) (keylock.Lock[float64], bool)
 	Reserve(float64) keylock.Reservation[float64]
 	ReserveShared(float64) keylock.Reservation[float64]
-	ReserveAll(...float64) keylock.Reservations[float64]
+	ReserveAll(...float64) keylock.Reservation[float64]
 }
 
 // bounds are the program's bounds as options.
@@ -267,7 +255,7 @@ func (r *managerRun) choose(s step) (a action, ok bool) {
 	case release:
 		a.target, ok = pick(append(r.world().locks(false), r.world().locks(true)...), s.arg)
 	case handoff:
-		a.target, ok = pick(r.world().locks(false), s.arg)
+		a.target, ok = pick(append(r.world().locks(false), r.world().locks(true)...), s.arg)
 	case wait, cancelReservation:
 		a.target, ok = int(s.arg)%max(len(r.reservations), 1), len(r.reservations) > 0
 	case closeSession:
@@ -294,19 +282,17 @@ func (r *managerRun) do(a action) {
 	}
 	switch a.verb {
 	case acquire:
-		r.start(a, func(ctx context.Context) (l lock, err error) {
+		r.start(a, func(ctx context.Context) (keylock.Lock[float64], error) {
 			switch {
 			case a.many:
-				l, err = from.AcquireAll(ctx, names...)
+				return from.AcquireAll(ctx, names...)
 			case a.shared:
-				l, err = from.AcquireShared(ctx, names[0])
-			default:
-				l, err = from.Acquire(ctx, names[0])
+				return from.AcquireShared(ctx, names[0])
 			}
-			return l, err
+			return from.Acquire(ctx, names[0])
 		})
 	case try:
-		var l lock
+		var l keylock.Lock[float64]
 		var ok bool
 		switch {
 		case a.many:
@@ -318,32 +304,28 @@ func (r *managerRun) do(a action) {
 		}
 		r.returned(l, ok)
 	case reserve:
-		var v reserved
-		one := func(w keylock.Reservation[float64]) reserved {
-			return reserved{func(ctx context.Context) (lock, error) { return w.Wait(ctx) }, w.Cancel}
-		}
+		var v keylock.Reservation[float64]
 		switch {
 		case a.many:
-			w := from.ReserveAll(names...)
+			v = from.ReserveAll(names...)
 			clear(names) // they are the caller's
-			v = reserved{func(ctx context.Context) (lock, error) { return w.Wait(ctx) }, w.Cancel}
 		case a.shared:
-			v = one(from.ReserveShared(names[0]))
+			v = from.ReserveShared(names[0])
 		default:
-			v = one(from.Reserve(names[0]))
+			v = from.Reserve(names[0])
 		}
 		r.reservations = append(r.reservations, v)
-		r.returned(nil, true)
+		r.returned(keylock.Lock[float64]{}, true)
 	case wait:
-		r.start(a, r.reservations[a.target].wait)
+		r.start(a, r.reservations[a.target].Wait)
 	case cancelReservation:
-		r.reservations[a.target].cancel()
+		r.reservations[a.target].Cancel()
 	case cancel:
 		r.calls[a.target].cancel()
 	case release:
 		r.calls[a.target].lock.Release()
 	case handoff:
-		r.returned(nil, r.calls[a.target].lock.(keylock.Lock[float64]).Handoff(a.value))
+		r.returned(keylock.Lock[float64]{}, r.calls[a.target].lock.Handoff(a.value))
 	case closeSession:
 		if r.world().closed[a.owner] {
 			r.sessions[a.owner] = m.Session(label(a.owner))
@@ -351,9 +333,9 @@ func (r *managerRun) do(a action) {
 			r.sessions[a.owner].Close()
 		}
 	case waitIdle:
-		r.start(a, func(ctx context.Context) (lock, error) { return nil, m.WaitIdle(ctx) })
+		r.start(a, func(ctx context.Context) (l keylock.Lock[float64], err error) { return l, m.WaitIdle(ctx) })
 	case shutdown:
-		r.start(a, func(ctx context.Context) (lock, error) { return nil, m.Shutdown(ctx) })
+		r.start(a, func(ctx context.Context) (l keylock.Lock[float64], err error) { return l, m.Shutdown(ctx) })
 	case closeManager:
 		m.Close()
 	case endContext:
@@ -362,7 +344,7 @@ func (r *managerRun) do(a action) {
 }
 
 // start makes a call in a goroutine and with a context of its own.
-func (r *managerRun) start(a action, call func(context.Context) (lock, error)) {
+func (r *managerRun) start(a action, call func(context.Context) (keylock.Lock[float64], error)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	if a.done() {
 		cancel()
@@ -373,7 +355,7 @@ func (r *managerRun) start(a action, call func(context.Context) (lock, error)) {
 }
 
 // returned notes a call that has returned.
-func (r *managerRun) returned(l lock, ok bool) {
+func (r *managerRun) returned(l keylock.Lock[float64], ok bool) {
 	c := &made{cancel: func() {}}
 	r.calls = append(r.calls, c)
 	if ok {
@@ -384,14 +366,9 @@ func (r *managerRun) returned(l lock, ok bool) {
 }
 
 // finish notes what the call has returned.
-func (c *made) finish(l lock, err error) {
+func (c *made) finish(l keylock.Lock[float64], err error) {
 	c.lock, c.err = l, sentinel(err)
-	if l != nil {
-		c.seq = l.Seq()
-	}
-	if one, ok := l.(keylock.Lock[float64]); ok {
-		c.value = one.Value()
-	}
+	c.seq, c.value = l.Seq(), l.Value()
 	c.result.returned = true
 }
 
@@ -435,7 +412,8 @@ func (r *managerRun) look() view {
 		}
 	}
 	for key, name := range keyNames {
-		v.present[key], errs[2+key] = r.manager.Contains(ctx, name)
+		info, err := r.manager.Inspect(ctx, name)
+		v.present[key], errs[2+key] = info.Held+info.Waiting > 0, err
 	}
 	v.err = errs[0]
 	for _, err := range errs {

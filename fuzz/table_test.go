@@ -338,8 +338,9 @@ func (r *tableRun) compare() error {
 		return fmt.Errorf("lines are %v, want %v", got, lines)
 	}
 	for key := range keys {
-		if _, want := lines[key]; r.table.Contains(key) != want {
-			return fmt.Errorf("Contains(%d) is %t", key, !want)
+		v := r.table.Look(key)
+		if want := len(lines[key]); v.Held+v.Waiting != want {
+			return fmt.Errorf("Look(%d) is %+v", key, v)
 		}
 	}
 	if want := len(lines) == 0; r.table.Idle() != want {

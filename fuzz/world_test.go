@@ -357,7 +357,7 @@ type view struct {
 	err     error         // what its questions answered
 	stats   keylock.Stats // without what tells of time
 	lines   map[int][]table.Entry
-	present [keys]bool // what Contains says
+	present [keys]bool // what Inspect says
 }
 
 // is reports whether a call has returned what it should, with an error that wraps the
@@ -395,7 +395,7 @@ func (w *world) compare(v view, before *world) error {
 	}
 	for key, present := range v.present {
 		if _, want := lines[key]; present != want {
-			return fmt.Errorf("Contains(%d) is %t", key, present)
+			return fmt.Errorf("Inspect(%d) finds it: %t", key, present)
 		}
 	}
 	longest := 0

@@ -60,9 +60,9 @@ func kindOf(t types.Type) kind {
 	}
 	k := other
 	switch named.Obj().Name() {
-	case "Lock", "Locks":
+	case "Lock":
 		k = aLock
-	case "Reservation", "Reservations":
+	case "Reservation":
 		k = aReservation
 	case "Manager":
 		k = aManager

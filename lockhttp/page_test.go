@@ -50,8 +50,8 @@ func waiting[K comparable](key K, n int, first, held time.Duration) keylock.KeyI
 	at := time.Now()
 	return keylock.KeyInfo[K]{
 		Key: key, At: at, Held: 1, Waiting: n,
-		Holders: []keylock.Holder{{Seq: 7, Session: "the culprit", Since: at.Add(-held)}},
-		Waiters: []keylock.Waiter{{Position: 1, Since: at.Add(-first), Keys: 1, Blocked: 1}},
+		Holders: []keylock.Entry{{Seq: 7, Session: "the culprit", Since: at.Add(-held)}},
+		Waiters: []keylock.Entry{{Position: 1, Since: at.Add(-first), Keys: 1, Blocked: 1}},
 	}
 }
 

@@ -396,7 +396,7 @@ func newWho(mode keylock.Mode, session string, at, since time.Time, caller keylo
 }
 
 // waitsFor says in words what a waiter waits for.
-func waitsFor(w keylock.Waiter, held int) string {
+func waitsFor(w keylock.Entry, held int) string {
 	var text string
 	switch {
 	case w.Behind > 0:

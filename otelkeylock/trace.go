@@ -83,7 +83,7 @@ func (m *Manager[K]) AcquireShared(ctx context.Context, key K) (keylock.Lock[K],
 }
 
 // AcquireAll is [keylock.Manager.AcquireAll], traced.
-func (m *Manager[K]) AcquireAll(ctx context.Context, keys ...K) (keylock.Locks[K], error) {
+func (m *Manager[K]) AcquireAll(ctx context.Context, keys ...K) (keylock.Lock[K], error) {
 	w := m.begin(ctx, keylock.Exclusive, keys...)
 	addKeys(w, keys)
 	locks, err := m.Manager.AcquireAll(ctx, keys...)

@@ -168,7 +168,8 @@ func (s *script) step(words []string) ([]string, error) {
 				c.Acquired, c.Waited, c.Cancelled, c.Rejected, c.Released),
 		}, nil
 	case "contains":
-		return []string{strconv.FormatBool(s.table.Contains(args[0]))}, nil
+		v := s.table.Look(args[0])
+		return []string{strconv.FormatBool(v.Held+v.Waiting > 0)}, nil
 	case "live":
 		return []string{strconv.FormatBool(s.tokens[args[0]].Live())}, nil
 	case "refuse":

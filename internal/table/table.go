@@ -435,9 +435,3 @@ func (t *Table[K]) Counts() Counts {
 
 // Idle reports whether no key is held or waited for.
 func (t *Table[K]) Idle() bool { return t.queues.size == 0 }
-
-// Contains reports whether a key is held or waited for.
-func (t *Table[K]) Contains(key K) bool {
-	q, _ := t.queues.find(key)
-	return q != nil
-}

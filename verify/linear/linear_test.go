@@ -82,7 +82,7 @@ const (
 	draining verb = "shutdown begins"
 	drained  verb = "shutdown ends"
 	idle     verb = "idle"
-	contains verb = "contains"
+	inspect  verb = "inspect"
 	stats    verb = "stats"
 	ended    verb = "is told that the manager has ended"
 )
@@ -127,9 +127,9 @@ func step(s model.State, in input, out any) (bool, model.State) {
 		return s.Ended(), s.Close()
 	case idle:
 		return s.Idle(), s
-	case contains:
+	case inspect:
 		holders, waiters := s.Line(in.key)
-		return !s.Ended() && out == (len(holders)+len(waiters) > 0), s
+		return !s.Ended() && out == [2]int{len(holders), len(waiters)}, s
 	case stats:
 		return !s.Ended() && out == totals(s), s
 	case ended:
@@ -219,7 +219,7 @@ func (c *caller) call() {
 	case n < 30:
 		c.lock(ctx)
 	case n < 33:
-		c.contains(c.random.IntN(keys))
+		c.inspect(c.random.IntN(keys))
 	case n < 36:
 		c.stats()
 	case n < 38:
@@ -265,7 +265,7 @@ func (c *caller) lock(ctx context.Context) {
 }
 
 // tried writes down a try, and releases.
-func (c *caller) tried(since int64, r model.Request, lock verbs.Lock, ok bool) {
+func (c *caller) tried(since int64, r model.Request, lock keylock.Lock[int], ok bool) {
 	until := c.now()
 	if !ok {
 		c.note(since, until, input{verb: refuse, request: r}, nil)
@@ -277,7 +277,7 @@ func (c *caller) tried(since int64, r model.Request, lock verbs.Lock, ok bool) {
 
 // waited writes down a request that joined between two moments and then waited, and
 // releases.
-func (c *caller) waited(since, joined, waits int64, r model.Request, lock verbs.Lock, err error) {
+func (c *caller) waited(since, joined, waits int64, r model.Request, lock keylock.Lock[int], err error) {
 	until := c.now()
 	switch {
 	case err == nil:
@@ -297,7 +297,7 @@ func (c *caller) waited(since, joined, waits int64, r model.Request, lock verbs.
 }
 
 // release holds for a moment, and releases.
-func (c *caller) release(r model.Request, lock verbs.Lock) {
+func (c *caller) release(r model.Request, lock keylock.Lock[int]) {
 	for range c.random.IntN(3) {
 		runtime.Gosched()
 	}
@@ -309,10 +309,10 @@ func (c *caller) release(r model.Request, lock verbs.Lock) {
 	}
 }
 
-func (c *caller) contains(key int) {
+func (c *caller) inspect(key int) {
 	since := c.now()
-	found, err := c.manager.Contains(context.Background(), key)
-	c.look(since, input{verb: contains, key: key}, found, err)
+	info, err := c.manager.Inspect(context.Background(), key)
+	c.look(since, input{verb: inspect, key: key}, [2]int{info.Held, info.Waiting}, err)
 }
 
 func (c *caller) stats() {

@@ -74,9 +74,9 @@ func (c *call) check() error {
 type request struct {
 	call
 	model.Request
-	lock        verbs.Lock
+	lock        keylock.Lock[int]
 	cancel      context.CancelFunc
-	reservation *verbs.Reservation
+	reservation *keylock.Reservation[int]
 	used        bool // the reservation: waited for, or cancelled
 	passed      any  // the value that should have come with the lock
 }
@@ -232,23 +232,20 @@ func (r *runner) use(s step, q *request) error {
 	case "cancel":
 		r.cancel(q)
 	case "release":
-		if q.lock != nil {
-			q.lock.Release()
-			if q.err == nil && !r.state.Ended() {
-				r.state = r.state.Leave(q.ID)
-			}
+		q.lock.Release()
+		if q.lock.Seq() != 0 && !r.state.Ended() {
+			r.state = r.state.Leave(q.ID)
 		}
 	case "handoff":
-		lock, one := q.lock.(keylock.Lock[int])
-		if !one {
+		if q.lock.Seq() == 0 {
 			return nil
 		}
 		next := r.state.Leave(q.ID)
-		want := r.state.Holds(q.ID) && !r.state.Ended() && r.takes(next, q.Keys[0])
+		want := r.state.Holds(q.ID) && !r.state.Ended() && len(q.Keys) == 1 && r.takes(next, q.Keys[0])
 		if want {
 			r.state = next
 		}
-		if got := lock.Handoff("baton"); got != want {
+		if got := q.lock.Handoff("baton"); got != want {
 			return fmt.Errorf("Handoff is %t, want %t", got, want)
 		}
 	}
@@ -295,7 +292,6 @@ func (r *runner) cancel(q *request) {
 	case !q.used: // the place or the grant is given up, and nobody will ever wait for it
 		q.used = true
 		q.reservation.Cancel()
-		q.reservation.Wait = func(context.Context) (verbs.Lock, error) { return nil, keylock.ErrReservationDone }
 		q.settled, q.returned, q.err = true, true, q.want
 		if !r.state.Ended() {
 			r.state = r.state.Leave(q.ID)
@@ -318,8 +314,8 @@ func (r *runner) compare() error {
 		if err := q.check(); err != nil {
 			return err
 		}
-		if lock, one := q.lock.(keylock.Lock[int]); one && q.err == nil && lock.Value() != q.passed {
-			return fmt.Errorf("%s: got the value %v, want %v", q.what, lock.Value(), q.passed)
+		if got := q.lock.Value(); q.lock.Seq() != 0 && got != q.passed {
+			return fmt.Errorf("%s: got the value %v, want %v", q.what, got, q.passed)
 		}
 	}
 	for _, c := range r.others {
@@ -330,7 +326,7 @@ func (r *runner) compare() error {
 	return r.compareLooks()
 }
 
-// compareLooks compares what Stats, Contains and Snapshot show.
+// compareLooks compares what Stats, Inspect and Snapshot show.
 func (r *runner) compareLooks() error {
 	ctx := context.Background()
 	stats, err := r.manager.Stats(ctx)
@@ -359,8 +355,8 @@ func (r *runner) compareLooks() error {
 		if active {
 			want.Keys++
 		}
-		if found, _ := r.manager.Contains(ctx, key); found != active {
-			return fmt.Errorf("Contains(%d) is %t", key, found)
+		if info, _ := r.manager.Inspect(ctx, key); info.Held != len(holders) || info.Waiting != len(waiters) {
+			return fmt.Errorf("Inspect(%d) is %v", key, info)
 		}
 		i := slices.IndexFunc(snapshot, func(info keylock.KeyInfo[int]) bool { return info.Key == key })
 		if i >= 0 != active || active && !r.shows(snapshot[i], holders, waiters) {

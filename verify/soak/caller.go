@@ -59,15 +59,16 @@ func (c *caller) call() {
 // use makes one of the calls that ask for a lock, and gives back what it gets.
 func (c *caller) use(ctx context.Context, l *life, by verbs.Caller) error {
 	lock, r, err := c.ask(ctx, l, by)
-	if err != nil || lock == nil {
+	if err != nil || lock.Seq() == 0 {
 		return err
 	}
 	return c.hold(l, r, lock)
 }
 
-// ask makes one of the calls that ask for a lock. It returns nil when it did not get any.
-func (c *caller) ask(ctx context.Context, l *life, by verbs.Caller) (verbs.Lock, model.Request, error) {
-	r := model.Request{Keys: []int{c.key()}, Shared: c.random.IntN(4) == 0}
+// ask makes one of the calls that ask for a lock. It returns the zero Lock when it did not
+// get any.
+func (c *caller) ask(ctx context.Context, l *life, by verbs.Caller) (none keylock.Lock[int], r model.Request, err error) {
+	r = model.Request{Keys: []int{c.key()}, Shared: c.random.IntN(4) == 0}
 	if c.random.IntN(10) == 0 {
 		r = distinct(model.Request{Keys: []int{c.key(), c.key(), c.key()}})
 	}
@@ -79,17 +80,17 @@ func (c *caller) ask(ctx context.Context, l *life, by verbs.Caller) (verbs.Lock,
 		if lock, ok := verbs.Try(by, r); ok {
 			return lock, r, nil
 		}
-		return nil, r, nil
+		return none, r, nil
 	case n < 88:
 		reservation := verbs.Reserve(by, r)
 		if c.random.IntN(4) == 0 {
 			reservation.Cancel()
-			return nil, r, nil
+			return none, r, nil
 		}
 		lock, err := reservation.Wait(ctx)
 		return lock, r, err
 	default:
-		return nil, r, by.Do(ctx, r.Keys[0], func(context.Context) error {
+		return none, r, by.Do(ctx, r.Keys[0], func(context.Context) error {
 			c.grants.Add(1)
 			l.write(r.Keys[:1])
 			return nil
@@ -98,13 +99,13 @@ func (c *caller) ask(ctx context.Context, l *life, by verbs.Caller) (verbs.Lock,
 }
 
 // hold does what a holder does, and gives the lock back, or hands it off, perhaps twice.
-func (c *caller) hold(l *life, r model.Request, lock verbs.Lock) error {
+func (c *caller) hold(l *life, r model.Request, lock keylock.Lock[int]) error {
 	defer lock.Release()
 	if err := c.visit(l, r, lock); err != nil {
 		return err
 	}
-	if one, ok := lock.(keylock.Lock[int]); ok && c.random.IntN(8) == 0 {
-		c.handOff(one)
+	if c.random.IntN(8) == 0 {
+		c.handOff(lock)
 	}
 	if c.random.IntN(16) == 0 {
 		defer lock.Release() // once more does nothing
@@ -125,13 +126,13 @@ func (c *caller) handOff(lock keylock.Lock[int]) bool {
 }
 
 // visit does what a holder does.
-func (c *caller) visit(l *life, r model.Request, lock verbs.Lock) error {
+func (c *caller) visit(l *life, r model.Request, lock keylock.Lock[int]) error {
 	c.grants.Add(1)
 	if r.Shared {
 		return l.read(r.Keys[0])
 	}
 	l.write(r.Keys)
-	if one, ok := lock.(keylock.Lock[int]); ok && one.Value() != nil && one.Value().(*baton).received.Swap(true) {
+	if b, ok := lock.Value().(*baton); ok && b.received.Swap(true) {
 		return fmt.Errorf("key %d: a value was received twice", r.Keys[0])
 	}
 	return nil
@@ -151,7 +152,7 @@ func (c *caller) session(ctx context.Context, l *life) error {
 			return nil
 		case err != nil:
 			return err
-		case lock == nil:
+		case lock.Seq() == 0:
 		case c.random.IntN(3) == 0:
 			err = c.hold(l, r, lock)
 		default:
@@ -176,8 +177,8 @@ func (c *caller) closedSession(ctx context.Context, l *life) error {
 	if err != nil {
 		return err
 	}
-	if one := lock.(keylock.Lock[int]); !c.handOff(one) {
-		one.Release()
+	if !c.handOff(lock) {
+		lock.Release()
 	}
 	return nil
 }
@@ -193,7 +194,7 @@ func (c *caller) look(ctx context.Context, l *life) error {
 		defer cancel()
 		return l.manager.WaitIdle(ctx)
 	case 2:
-		_, err := l.manager.Contains(ctx, c.key())
+		_, err := l.manager.Inspect(ctx, c.key())
 		return err
 	case 3:
 		_, err := l.manager.Top(ctx, 10)

@@ -15,13 +15,13 @@ import (
 type Caller interface {
 	Acquire(context.Context, int) (keylock.Lock[int], error)
 	AcquireShared(context.Context, int) (keylock.Lock[int], error)
-	AcquireAll(context.Context, ...int) (keylock.Locks[int], error)
+	AcquireAll(context.Context, ...int) (keylock.Lock[int], error)
 	TryAcquire(int) (keylock.Lock[int], bool)
 	TryAcquireShared(int) (keylock.Lock[int], bool)
-	TryAcquireAll(...int) (keylock.Locks[int], bool)
+	TryAcquireAll(...int) (keylock.Lock[int], bool)
 	Reserve(int) keylock.Reservation[int]
 	ReserveShared(int) keylock.Reservation[int]
-	ReserveAll(...int) keylock.Reservations[int]
+	ReserveAll(...int) keylock.Reservation[int]
 	Do(context.Context, int, func(context.Context) error) error
 }
 
@@ -59,54 +59,35 @@ func (o Observer) Options() (opts []keylock.Option) {
 	return opts
 }
 
-// A Lock is a grant of one key or of many.
-type Lock interface {
-	Release()
-	Seq() uint64
-}
-
-// A Reservation is one of one key or of many.
-type Reservation struct {
-	Wait   func(context.Context) (Lock, error)
-	Cancel func()
-}
-
 // Acquire makes the call that waits for what r asks for.
-func Acquire(ctx context.Context, c Caller, r model.Request) (Lock, error) {
+func Acquire(ctx context.Context, c Caller, r model.Request) (keylock.Lock[int], error) {
 	switch {
 	case len(r.Keys) != 1:
-		return asLock(c.AcquireAll(ctx, r.Keys...))
+		return c.AcquireAll(ctx, r.Keys...)
 	case r.Shared:
-		return asLock(c.AcquireShared(ctx, r.Keys[0]))
-	default:
-		return asLock(c.Acquire(ctx, r.Keys[0]))
+		return c.AcquireShared(ctx, r.Keys[0])
 	}
+	return c.Acquire(ctx, r.Keys[0])
 }
 
 // Try makes the call that does not wait for what r asks for.
-func Try(c Caller, r model.Request) (Lock, bool) {
+func Try(c Caller, r model.Request) (keylock.Lock[int], bool) {
 	switch {
 	case len(r.Keys) != 1:
-		return asLock(c.TryAcquireAll(r.Keys...))
+		return c.TryAcquireAll(r.Keys...)
 	case r.Shared:
-		return asLock(c.TryAcquireShared(r.Keys[0]))
-	default:
-		return asLock(c.TryAcquire(r.Keys[0]))
+		return c.TryAcquireShared(r.Keys[0])
 	}
+	return c.TryAcquire(r.Keys[0])
 }
 
 // Reserve makes the call that reserves what r asks for.
-func Reserve(c Caller, r model.Request) Reservation {
-	if len(r.Keys) != 1 {
-		all := c.ReserveAll(r.Keys...)
-		return Reservation{func(ctx context.Context) (Lock, error) { return asLock(all.Wait(ctx)) }, all.Cancel}
+func Reserve(c Caller, r model.Request) keylock.Reservation[int] {
+	switch {
+	case len(r.Keys) != 1:
+		return c.ReserveAll(r.Keys...)
+	case r.Shared:
+		return c.ReserveShared(r.Keys[0])
 	}
-	one := c.Reserve
-	if r.Shared {
-		one = c.ReserveShared
-	}
-	v := one(r.Keys[0])
-	return Reservation{func(ctx context.Context) (Lock, error) { return asLock(v.Wait(ctx)) }, v.Cancel}
+	return c.Reserve(r.Keys[0])
 }
-
-func asLock[L Lock, R any](lock L, result R) (Lock, R) { return lock, result }

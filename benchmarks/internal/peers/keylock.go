@@ -13,6 +13,6 @@ var Keylock = Peer{
 	Traits: Traits{FIFO: true, Context: true},
 	Open: func() Locker {
 		m := keylock.Start[string](context.Background())
-		return whole[*keylock.Manager[string], keylock.Lock[string], keylock.Locks[string]]{m}
+		return whole[*keylock.Manager[string], keylock.Lock[string], keylock.Lock[string]]{m}
 	},
 }

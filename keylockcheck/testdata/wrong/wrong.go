@@ -33,7 +33,7 @@ var errOdd = errors.New("odd")
 
 // work stands for what the lock of key protects. It sees whether the key is locked.
 func work(m *keylock.Manager[string], key string) error {
-	if locked, err := m.Contains(context.Background(), key); err == nil && !locked {
+	if info, err := m.Inspect(context.Background(), key); err == nil && info.Held == 0 {
 		return fmt.Errorf("%w: %q is not locked", ErrProof, key)
 	}
 	return nil
