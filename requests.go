@@ -453,7 +453,10 @@ func (o *owner[K]) waited(r *acquire[K], now time.Duration, outcome string) {
 func (o *owner[K]) held(r *acquire[K], token table.Token[K], now time.Duration) {
 	s := r.tracked
 	r.tracked = nil
-	if now == unread && o.tracking.timed {
+	switch {
+	case !o.tracking.timed:
+		now = unread
+	case now == unread:
 		now = o.meter.now()
 	}
 	s.ticket, s.since = token.Ticket(), now

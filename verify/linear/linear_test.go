@@ -7,10 +7,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -42,7 +45,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 	histories, operations := 0, 0
 	for start := time.Now(); time.Since(start) < *length; histories++ {
 		random := rand.New(rand.NewPCG(uint64(start.UnixNano()), uint64(histories)))
-		initial := model.State{MaxWaiters: random.IntN(4) - 1, SharedLimit: random.IntN(3)}
+		initial := state{State: model.State{MaxWaiters: random.IntN(4) - 1, SharedLimit: random.IntN(3)}}
 		events := record(initial, random)
 		operations += len(events)
 		verdict, info := porcupine.CheckOperationsVerbose(specification(initial), events, time.Minute)
@@ -60,6 +63,55 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 	require.Greater(t, histories, 10)
 }
 
+// A state is that of the model, and what was handed off to the requests that are there.
+type state struct {
+	model.State
+	values [][2]int // the receiver, and the request whose value it is
+	loose  []int    // values of reservations that were cancelled when no waiter could read them
+}
+
+func (s state) value(id int) int {
+	for _, v := range s.values {
+		if v[0] == id {
+			return v[1]
+		}
+	}
+	return 0
+}
+
+// takes reports whether the first that waits for the key of a request, which holds it, can have
+// it handed off: it asks for this key alone, and holds it when the request has left.
+func (s state) takes(id int) bool {
+	if s.Ended() || !s.Holds(id) {
+		return false
+	}
+	keys := s.request(id).Keys
+	if len(keys) != 1 {
+		return false
+	}
+	_, waiters := s.Line(keys[0])
+	return len(waiters) > 0 && len(s.request(waiters[0]).Keys) == 1 && s.Leave(id).Holds(waiters[0])
+}
+
+func (s state) request(id int) model.Request {
+	return s.Present[slices.IndexFunc(s.Present, func(r model.Request) bool { return r.ID == id })]
+}
+
+// passOn is what follows when a request leaves and those that are granted then receive a
+// value.
+func (s state) passOn(id, value int) state {
+	next := state{s.Leave(id), slices.Clone(s.values), s.loose}
+	for _, r := range next.Present {
+		if next.Holds(r.ID) && !s.Holds(r.ID) {
+			next.values = append(next.values, [2]int{r.ID, value})
+		}
+	}
+	return next
+}
+
+// with is the state with another one of the model.
+func (s state) with(m model.State) state { return state{m, s.values, s.loose} }
+
 // An input is one transition, or one look. A call that asks and waits is two: it joins and,
 // later, it holds. Both lie between its beginning and its end.
 type input struct {
@@ -76,7 +128,10 @@ const (
 	join     verb = "join"
 	hold     verb = "hold"
 	refuse   verb = "fail to try"
-	leave    verb = "leave" // release, or give up
+	leave    verb = "leave"   // release, or give up
+	handoff  verb = "handoff" // and whether it succeeds
+	cancel   verb = "cancel"  // a reservation, which may have been handed a value
+	end      verb = "close the session"
 	shut     verb = "is told closed"
 	closing  verb = "close"
 	draining verb = "shutdown begins"
@@ -94,44 +149,65 @@ type counts struct{ keys, held, shared, waiting int }
 const maybe model.Outcome = "maybe"
 
 // specification is the model, as porcupine wants it.
-func specification(initial model.State) porcupine.Model {
+func specification(initial state) porcupine.Model {
 	return porcupine.Model{
-		Init:              func() any { return initial },
-		Equal:             func(a, b any) bool { return a.(model.State).Equal(b.(model.State)) },
-		Step:              func(s, in, out any) (bool, any) { return step(s.(model.State), in.(input), out) },
+		Init: func() any { return initial },
+		Equal: func(a, b any) bool {
+			s, other := a.(state), b.(state)
+			return s.Equal(other.State) && slices.Equal(s.values, other.values) && slices.Equal(s.loose, other.loose)
+		},
+		Step:              func(s, in, out any) (bool, any) { return step(s.(state), in.(input), out) },
 		DescribeOperation: func(in, out any) string { return fmt.Sprintf("%v -> %v", in, out) },
 		DescribeState:     func(s any) string { return fmt.Sprintf("%+v", s) },
 	}
 }
 
 // step reports whether in some state an input can have the output, and what follows.
-func step(s model.State, in input, out any) (bool, model.State) {
+func step(s state, in input, out any) (bool, state) {
 	switch in.verb {
 	case join:
 		next, outcome := s.Join(in.request, in.try)
-		return outcome == out || out == maybe, next
+		return outcome == out || out == maybe, s.with(next)
 	case refuse:
 		_, outcome := s.Join(in.request, true)
 		return outcome == model.Busy || outcome == model.Closed, s
 	case hold:
-		return s.Holds(in.id), s
+		value := out.(int)
+		return s.Holds(in.id) && (value == s.value(in.id) || s.value(in.id) == 0 && slices.Contains(s.loose, value)), s
 	case leave:
-		return true, s.Leave(in.id)
+		return true, s.with(s.Leave(in.id))
+	case handoff:
+		if s.takes(in.id) {
+			return out == true, s.passOn(in.id, in.id)
+		}
+		return out == false, s
+	case cancel:
+		next := s.with(s.Leave(in.id))
+		switch value := s.value(in.id); {
+		case value != 0 && s.takes(in.id):
+			next = s.passOn(in.id, value)
+		case value != 0:
+			// The owner may hear of it after a later Cancel, by which there is a waiter for it.
+			next.loose = append(slices.Clone(s.loose), value)
+		}
+		return true, next
+	case end:
+		return true, s.with(s.CloseSession(in.id))
 	case shut:
 		return (s.Closed || s.Draining) && !s.Has(in.id), s
 	case closing:
-		return true, s.Close()
+		return true, s.with(s.Close())
 	case draining:
-		return true, s.Drain()
+		return true, s.with(s.Drain())
 	case drained:
-		return s.Ended(), s.Close()
+		return s.Ended(), s.with(s.Close())
 	case idle:
 		return s.Idle(), s
 	case inspect:
 		holders, waiters := s.Line(in.key)
 		return !s.Ended() && out == [2]int{len(holders), len(waiters)}, s
 	case stats:
-		return !s.Ended() && out == totals(s), s
+		return !s.Ended() && out == totals(s.State), s
 	case ended:
 		return s.Ended(), s
 	}
@@ -175,8 +251,12 @@ type recorder struct {
 }
 
 // record makes one history.
-func record(initial model.State, random *rand.Rand) []porcupine.Operation {
-	r := &recorder{manager: keylock.Start[int](context.Background(), verbs.Bounds(initial)...)}
+func record(initial state, random *rand.Rand) []porcupine.Operation {
+	watch := verbs.Observer{Callers: random.IntN(4) == 0, HoldTimes: random.IntN(4) == 0}
+	if random.IntN(4) == 0 {
+		watch.SlowLog, watch.SlowAfter = slog.New(slog.NewTextHandler(io.Discard, nil)), time.Microsecond
+	}
+	r := &recorder{manager: keylock.Start[int](context.Background(), append(verbs.Bounds(initial.State), watch.Options()...)...)}
 	var all sync.WaitGroup
 	for n := range callers {
 		c := &caller{recorder: r, client: n, random: rand.New(rand.NewPCG(random.Uint64(), 0))}
@@ -184,6 +264,7 @@ func record(initial model.State, random *rand.Rand) []porcupine.Operation {
 			for range calls {
 				c.call()
 			}
+			c.closeSession()
 		})
 	}
 	all.Wait()
@@ -204,8 +285,11 @@ func (c *caller) note(since, until int64, in input, out any) {
 // A caller makes random calls, one after the other.
 type caller struct {
 	*recorder
-	client int
-	random *rand.Rand
+	client  int
+	random  *rand.Rand
+	session *keylock.Session[int] // of the requests that have one; nil until there is one
+	number  int                   // of the session
+	asking  bool                  // it has a lock, and asks for another in its session
 }
 
 // call makes a call and gives back what it gets.
@@ -222,8 +306,10 @@ func (c *caller) call() {
 		c.inspect(c.random.IntN(keys))
 	case n < 36:
 		c.stats()
-	case n < 38:
+	case n < 37:
 		c.waitIdle(ctx)
+	case n < 38:
+		c.closeSession()
 	case n == 38 && c.client == 0:
 		c.shutdown(ctx)
 	case n == 39 && c.client == 0:
@@ -239,27 +325,34 @@ func (c *caller) lock(ctx context.Context) {
 	if c.random.IntN(5) == 0 {
 		r.Keys, r.Shared = []int{0, 1}, false
 	}
+	var by verbs.Caller = c.manager
+	if c.asking || c.random.IntN(3) == 0 {
+		if c.session == nil {
+			c.session, c.number = c.manager.Session(""), int(c.ids.Add(1))
+		}
+		by, r.Session = c.session, c.number
+	}
 	since := c.now()
 	switch c.random.IntN(4) {
 	case 0:
-		lock, ok := verbs.Try(c.manager, r)
+		lock, ok := verbs.Try(by, r)
 		c.tried(since, r, lock, ok)
 	case 1:
-		reservation := verbs.Reserve(c.manager, r)
+		reservation := verbs.Reserve(by, r)
 		reserved := c.now()
 		runtime.Gosched()
 		if c.random.IntN(4) == 0 {
 			gone := c.now()
 			reservation.Cancel()
 			c.note(since, reserved, input{verb: join, request: r}, maybe)
-			c.note(gone, c.now(), input{verb: leave, id: r.ID}, nil)
+			c.note(gone, c.now(), input{verb: cancel, id: r.ID}, nil)
 			return
 		}
 		waits := c.now()
 		lock, err := reservation.Wait(ctx)
 		c.waited(since, reserved, waits, r, lock, err)
 	default:
-		lock, err := verbs.Acquire(ctx, c.manager, r)
+		lock, err := verbs.Acquire(ctx, by, r)
 		c.waited(since, c.now(), since, r, lock, err)
 	}
 }
@@ -282,10 +375,16 @@ func (c *caller) waited(since, joined, waits int64, r model.Request, lock keyloc
 	switch {
 	case err == nil:
 		c.note(since, joined, input{verb: join, request: r}, model.In)
-		c.note(waits, until, input{verb: hold, id: r.ID}, nil)
+		value := 0
+		if lock.Value() != nil {
+			value = lock.Value().(int)
+		}
+		c.note(waits, until, input{verb: hold, id: r.ID}, value)
 		c.release(r, lock)
 	case errors.Is(err, keylock.ErrQueueFull):
 		c.note(since, joined, input{verb: join, request: r}, model.Full)
+	case errors.Is(err, keylock.ErrDeadlock):
+		c.note(since, joined, input{verb: join, request: r}, model.Deadlock)
 	case errors.Is(err, keylock.ErrClosed):
 		// It was refused, or it came in and was sent away.
 		c.note(since, joined, input{verb: join, request: r}, maybe)
@@ -301,12 +400,36 @@ func (c *caller) release(r model.Request, lock keylock.Lock[int]) {
 	for range c.random.IntN(3) {
 		runtime.Gosched()
 	}
+	if r.Session != 0 && !c.asking && c.random.IntN(2) == 0 {
+		c.asking = true
+		c.lock(context.Background())
+		c.asking = false
+	}
 	since := c.now()
+	if c.random.IntN(3) == 0 {
+		passed := lock.Handoff(r.ID)
+		c.note(since, c.now(), input{verb: handoff, id: r.ID}, passed)
+		if passed {
+			return
+		}
+		since = c.now()
+	}
 	lock.Release()
 	c.note(since, c.now(), input{verb: leave, id: r.ID}, nil)
 	if c.random.IntN(4) == 0 {
 		lock.Release() // nothing happens, so there is nothing to write down
 	}
+}
+
+// closeSession closes the session, if there is one; the next request of one has another.
+func (c *caller) closeSession() {
+	if c.session == nil {
+		return
+	}
+	since := c.now()
+	c.session.Close()
+	c.note(since, c.now(), input{verb: end, id: c.number}, nil)
+	c.session = nil
 }
 
 func (c *caller) inspect(key int) {

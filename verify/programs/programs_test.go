@@ -27,6 +27,7 @@ func TestRandomPrograms(outer *testing.T) {
 		p := program{
 			maxWaiters:  rapid.IntRange(-1, 2).Draw(t, "maxWaiters"),
 			sharedLimit: rapid.IntRange(0, 2).Draw(t, "sharedLimit"),
+			watched:     rapid.IntRange(0, 7).Draw(t, "watched"),
 			steps:       rapid.SliceOfN(rapid.Custom(drawStep), 1, 60).Draw(t, "steps"),
 		}
 		// The bubble must not fail rapid's test from within.
@@ -48,6 +49,9 @@ func TestPrograms(t *testing.T) {
 		{steps: []step{reserve(0), reserve(0), cancel(0), await(1), cancel(1), release(1)}},
 		{steps: []step{acquire(0), acquire(0), waitIdle(), shutdown(), acquire(1), release(0), release(1)}},
 		{steps: []step{acquire(0), acquire(0), handoff(0), closeAll()}},
+		{steps: []step{acquire(0), reserve(0), acquire(0), handoff(0), cancel(1), release(2)}},
+		{steps: []step{acquire(0), reserve(0).by(1), acquire(0), handoff(0), closeSession(1), release(2)}},
+		{watched: 7, steps: []step{acquire(0), acquire(0), pass(), share(1), pass(), release(0), pass(), release(1)}},
 	} {
 		require.NoError(t, run(t, p), "%v", p)
 	}
@@ -56,6 +60,7 @@ func TestPrograms(t *testing.T) {
 // A program is a list of steps. Each is made when everybody has come to rest.
 type program struct {
 	maxWaiters, sharedLimit int
+	watched                 int // which options watch: 1 the callers, 2 the times, 4 the slow log
 	steps                   []step
 }
 
@@ -64,7 +69,8 @@ func (p program) String() string {
 	for _, s := range p.steps {
 		steps = append(steps, s.String())
 	}
-	return fmt.Sprintf("{maxWaiters: %d, sharedLimit: %d, steps: []step{%s}}", p.maxWaiters, p.sharedLimit, strings.Join(steps, ", "))
+	return fmt.Sprintf("{maxWaiters: %d, sharedLimit: %d, watched: %d, steps: []step{%s}}",
+		p.maxWaiters, p.sharedLimit, p.watched, strings.Join(steps, ", "))
 }
 
 // A step is one call. What it is about, it names by number: keys, sessions, and, with
@@ -87,6 +93,7 @@ func release(of int) step      { return step{verb: "release", of: of} }
 func handoff(of int) step      { return step{verb: "handoff", of: of} }
 func closeSession(s int) step  { return step{verb: "closeSession", session: s} }
 func waitIdle() step           { return step{verb: "waitIdle"} }
+func pass() step               { return step{verb: "pass"} } // of a second
 func shutdown() step           { return step{verb: "shutdown"} }
 func closeAll() step           { return step{verb: "closeAll"} }
 
@@ -106,7 +113,7 @@ func (s step) String() string {
 		return fmt.Sprintf("%s(%s).by(%d)", s.verb, args, s.session)
 	case s.verb == "closeSession":
 		return fmt.Sprintf("%s(%d)", s.verb, s.session)
-	case s.verb == "waitIdle" || s.verb == "shutdown" || s.verb == "closeAll":
+	case s.verb == "pass" || s.verb == "waitIdle" || s.verb == "shutdown" || s.verb == "closeAll":
 		return s.verb + "()"
 	}
 	return fmt.Sprintf("%s(%d)", s.verb, s.of)
@@ -138,8 +145,10 @@ func drawStep(t *rapid.T) step {
 		return await(of())
 	case n < 68:
 		return cancel(of())
-	case n < 90:
+	case n < 86:
 		return release(of())
+	case n < 88:
+		return pass()
 	case n < 94:
 		return handoff(of())
 	case n < 96:

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/verify/model"
@@ -17,8 +20,13 @@ import (
 func run(t *testing.T, p program) (err error) {
 	synctest.Test(t, func(*testing.T) {
 		state := model.State{MaxWaiters: p.maxWaiters, SharedLimit: p.sharedLimit}
+		watch := verbs.Observer{Callers: p.watched&1 != 0, HoldTimes: p.watched&2 != 0}
+		if p.watched&4 != 0 {
+			watch.SlowLog, watch.SlowAfter = slog.New(slog.NewTextHandler(io.Discard, nil)), time.Second
+		}
 		r := &runner{
-			manager:  keylock.Start[int](context.Background(), verbs.Bounds(state)...),
+			manager:  keylock.Start[int](context.Background(), append(verbs.Bounds(state), watch.Options()...)...),
+			watch:    watch,
 			state:    state,
 			sessions: make(map[int]*keylock.Session[int]),
 		}
@@ -36,11 +44,13 @@ func run(t *testing.T, p program) (err error) {
 // A runner is a manager beside its model.
 type runner struct {
 	manager   *keylock.Manager[int]
+	watch     verbs.Observer
 	state     model.State
 	sessions  map[int]*keylock.Session[int]
 	requests  []*request
 	others    []*call // of WaitIdle and of Shutdown
 	wasClosed bool    // by Close, not by a shutdown
+	handoffs  int     // each passes another value
 }
 
 // A call is one that may wait.
@@ -79,11 +89,13 @@ type request struct {
 	reservation *keylock.Reservation[int]
 	used        bool // the reservation: waited for, or cancelled
 	passed      any  // the value that should have come with the lock
+
+	since time.Time // when it began to hold, or else to wait
+	held  bool      // it holds
 }
 
 // step makes a step in both, and compares them.
 func (r *runner) step(s step) error {
-	before := r.state
 	err := r.make(s)
 	synctest.Wait()
 	if err != nil {
@@ -92,9 +104,9 @@ func (r *runner) step(s step) error {
 	for _, q := range r.requests {
 		if r.state.Holds(q.ID) {
 			q.settle(nil)
-		}
-		if s.verb == "handoff" && !before.Holds(q.ID) && r.state.Holds(q.ID) {
-			q.passed = "baton"
+			if !q.held {
+				q.held, q.since = true, time.Now()
+			}
 		}
 	}
 	for _, c := range r.others {
@@ -138,6 +150,8 @@ func (r *runner) make(s step) error {
 		r.refuse(func(model.Request) bool { return true })
 		r.state = r.state.Close()
 		r.manager.Close()
+	case "pass":
+		time.Sleep(time.Second)
 	case "closeSession":
 		if !r.state.Ended() {
 			r.refuse(func(q model.Request) bool { return q.Session == s.session })
@@ -147,7 +161,7 @@ func (r *runner) make(s step) error {
 				q.want = keylock.ErrClosed // also when it was granted, and nobody has waited for it
 			}
 		}
-		r.state = r.state.CloseSession(s.session)
+		r.state = r.endSession(s.session)
 		r.session(s.session).Close()
 	default:
 		if s.of < len(r.requests) {
@@ -175,7 +189,7 @@ func (r *runner) session(n int) *keylock.Session[int] {
 
 // ask makes a step that asks for a lock.
 func (r *runner) ask(s step) error {
-	q := &request{Request: model.Request{ID: len(r.requests), Keys: s.keys, Session: s.session}}
+	q := &request{Request: model.Request{ID: len(r.requests), Keys: s.keys, Session: s.session}, since: time.Now()}
 	q.what = fmt.Sprintf("request %d", q.ID)
 	q.Shared = s.verb == "share" || s.verb == "tryShare"
 	r.requests = append(r.requests, q)
@@ -240,23 +254,68 @@ func (r *runner) use(s step, q *request) error {
 		if q.lock.Seq() == 0 {
 			return nil
 		}
-		next := r.state.Leave(q.ID)
-		want := r.state.Holds(q.ID) && !r.state.Ended() && len(q.Keys) == 1 && r.takes(next, q.Keys[0])
+		want := r.state.Holds(q.ID) && !r.state.Ended() && r.takes(r.state, q)
+		r.handoffs++
 		if want {
-			r.state = next
+			r.state = r.passOn(r.state, q, r.handoffs)
 		}
-		if got := q.lock.Handoff("baton"); got != want {
+		if got := q.lock.Handoff(r.handoffs); got != want {
 			return fmt.Errorf("Handoff is %t, want %t", got, want)
 		}
 	}
 	return nil
 }
 
-// takes reports whether the first who waits for a key can have it handed over: it asks for
-// this key alone, and holds it in the state that follows.
-func (r *runner) takes(next model.State, key int) bool {
-	_, waiters := r.state.Line(key)
-	return len(waiters) > 0 && len(r.requests[waiters[0]].Keys) == 1 && next.Holds(waiters[0])
+// takes reports whether the first that waits for the key of a request can have it handed off:
+// it asks for this key alone, and holds it when the request has left.
+func (r *runner) takes(s model.State, q *request) bool {
+	if len(q.Keys) != 1 {
+		return false
+	}
+	_, waiters := s.Line(q.Keys[0])
+	return len(waiters) > 0 && len(r.requests[waiters[0]].Keys) == 1 && s.Leave(q.ID).Holds(waiters[0])
+}
+
+// passOn returns the state that follows when a request leaves and those that are granted then
+// receive a value, if the first of them takes it.
+func (r *runner) passOn(s model.State, q *request, value any) model.State {
+	next := s.Leave(q.ID)
+	if value != nil && r.takes(s, q) {
+		for _, other := range r.requests {
+			if next.Holds(other.ID) && !s.Holds(other.ID) {
+				other.passed = value
+			}
+		}
+	}
+	return next
+}
+
+// unread returns the value of a reservation that was not waited for; nil when there is none.
+func (r *runner) unread(q *request) any {
+	if q.reservation == nil || q.used || !r.state.Holds(q.ID) {
+		return nil
+	}
+	return q.passed
+}
+
+// endSession returns the state that follows when a session is closed. A value that it has not
+// read is passed on.
+func (r *runner) endSession(session int) model.State {
+	s := r.state
+	if s.Ended() {
+		return s.CloseSession(session)
+	}
+	for _, q := range r.requests {
+		if q.Session == session && !s.Holds(q.ID) {
+			s = s.Leave(q.ID)
+		}
+	}
+	for _, q := range r.requests {
+		if q.Session == session && r.unread(q) != nil {
+			s = r.passOn(s, q, q.passed)
+		}
+	}
+	return s.CloseSession(session)
 }
 
 // await waits for a reservation.
@@ -290,11 +349,12 @@ func (r *runner) cancel(q *request) {
 		}
 		q.cancel()
 	case !q.used: // the place or the grant is given up, and nobody will ever wait for it
+		unread := r.unread(q)
 		q.used = true
 		q.reservation.Cancel()
 		q.settled, q.returned, q.err = true, true, q.want
 		if !r.state.Ended() {
-			r.state = r.state.Leave(q.ID)
+			r.state = r.passOn(r.state, q, unread)
 		}
 	default:
 		if !q.returned {
@@ -363,7 +423,20 @@ func (r *runner) compareLooks() error {
 			return fmt.Errorf("Snapshot is %+v; key %d is held by %v, and %v wait", snapshot, key, holders, waiters)
 		}
 	}
-	got := keylock.Stats{Keys: stats.Keys, Held: stats.Held, Shared: stats.Shared, Waiting: stats.Waiting}
+	if timed := r.watch.HoldTimes || r.watch.SlowLog != nil; timed {
+		want.Timed = true
+		for _, q := range r.state.Present {
+			oldest := &want.OldestWait
+			if r.state.Holds(q.ID) {
+				oldest = &want.OldestHold
+			}
+			*oldest = max(*oldest, time.Since(r.requests[q.ID].since))
+		}
+	}
+	got := keylock.Stats{
+		Keys: stats.Keys, Held: stats.Held, Shared: stats.Shared, Waiting: stats.Waiting,
+		Timed: stats.Timed, OldestHold: stats.OldestHold, OldestWait: stats.OldestWait,
+	}
 	switch {
 	case got != want:
 		return fmt.Errorf("Stats is %+v, want %+v", got, want)
@@ -378,6 +451,9 @@ func (r *runner) compareLooks() error {
 func (r *runner) shows(info keylock.KeyInfo[int], holders, waiters []int) bool {
 	var held, waiting []string
 	for _, h := range info.Holders {
+		if h.Since.IsZero() == (r.watch.HoldTimes || r.watch.SlowLog != nil) || (h.Caller.String() == "") == r.watch.Callers {
+			return false
+		}
 		held = append(held, h.Mode.String()+" "+h.Session)
 	}
 	for _, w := range info.Waiters {
