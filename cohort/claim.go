@@ -21,9 +21,26 @@ type claim struct {
 	at      time.Time     // when it did; it and the fields below are written before
 	err     error         // why it refused; the fields below are for when it granted
 	grant   Grant
-	until   time.Time // after this it is not handed off any more
 
-	seq atomic.Uint64 // of the last local holder
+	seq    atomic.Uint64           // of the last local holder
+	wanted atomic.Pointer[wanting] // nil while no other process wants the key
+	other  chan struct{}           // closed when one does
+
+	// For the keeper. Of these its holder owns hits and stored, and the keeper's goroutine next and appointed.
+	state     atomic.Uint32
+	keptAt    atomic.Int64  // by the keeper's clock
+	hits      int           // local holders that found it kept
+	stored    bool          // it was kept once, and is in the store
+	queued    atomic.Bool   // it is in the inbox, or about to be
+	next      *claim        // there
+	appointed bool          // it is in the schedule
+	returned  chan struct{} // closed when a recalled claim is given back
+}
+
+// wanting is from when on handoffs and the time count.
+type wanting struct {
+	at  time.Time
+	seq uint64 // of the local holder then, or the first to come
 }
 
 // acquireFunc is Engine.Acquire or Engine.TryAcquire.
@@ -39,7 +56,7 @@ func (m *Manager) ask(key string, acquire acquireFunc) *claim {
 		c.grant, c.err = acquire(ctx, key)
 		c.at = time.Now()
 		if c.err == nil {
-			c.until = c.at.Add(m.maxHold)
+			m.heed(c)
 		} else if m.ctx.Err() != nil {
 			c.err = ErrClosed
 		}
@@ -47,6 +64,28 @@ func (m *Manager) ask(key string, acquire acquireFunc) *claim {
 		close(c.replied)
 	}()
 	return c
+}
+
+// heed has the engine tell when another process wants the key. One that cannot tell is taken to want it from the start.
+func (m *Manager) heed(c *claim) {
+	r, tells := c.grant.(Recaller)
+	if !tells {
+		c.wanted.Store(&wanting{c.at, 1})
+		return
+	}
+	c.other = make(chan struct{})
+	r.OnWanted(func() {
+		if m.keeper != nil {
+			m.keeper.gate.before("notes that it is wanted", c)
+		}
+		if !c.wanted.CompareAndSwap(nil, &wanting{time.Now(), max(c.seq.Load(), 1)}) {
+			return
+		}
+		close(c.other)
+		if m.keeper != nil {
+			m.keeper.heed(c)
+		}
+	})
 }
 
 // isLost reports whether the engine's lock is lost; it asks the grant, which knows first.
@@ -66,13 +105,41 @@ func (m *Manager) giveBack(c *claim) error {
 	began := time.Now()
 	err := c.grant.Release(ctx)
 	took := time.Since(began)
-	m.claims.do(func(cs *claims) { cs.end(c, took, errors.Is(err, ErrLost)) })
+	lost := errors.Is(err, ErrLost)
+	m.claims.do(func(cs *claims) { cs.end(c, took, lost) })
 	return err
 }
 
-// contend turns the local lock into one among processes, with the claim that came
-// with it, nil for none, or by asking the engine.
-func (m *Manager) contend(ctx context.Context, local keylock.Lock[string], c *claim, acquire acquireFunc) (Lock, error) {
+// leave gives the key back to the engine. Called by the holder of the claim.
+func (m *Manager) leave(c *claim) error {
+	err := m.giveBack(c)
+	if m.keeper != nil {
+		m.keeper.forget(c, errors.Is(err, ErrLost))
+	}
+	return err
+}
+
+// contend turns the local lock into one among processes: with the claim that came with it, with the
+// one that is kept, or by asking the engine.
+func (m *Manager) contend(ctx context.Context, local keylock.Lock[string], acquire acquireFunc, try bool) (Lock, error) {
+	c, _ := local.Value().(*claim)
+	for c == nil && m.keeper != nil {
+		kept, returned := m.keeper.take(local.Key())
+		if returned == nil {
+			c = kept
+			break
+		}
+		if try {
+			local.Release()
+			return Lock{}, ErrHeld
+		}
+		select {
+		case <-returned:
+		case <-ctx.Done():
+			local.Release()
+			return Lock{}, ctx.Err()
+		}
+	}
 	for inherited := true; ; inherited = false {
 		if c == nil {
 			c = m.ask(local.Key(), acquire)
@@ -92,7 +159,7 @@ func (m *Manager) contend(ctx context.Context, local keylock.Lock[string], c *cl
 		case c.err == nil && !c.isLost():
 			return m.newLock(local, c, c.seq.Add(1)), nil
 		case c.err == nil:
-			_ = m.giveBack(c) // it is lost, and its engine may forget it
+			_ = m.leave(c) // it is lost, and its engine may forget it
 		}
 		c = nil
 	}
@@ -112,14 +179,18 @@ func (m *Manager) abandon(local keylock.Lock[string], c *claim) {
 func (m *Manager) cleanUp(local keylock.Lock[string], c *claim) {
 	<-c.replied
 	if c.err == nil {
-		_ = m.giveBack(c)
+		_ = m.leave(c)
 	}
 	local.Release()
 }
 
 // mayHandOff reports whether the claim may be handed off once more.
 func (m *Manager) mayHandOff(c *claim) bool {
-	return c.seq.Load() <= uint64(m.maxHandoffs) && time.Now().Before(c.until) && !c.isLost()
+	if m.maxHandoffs == 0 || c.isLost() {
+		return false
+	}
+	w := c.wanted.Load()
+	return w == nil || c.seq.Load() < w.seq+uint64(m.maxHandoffs) && time.Now().Before(w.at.Add(m.maxHold))
 }
 
 // handOff hands the claim off to the next waiter, with the local lock, and reports false if there

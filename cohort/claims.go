@@ -121,6 +121,9 @@ func (cs *claims) info(key string) Claim {
 			return Claim{}
 		}
 		info = Claim{State: ClaimHeld, Since: c.at, Token: Token{c.grant.Epoch(), c.seq.Load()}, Lost: c.isLost()}
+		if s := c.state.Load(); s == kept || s == recalled {
+			info.State = ClaimKept
+		}
 	default:
 	}
 	return info

@@ -19,11 +19,14 @@ type Stats struct {
 
 	Waiting int // claims that wait at the engine now
 	Held    int // claims that the engine has granted and not got back
+	Kept    int // those of them that no caller of this process uses, see [WithKeep]
 
 	Granted  uint64 // claims that the engine granted
 	Refused  uint64 // claims that ended without a grant: held for a try, withdrawn, refused
 	Handoffs uint64 // times that a claim was handed off within the process
 	Lost     uint64 // claims that the engine lost before they were given back
+	Hits     uint64 // times that a caller found the key kept
+	Recalls  uint64 // kept claims that were given back because another process wanted the key
 
 	Waits    keylock.Histogram // how long the engine took to grant
 	Releases keylock.Histogram // how long it took to confirm a release, up to the engine timeout
@@ -40,15 +43,18 @@ const (
 	NoClaim      State = iota // the process asks the engine for nothing
 	ClaimWaiting              // it waits in the engine's queue
 	ClaimHeld                 // the engine has granted it
+	ClaimKept                 // the engine has granted it, and no caller of this process uses it
 )
 
-// String returns "none", "waiting" or "held".
+// String returns "none", "waiting", "held" or "kept".
 func (s State) String() string {
 	switch s {
 	case ClaimWaiting:
 		return "waiting"
 	case ClaimHeld:
 		return "held"
+	case ClaimKept:
+		return "kept"
 	default:
 		return "none"
 	}
@@ -80,7 +86,7 @@ func (k KeyInfo) String() string {
 	b.WriteString(k.KeyInfo.String())
 	if k.Claim.State != NoClaim {
 		fmt.Fprintf(&b, "; at the engine %v since %v", k.Claim.State, k.Claim.Since.Format(time.RFC3339))
-		if k.Claim.State == ClaimHeld {
+		if k.Claim.State != ClaimWaiting {
 			fmt.Fprintf(&b, " with token %v", k.Claim.Token)
 		}
 		if k.Claim.Lost {
@@ -134,21 +140,42 @@ func (m *Manager) stats(ctx context.Context, local keylock.Stats) (Stats, error)
 		return Stats{}, err
 	}
 	s.Handoffs = m.handoffs.Load()
+	if k := m.keeper; k != nil {
+		s.Kept, s.Hits, s.Recalls = int(max(k.kept.Load(), 0)), k.hits.Load(), k.recalls.Load()
+	}
 	if r, ok := m.engine.(Reporter); ok {
 		s.Engine = r.Report()
 	}
 	return s, nil
 }
 
-// Snapshot returns every key that this process holds or contends for, as of one moment. A key
-// that this process waits for at the engine counts as held locally. It
+// Snapshot returns every key that this process holds or contends for, as of one moment, and after them those that it
+// keeps, see [WithKeep], as of a moment later. A key that this process waits for at the engine counts as held locally. It
 // returns [ErrClosed] after the end, and ctx.Err() when ctx ends first.
 func (m *Manager) Snapshot(ctx context.Context) ([]KeyInfo, error) {
 	local, err := m.local.Snapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return m.withClaims(ctx, local)
+	infos, err := m.withClaims(ctx, local)
+	if err != nil || m.keeper == nil {
+		return infos, err
+	}
+	known := make(map[string]bool, len(local))
+	for _, k := range local {
+		known[k.Key] = true
+	}
+	err = m.claims.ask(ctx, func(cs *claims) {
+		for key := range cs.byKey {
+			if claim := cs.info(key); claim.State == ClaimKept && !known[key] {
+				infos = append(infos, KeyInfo{KeyInfo: keylock.KeyInfo[string]{Key: key}, Claim: claim})
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return infos, nil
 }
 
 // withClaims adds to what is known locally.

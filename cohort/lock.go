@@ -108,11 +108,17 @@ func (l Lock) Release() error {
 	if c := h.context.Load(); c != nil {
 		c.cancel(nil)
 	}
-	if h.m.mayHandOff(h.claim) && h.m.handOff(h.local, h.claim) {
-		h.m.handoffs.Add(1)
-		return nil
+	if h.m.mayHandOff(h.claim) {
+		if h.m.handOff(h.local, h.claim) {
+			h.m.handoffs.Add(1)
+			return nil
+		}
+		if h.m.keeper != nil && h.m.keeper.keep(h.claim) {
+			h.local.Release()
+			return nil
+		}
 	}
-	err := h.m.giveBack(h.claim)
+	err := h.m.leave(h.claim)
 	h.local.Release()
 	return err
 }

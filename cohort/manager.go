@@ -2,6 +2,7 @@ package cohort
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -25,6 +26,7 @@ type Manager struct {
 
 	handoffs atomic.Uint64
 	claims   *registry
+	keeper   *keeper // nil without WithKeep
 
 	done chan struct{} // closed when the engine is closed
 	err  error         // of closing it; written before done is closed
@@ -98,6 +100,10 @@ func Start(ctx context.Context, engine Engine, opts ...Option) *Manager {
 	m.claims = newRegistry(m.done, m.newSlowLog())
 	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
 	m.ctx = ctx
+	if m.keepKeys > 0 {
+		m.keeper = newKeeper(m.keepIdle, m.keepKeys, func(c *claim) bool { return errors.Is(m.giveBack(c), ErrLost) })
+		go m.keeper.run(ctx.Done())
+	}
 	go func() {
 		<-m.local.Done()
 		end()
@@ -140,8 +146,7 @@ func (m *Manager) Acquire(ctx context.Context, key string) (Lock, error) {
 	if err != nil {
 		return Lock{}, err
 	}
-	inherited, _ := local.Value().(*claim)
-	return m.contend(ctx, local, inherited, m.engine.Acquire)
+	return m.contend(ctx, local, m.engine.Acquire, false)
 }
 
 // TryAcquire returns the lock of key if it is free. It returns [ErrHeld] when the key is held or
@@ -160,7 +165,7 @@ func (m *Manager) TryAcquire(ctx context.Context, key string) (Lock, error) {
 		}
 		return Lock{}, ErrHeld
 	}
-	return m.contend(ctx, local, nil, m.engine.TryAcquire)
+	return m.contend(ctx, local, m.engine.TryAcquire, true)
 }
 
 // refusing reports whether the manager takes no more requests.
@@ -209,6 +214,9 @@ func (m *Manager) WaitIdle(ctx context.Context) error {
 // first it returns ctx.Err() and goes on in the background; it can be called again, or Close.
 func (m *Manager) Shutdown(ctx context.Context) error {
 	m.draining.Store(true)
+	if m.keeper != nil {
+		m.keeper.close()
+	}
 	if err := m.local.Shutdown(ctx); err != nil {
 		return err
 	}

@@ -574,11 +574,22 @@ func TestUnreachableEngine(t *testing.T) {
 }
 
 // Processes come, abandon waits, lose their sessions and are cut off; in the end everything is free.
-func TestManyProcessesInTrouble(t *testing.T) {
+func TestManyProcessesInTrouble(t *testing.T) { trouble(t) }
+
+// With keys that are kept, nothing is left either.
+func TestManyProcessesInTroubleThatKeepKeys(t *testing.T) {
+	stats := trouble(t, cohort.WithKeep(20*time.Millisecond, 2))
+	assert.NotZero(t, stats.Hits)
+	assert.NotZero(t, stats.Recalls)
+}
+
+// trouble returns what all the managers have counted.
+func trouble(t *testing.T, opts ...cohort.Option) (total cohort.Stats) {
 	inWorld(t, func(t *testing.T, w *world) {
 		last := make(map[string]cohort.Token) // what the resource remembers
 		var mu sync.Mutex
 		var refused, written int
+		var managers []*cohort.Manager
 		write := func(l cohort.Lock) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -592,7 +603,8 @@ func TestManyProcessesInTrouble(t *testing.T) {
 		}
 		var all sync.WaitGroup
 		for p := range 4 {
-			m, e := w.process(cohort.WithMaxHandoffs(5), cohort.WithEngineTimeout(time.Second))
+			m, e := w.process(append(opts, cohort.WithMaxHandoffs(5), cohort.WithEngineTimeout(time.Second))...)
+			managers = append(managers, m)
 			random := rand.New(rand.NewPCG(uint64(p), 1))
 			seeds := make([]uint64, 8)
 			for i := range seeds {
@@ -601,7 +613,7 @@ func TestManyProcessesInTrouble(t *testing.T) {
 			all.Go(func() {
 				for range 20 {
 					time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond)
-					switch random.IntN(3) {
+					switch random.IntN(4) {
 					case 0:
 						e.Expire()
 					case 1:
@@ -612,6 +624,10 @@ func TestManyProcessesInTrouble(t *testing.T) {
 						e.Cut()
 						time.Sleep(time.Duration(random.IntN(10)) * time.Millisecond)
 						e.Heal()
+					case 3:
+						e.Deafen()
+						time.Sleep(time.Duration(random.IntN(10)) * time.Millisecond)
+						e.Hear()
 					}
 				}
 			})
@@ -639,9 +655,17 @@ func TestManyProcessesInTrouble(t *testing.T) {
 		for key := range last {
 			assert.Zero(t, w.store.Len(key), key)
 		}
-		t.Logf("%d writes, %d refused", written, refused)
+		for _, m := range managers {
+			stats := statsOf(t, m)
+			total.Hits += stats.Hits
+			total.Recalls += stats.Recalls
+			assert.Zero(t, stats.Held)
+			assert.Zero(t, stats.Kept)
+		}
+		t.Logf("%d writes, %d refused, %d hits, %d recalls", written, refused, total.Hits, total.Recalls)
 		assert.Greater(t, written, 300)
 	})
+	return total
 }
 
 func TestNilArgumentsPanicInTheirCaller(t *testing.T) {

@@ -18,11 +18,14 @@ type options struct {
 	localOptions  []keylock.Option
 	slowLogger    *slog.Logger
 	slowAfter     time.Duration
+	keepIdle      time.Duration
+	keepKeys      int
 }
 
-// WithMaxHandoffs bounds how many times one grant of the engine is handed off within
-// the process before the engine gets it back, so that other processes get it too.
-// 0 means that every holder asks the engine itself. The default is 64; a negative n panics.
+// WithMaxHandoffs bounds how many times one grant of the engine is handed off within the process, counted
+// from when another process wants the key, before the engine gets it back. If the engine cannot tell that, see
+// [Recaller], all of its handoffs count. With 0 every holder asks the engine itself, and nothing is
+// kept. The default is 64; a negative n panics.
 func WithMaxHandoffs(n int) Option {
 	if n < 0 {
 		panic(fmt.Sprintf("cohort: WithMaxHandoffs(%d)", n))
@@ -30,12 +33,37 @@ func WithMaxHandoffs(n int) Option {
 	return func(o *options) { o.maxHandoffs = n }
 }
 
-// WithMaxHold bounds for how long one grant of the engine is handed off within the
-// process: the first release after that time gives it back. It cannot end a critical
-// section. The default is 200 ms; a d that is not positive panics.
+// WithMaxHold bounds for how long one grant of the engine is handed off within the process, from when another
+// process wants the key, or from the grant if the engine cannot tell: the first release
+// after that time gives it back. It cannot end a critical section. The default is 200 ms; a d that is not positive panics.
 func WithMaxHold(d time.Duration) Option {
 	mustBePositive("WithMaxHold", d)
 	return func(o *options) { o.maxHold = d }
+}
+
+// WithKeep keeps a key that is released and that no caller of this process waits for, so that the next
+// one gets it without the engine. The key is given back when another process wants it, when
+// it is lost, when it has not been used for idle, and when the manager shuts down. At most so many keys are kept at a
+// time; when there are that many, those that are released go back as without WithKeep. The engine has to tell when another process
+// wants a key, see [Recaller]; the keys of an engine that cannot tell, or cannot for a while, are not kept.
+//
+// Where a process uses the same keys again and again and others seldom do, that saves both requests of
+// a lock. Where processes take turns, the one that comes waits for the key to be recalled; a key
+// that is recalled before three holders have had it is therefore not kept the next time, nor the next 3, 7 and so on up to 63
+// times.
+//
+// What it costs: when the process crashes, others wait for the keys that it kept until its lease has run out,
+// although no caller was using them. So nothing is kept by default. TryAcquire in
+// another process finds a kept key held; that recalls it. A Release that keeps the key asks no engine: it
+// returns ErrLost only for a loss that has been noticed by then.
+//
+// An idle or keys that is not positive panics.
+func WithKeep(idle time.Duration, keys int) Option {
+	mustBePositive("WithKeep", idle)
+	if keys <= 0 {
+		panic(fmt.Sprintf("cohort: WithKeep(%v, %d)", idle, keys))
+	}
+	return func(o *options) { o.keepIdle, o.keepKeys = idle, keys }
 }
 
 // WithEngineTimeout bounds how long a Release and a Close wait for an engine that cannot be
