@@ -127,12 +127,16 @@ func beside(m *keylock.Manager[string], run func()) noticed {
 func pauses() []Workload {
 	return []Workload{
 		pause("snapshot", "Snapshot of 1,000,000 keys", 1_000_000, heldKeys),
+		pause("images", "Snapshot of 200 keys with 1,000 holders and 1,000 waiters each, while every one changes", 200, images),
 		pause("cycle", "Acquire of a session; 16,000 others hold its key together and wait for another one", 16_000, readers),
+		pause("deep", "Acquire of a session before 64,000 others that hold and wait, each for the next", 64_000, chain),
 		pause("queue", "20,000 sessions join the queue of one key, and leave it", 20_000, joiners),
 		pause("row", "Acquire of a session under WithSharedLimit(400), before a row of 400 sessions", 400, row),
 		pause("top", "Top(2) beside a key with 1,000,000 shared holders", 1_000_000, sharers),
 		pause("page", "the page of lockhttp with 300,000 waiters and their callers", 300_000, page),
 		pause("keys", "the page of lockhttp with 1,000 keys of 1 MiB", 1_000, hugeKeys),
+		pause("readers", "a release that lets in 100,000 readers", 100_000, readersBehind),
+		pause("abandoned", "the end of a context with which 100,000 calls wait for a key", 100_000, abandoned),
 		closedLoop("sessions/4000", 4000),
 		closedLoop("sessions/16000", 16_000),
 	}
@@ -163,6 +167,96 @@ func readers(n int) scene {
 	}
 	return scene{m, func() {
 		starter.Reserve("first").Cancel()
+		m.Stats(context.Background())
+	}}
+}
+
+// images are keys whose queues are as long as is shown, so that each is copied in full when it
+// changes while a Snapshot is under way.
+func images(n int) scene {
+	const shown = 1000
+	ctx := context.Background()
+	m := keylock.Start[string](ctx)
+	var last []keylock.Reservation[string]
+	for i := range n {
+		key := strconv.Itoa(i)
+		for range shown {
+			m.TryAcquireShared(key) //keylock:held until the scene is over
+		}
+		for range shown - 1 {
+			m.Reserve(key) //keylock:held until the scene is over
+		}
+		last = append(last, m.Reserve(key))
+	}
+	return scene{m, func() {
+		var all sync.WaitGroup
+		all.Go(func() {
+			if keys, err := m.Snapshot(ctx); err != nil || len(keys) < n {
+				panic(err)
+			}
+		})
+		for i := range last {
+			last[i].Cancel()
+			last[i] = m.Reserve(strconv.Itoa(i))
+		}
+		all.Wait()
+	}}
+}
+
+// chain is the longest way that a search for a cycle can go: a session for each key, which
+// waits for the key of the next.
+func chain(n int) scene {
+	m := keylock.Start[string](context.Background())
+	sessions := make([]*keylock.Session[string], n)
+	for i := range sessions {
+		sessions[i] = m.Session("")
+		sessions[i].TryAcquire(strconv.Itoa(i)) //keylock:held until the scene is over
+	}
+	for i := range n - 1 {
+		sessions[i].Reserve(strconv.Itoa(i + 1)) //keylock:held until the scene is over
+	}
+	start := m.Session("start")
+	start.TryAcquire("own")                  //keylock:held until the scene is over
+	m.Session("waits for it").Reserve("own") //keylock:held until the scene is over
+	return scene{m, func() {
+		start.Reserve("0").Cancel()
+		m.Stats(context.Background())
+	}}
+}
+
+func readersBehind(n int) scene {
+	m := keylock.Start[string](context.Background())
+	readers := make([]keylock.Reservation[string], n)
+	return scene{m, func() {
+		writer, _ := m.TryAcquire("shared")
+		for i := range readers {
+			readers[i] = m.ReserveShared("shared")
+		}
+		writer.Release()
+		for _, r := range readers {
+			r.Cancel()
+		}
+		m.Stats(context.Background())
+	}}
+}
+
+func abandoned(n int) scene {
+	m := keylock.Start[string](context.Background())
+	m.TryAcquire("hot") //keylock:held until the scene is over
+	return scene{m, func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		var all sync.WaitGroup
+		for range n {
+			all.Go(func() { m.Acquire(ctx, "hot") })
+		}
+		for {
+			if s, err := m.Stats(context.Background()); err != nil || s.Waiting >= n {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+		all.Wait()
 		m.Stats(context.Background())
 	}}
 }

@@ -33,6 +33,7 @@ func small() []Workload {
 func smallPauses() (small []Workload) {
 	for name, set := range map[string]func(int) scene{
 		"snapshot": heldKeys, "cycle": readers, "queue": joiners, "row": row, "top": sharers, "page": page, "keys": hugeKeys,
+		"images": images, "deep": chain, "readers": readersBehind, "abandoned": abandoned,
 	} {
 		small = append(small, pause(name, "", 10, set))
 	}
