@@ -101,11 +101,11 @@ func New(config *pgx.ConnConfig, opts ...Option) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pglock: %w", err) // PGHOST and its kin may be wrong
 	}
-	pooled.ConnConfig = config.Copy()
-	// Statements that are prepared, or described, would not survive a pooler in transaction mode.
-	pooled.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
-	pooled.MaxConns, pooled.MinConns = connections, 0
 	s := &store{config: pooled, options: o}
+	pooled.ConnConfig = config.Copy()
+	pooled.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // prepares nothing, for the sake of poolers
+	pooled.MaxConns, pooled.MinConns = connections, 0
+	pooled.AfterConnect = s.settle
 	e, err := lease.New(s, lease.Config{Name: "pglock", TTL: o.ttl})
 	if err != nil {
 		return nil, err

@@ -69,19 +69,17 @@ BEGIN
   RETURN (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
 END $$;
 
--- Settings of one transaction. A row is locked for long only by a guard, and a connection waits for that only so
--- long: the engine asks again.
-CREATE OR REPLACE FUNCTION pglock_settings(durable boolean, lock_timeout_ms integer) RETURNS void
+-- Settings of one transaction, for a connection through a pooler, which keeps none. A row is locked for long only by a
+-- guard, and a connection waits for that only so long: the engine asks again.
+CREATE OR REPLACE FUNCTION pglock_settings(durable boolean) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-  PERFORM set_config('lock_timeout', lock_timeout_ms::text, true);
-  IF durable THEN
-    -- remote_apply, or the names of standbys, are for the server's own settings to say.
-    IF current_setting('synchronous_commit') = 'off' THEN
-      PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
-  ELSE
+  PERFORM set_config('lock_timeout', '100', true);
+  -- remote_apply, or the names of standbys, are for the server's own settings to say.
+  IF NOT durable THEN
     PERFORM set_config('synchronous_commit', 'off', true);
+  ELSIF current_setting('synchronous_commit') = 'off' THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
   END IF;
 END $$;
 
@@ -89,7 +87,6 @@ END $$;
 CREATE OR REPLACE FUNCTION pglock_begin(session text, ttl interval, quarantine interval, durable boolean) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-  PERFORM pglock_settings(durable, 1000);
   PERFORM pglock_quiet(quarantine, durable);
   INSERT INTO pglock_session VALUES (session, clock_timestamp() + ttl)
     ON CONFLICT (id) DO UPDATE SET expires = excluded.expires;
@@ -101,7 +98,6 @@ CREATE OR REPLACE FUNCTION pglock_renew(session text, ttl interval, keys bytea[]
   OUT alive boolean, OUT missing integer[])
 LANGUAGE plpgsql AS $$
 BEGIN
-  PERFORM pglock_settings(durable, 1000);
   UPDATE pglock_session SET expires = clock_timestamp() + ttl WHERE id = session AND expires > clock_timestamp();
   alive := FOUND;
   IF alive AND cardinality(keys) > 0 THEN
@@ -113,29 +109,30 @@ BEGIN
   missing := coalesce(missing, '{}');
 END $$;
 
--- Grants the key of a locked row to the first living entry, if no living entry holds it and the time has come. Its
--- process gets a notice, unless it is the one that asks.
+-- Grants the key of a locked row to the first living entry, if no living entry holds it and the time has come, and
+-- writes the row. The process of the new holder gets a notice, unless it is the one that asks.
 CREATE OR REPLACE FUNCTION pglock_settle(k pglock_key, asks text, quiet timestamptz) RETURNS pglock_key
 LANGUAGE plpgsql AS $$
+DECLARE
+  next text;
 BEGIN
   IF k.entry IS NOT NULL AND NOT pglock_alive(k.entry) THEN
     k.entry := NULL;
   END IF;
   WHILE k.entry IS NULL AND cardinality(k.queue) > 0 AND quiet <= clock_timestamp() LOOP
-    IF pglock_alive(k.queue[1]) THEN
-      k.entry := k.queue[1];
+    next := k.queue[1];
+    k.queue := k.queue[2:];
+    IF pglock_alive(next) THEN
+      k.entry := next;
       k.epoch := greatest(k.epoch + 1, pglock_us());
-      IF k.entry <> asks THEN
-        PERFORM pg_notify('pglock_' || split_part(k.entry, ':', 1), 'granted ' || k.epoch || ' ' || split_part(k.entry, ':', 2));
-        IF cardinality(k.queue) > 1 THEN
-          PERFORM pg_notify('pglock_' || split_part(k.entry, ':', 1), 'wanted 0 ' || split_part(k.entry, ':', 2));
-        END IF;
+      IF next <> asks THEN
+        PERFORM pg_notify('pglock_' || split_part(next, ':', 1),
+          CASE WHEN k.queue <> '{}' THEN 'granted,wanted ' ELSE 'granted ' END || k.epoch || ' ' || split_part(next, ':', 2));
       END IF;
     END IF;
-    k.queue := k.queue[2:];
   END LOOP;
-  k.used := clock_timestamp();
-  UPDATE pglock_key SET entry = k.entry, epoch = k.epoch, queue = k.queue, refused = k.refused, used = k.used WHERE key = k.key;
+  UPDATE pglock_key SET entry = k.entry, epoch = k.epoch, queue = k.queue, refused = k.refused, used = clock_timestamp()
+    WHERE key = k.key;
   RETURN k;
 END $$;
 
@@ -146,114 +143,112 @@ END $$;
 --   held     other entries are there, and it was not to wait
 --   left     it was refused before it came
 --   gone     its session is unknown, or has expired
+--
+-- The first entry that waits asks again after a millisecond, and only then is the holder's process told: most holders
+-- have left by then, and a notice wakes every process that listens.
 CREATE OR REPLACE FUNCTION pglock_enter(key_ bytea, session text, attempt bigint, try boolean, quarantine interval, durable boolean,
   OUT outcome text, OUT granted bigint, OUT wanted boolean, OUT again interval)
 LANGUAGE plpgsql AS $$
 DECLARE
-  name  text := session || ':' || attempt;
-  quiet timestamptz;
-  ends  timestamptz;
-  k     pglock_key;
+  name   text := session || ':' || attempt;
+  quiet  timestamptz := pglock_quiet(quarantine, durable);
+  ends   timestamptz; -- of the session that holds the key
+  queued boolean;
+  k      pglock_key;
 BEGIN
-  PERFORM pglock_settings(durable, 100);
   wanted := false;
-  quiet := pglock_quiet(quarantine, durable);
   IF NOT pglock_alive(name) THEN
     outcome := 'gone';
     RETURN;
   END IF;
-  IF quiet <= clock_timestamp() THEN
-    INSERT INTO pglock_key AS old (key, entry, epoch) VALUES (key_, name, pglock_us())
-      ON CONFLICT (key) DO UPDATE
-      SET entry = excluded.entry, epoch = greatest(old.epoch + 1, excluded.epoch), used = clock_timestamp()
-      WHERE old.entry IS NULL AND old.queue = '{}' AND old.refused = '{}'
-      RETURNING old.epoch INTO granted;
-    IF FOUND THEN
-      outcome := 'granted';
-      RETURN;
-    END IF;
-  ELSE
-    INSERT INTO pglock_key (key) VALUES (key_) ON CONFLICT DO NOTHING;
-  END IF;
-
   SELECT * INTO k FROM pglock_key WHERE key = key_ FOR UPDATE;
-  IF NOT FOUND THEN -- swept in between
+  WHILE NOT FOUND LOOP -- or it is swept in between
     INSERT INTO pglock_key (key) VALUES (key_) ON CONFLICT DO NOTHING;
     SELECT * INTO k FROM pglock_key WHERE key = key_ FOR UPDATE;
-  END IF;
-  IF name = ANY (k.refused) THEN
-    outcome := 'left';
-    RETURN;
-  END IF;
-  IF cardinality(k.refused) > 0 THEN
-    k.refused := ARRAY (SELECT r FROM unnest(k.refused) AS r WHERE pglock_alive(r));
-  END IF;
-  IF try THEN -- only the living are in its way
-    k.queue := ARRAY (SELECT q FROM unnest(k.queue) WITH ORDINALITY AS u (q, i) WHERE pglock_alive(q) ORDER BY i);
-  END IF;
-  k := pglock_settle(k, name, quiet);
-  IF k.entry IS DISTINCT FROM name AND NOT name = ANY (k.queue) THEN
-    IF try AND (k.entry IS NOT NULL OR cardinality(k.queue) > 0 OR quiet > clock_timestamp()) THEN
-      outcome := 'held';
-      IF k.entry IS NOT NULL THEN
-        PERFORM pg_notify('pglock_' || split_part(k.entry, ':', 1), 'wanted 0 ' || split_part(k.entry, ':', 2));
-      END IF;
+  END LOOP;
+  IF k.refused <> '{}' THEN
+    IF name = ANY (k.refused) THEN
+      outcome := 'left';
       RETURN;
     END IF;
-    k.queue := k.queue || name;
-    k := pglock_settle(k, name, quiet);
+    k.refused := ARRAY (SELECT r FROM unnest(k.refused) AS r WHERE pglock_alive(r));
   END IF;
+  queued := name = ANY (k.queue);
+  IF k.entry IS NOT NULL THEN
+    SELECT expires INTO ends FROM pglock_session WHERE id = split_part(k.entry, ':', 1) AND expires > clock_timestamp();
+  END IF;
+
+  IF ends IS NULL THEN -- no living entry holds it
+    IF try THEN -- only the living are in its way
+      k.queue := ARRAY (SELECT q FROM unnest(k.queue) WITH ORDINALITY AS u (q, i) WHERE pglock_alive(q) ORDER BY i);
+    END IF;
+    IF NOT try OR k.queue = '{}' AND quiet <= clock_timestamp() THEN
+      IF NOT queued THEN
+        k.queue := k.queue || name;
+      END IF;
+      queued := true;
+    END IF;
+    k := pglock_settle(k, name, quiet);
+  ELSIF k.entry <> name AND NOT queued AND NOT try THEN
+    IF k.queue = '{}' THEN
+      again := '1 millisecond';
+    END IF;
+    k.queue := k.queue || name;
+    queued := true;
+    UPDATE pglock_key SET queue = k.queue, refused = k.refused, used = clock_timestamp() WHERE key = key_;
+  ELSIF k.entry <> name THEN
+    PERFORM pg_notify('pglock_' || split_part(k.entry, ':', 1), 'wanted 0 ' || split_part(k.entry, ':', 2));
+  END IF;
+
   IF k.entry = name THEN
     outcome := 'granted';
     granted := k.epoch;
-    wanted := cardinality(k.queue) > 0;
-    RETURN;
+    wanted := k.queue <> '{}';
+  ELSIF NOT queued THEN
+    outcome := 'held';
+  ELSE
+    outcome := 'waits';
+    IF k.entry IS NULL THEN -- in quarantine
+      again := quiet - clock_timestamp() + interval '1 millisecond';
+    ELSIF again IS NULL THEN
+      again := coalesce(ends, clock_timestamp()) - clock_timestamp() + interval '1 millisecond';
+    END IF;
   END IF;
-  outcome := 'waits';
-  IF k.entry IS NULL THEN -- in quarantine
-    again := quiet - clock_timestamp() + interval '1 millisecond';
-    RETURN;
-  END IF;
-  PERFORM pg_notify('pglock_' || split_part(k.entry, ':', 1), 'wanted 0 ' || split_part(k.entry, ':', 2));
-  SELECT expires INTO ends FROM pglock_session WHERE id = split_part(k.entry, ':', 1);
-  again := coalesce(ends, clock_timestamp()) - clock_timestamp() + interval '1 millisecond';
 END $$;
 
--- Removes an entry, and grants the key to the next one. It returns whether the session lives, and whether the entry was there. Where late
--- is true, the statement that enters it may come after this one, and is refused then.
+-- Removes an entry, and grants the key to the next one. It returns whether the session lives, as far as it has looked, whether
+-- the entry was there, and whether no other was. Where late is true, the statement that enters it may come after this
+-- one, and is refused then.
 CREATE OR REPLACE FUNCTION pglock_leave(key_ bytea, session text, attempt bigint, late boolean, quarantine interval, durable boolean,
-  OUT alive boolean, OUT present boolean)
+  OUT alive boolean, OUT present boolean, OUT alone boolean)
 LANGUAGE plpgsql AS $$
 DECLARE
   name text := session || ':' || attempt;
   k    pglock_key;
 BEGIN
-  PERFORM pglock_settings(durable, 100);
-  present := true;
-  alive := true;
-  IF NOT late THEN
-    UPDATE pglock_key SET entry = NULL, used = clock_timestamp() WHERE key = key_ AND entry = name AND queue = '{}';
-    IF FOUND THEN
-      RETURN;
-    END IF;
-  END IF;
-  alive := pglock_alive(name);
+  present := false;
+  alone := true;
+  alive := NOT late OR pglock_alive(name);
   IF late AND alive THEN
     INSERT INTO pglock_key (key) VALUES (key_) ON CONFLICT DO NOTHING;
   END IF;
   SELECT * INTO k FROM pglock_key WHERE key = key_ FOR UPDATE;
-  IF NOT FOUND THEN
-    present := false;
+  IF k.entry = name THEN
+    present := true;
+    k.entry := NULL;
+  ELSIF name = ANY (k.queue) THEN
+    present := true;
+    k.queue := array_remove(k.queue, name);
+  ELSE
+    alive := pglock_alive(name);
+  END IF;
+  IF k.key IS NULL THEN
     RETURN;
   END IF;
-  present := k.entry IS NOT DISTINCT FROM name OR name = ANY (k.queue);
-  IF k.entry = name THEN
-    k.entry := NULL;
-  END IF;
-  k.queue := array_remove(k.queue, name);
   IF late AND alive AND NOT name = ANY (k.refused) THEN
     k.refused := k.refused || name;
   END IF;
+  alone := k.entry IS NULL AND k.queue = '{}';
   PERFORM pglock_settle(k, '', pglock_quiet(quarantine, durable));
 END $$;
 
@@ -265,7 +260,6 @@ DECLARE
   n     integer := 0;
   quiet timestamptz;
 BEGIN
-  PERFORM pglock_settings(durable, 1000);
   quiet := pglock_quiet(quarantine, durable);
   DELETE FROM pglock_session WHERE id = session;
   FOR k IN
@@ -286,7 +280,6 @@ LANGUAGE plpgsql AS $$
 DECLARE
   n integer;
 BEGIN
-  PERFORM pglock_settings(false, 1000);
   DELETE FROM pglock_session WHERE expires < clock_timestamp() - interval '1 hour';
   DELETE FROM pglock_key WHERE key IN (
     SELECT key FROM pglock_key

@@ -5,9 +5,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,6 +24,8 @@ import (
 type store struct {
 	config *pgxpool.Config
 	options
+
+	contended hints
 
 	mu    sync.Mutex
 	pool  *pgxpool.Pool // nil until it is needed, and after close
@@ -75,8 +79,43 @@ func brief(key string) string {
 	return strconv.Quote(key[:most]) + "… of " + strconv.Itoa(len(key)) + " bytes"
 }
 
-// call executes one statement that returns one row, in a transaction of its own that does not depend on the
-// database's default isolation, in one round trip.
+// settle makes a new connection one of its own kind: the statements on it commit as they should without being told so each
+// time. A connection through a pooler stays as it is, because others would get the settings, or the pooler drops them. Its
+// server process has another number than the pooler said.
+func (s *store) settle(ctx context.Context, conn *pgx.Conn) error {
+	var pid uint32
+	if err := conn.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeExec).Scan(&pid); err != nil {
+		return err
+	}
+	if pid != conn.PgConn().PID() {
+		return nil
+	}
+	commit := "SET synchronous_commit = off"
+	if s.durable { // remote_apply, or the names of standbys, are for the server's own settings to say
+		commit = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+	}
+	_, err := conn.Exec(ctx, commit+`;
+		SET default_transaction_isolation = 'read committed';
+		SET default_transaction_read_only = off;
+		SET lock_timeout = 100;
+		SET plan_cache_mode = force_generic_plan`, pgx.QueryExecModeSimpleProtocol)
+	if err != nil {
+		return err
+	}
+	for _, sql := range []string{enterFree, enter, leaveAlone, leave} {
+		if _, err := conn.Prepare(ctx, sql, sql); err != nil {
+			return err
+		}
+	}
+	conn.PgConn().CustomData()[direct] = true
+	return nil
+}
+
+// direct is the name of a connection's mark that it leads to the server, and not to a pooler.
+const direct = "pglock.direct"
+
+// call executes one statement that returns at most one row, in a transaction of its own that does not depend on the
+// database's defaults, in one round trip. It returns pgx.ErrNoRows if there was none.
 func (s *store) call(ctx context.Context, into []any, sql string, args ...any) error {
 	pool, err := s.connections()
 	if err != nil {
@@ -87,16 +126,25 @@ func (s *store) call(ctx context.Context, into []any, sql string, args ...any) e
 		return judge(err)
 	}
 	defer conn.Release()
+	if conn.Conn().PgConn().CustomData()[direct] != nil {
+		return judge(conn.QueryRow(ctx, sql, args...).Scan(into...))
+	}
 	var batch pgx.Batch
 	batch.Queue("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+	batch.Queue("SELECT pglock_settings($1)", s.durable)
 	batch.Queue(sql, args...)
 	batch.Queue("COMMIT")
-	results := conn.SendBatch(ctx, &batch)
+	// Statements that are prepared, or described, would not survive a pooler in transaction mode.
+	results := conn.Conn().SendBatch(ctx, &batch)
 	_, err = results.Exec()
+	if err == nil {
+		_, err = results.Exec()
+	}
 	if err == nil {
 		err = results.QueryRow().Scan(into...)
 	}
-	if err == nil {
+	none := errors.Is(err, pgx.ErrNoRows)
+	if err == nil || none {
 		_, err = results.Exec() // only now it is committed
 	}
 	closeErr := results.Close()
@@ -104,6 +152,9 @@ func (s *store) call(ctx context.Context, into []any, sql string, args ...any) e
 		// The transaction is open, or in doubt.
 		_ = conn.Conn().Close(ctx)
 		return judge(err)
+	}
+	if none && closeErr == nil {
+		return pgx.ErrNoRows
 	}
 	return judge(closeErr)
 }
@@ -195,7 +246,37 @@ func (s *store) sweep(ctx context.Context) {
 	}
 }
 
+// The statements that are prepared. Most locks are enterFree and leaveAlone; the others follow when those find no such row.
+const (
+	enterFree = `
+		INSERT INTO pglock_key AS k (key, entry, epoch)
+		SELECT $1, $2, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+		WHERE EXISTS (SELECT FROM pglock_session WHERE id = $3 AND expires > clock_timestamp())
+			AND (SELECT quiet FROM pglock_life) <= clock_timestamp()
+		ON CONFLICT (key) DO UPDATE
+		SET entry = excluded.entry, epoch = greatest(k.epoch + 1, excluded.epoch), used = clock_timestamp()
+		WHERE k.entry IS NULL AND k.queue = '{}' AND NOT excluded.entry = ANY (k.refused)
+		RETURNING epoch`
+	enter = `SELECT outcome, granted, wanted, extract(epoch FROM again)::float8 FROM pglock_enter($1, $2, $3, $4, $5::interval, $6)`
+
+	leaveAlone = `UPDATE pglock_key SET entry = NULL, used = clock_timestamp() WHERE key = $1 AND entry = $2 AND queue = '{}' RETURNING 1`
+	leave      = `SELECT alive, present, alone FROM pglock_leave($1, $2, $3, $4, $5::interval, $6)`
+)
+
 func (s *store) Enter(ctx context.Context, e lease.Entry, try bool) (lease.Standing, error) {
+	key := keyOf(e.Key)
+	contended := s.contended.of(e.Key)
+	if !contended.Load() {
+		var epoch int64
+		err := s.call(ctx, []any{&epoch}, enterFree, key, e.ID(), e.Session.ID)
+		if err == nil {
+			return lease.Standing{Epoch: uint64(epoch)}, nil
+		}
+		if !errors.Is(err, pgx.ErrNoRows) {
+			return lease.Standing{}, err
+		}
+		contended.Store(true)
+	}
 	var (
 		outcome string
 		epoch   *int64
@@ -203,8 +284,7 @@ func (s *store) Enter(ctx context.Context, e lease.Entry, try bool) (lease.Stand
 		again   *float64
 	)
 	err := s.call(ctx, []any{&outcome, &epoch, &wanted, &again},
-		"SELECT outcome, granted, wanted, extract(epoch FROM again)::float8 FROM pglock_enter($1, $2, $3, $4, $5::interval, $6)",
-		keyOf(e.Key), e.Session.ID, int64(e.Attempt), try, interval(s.quarantine), s.durable)
+		enter, key, e.Session.ID, int64(e.Attempt), try, interval(s.quarantine), s.durable)
 	switch {
 	case err != nil:
 		return lease.Standing{}, err
@@ -222,16 +302,35 @@ func (s *store) Enter(ctx context.Context, e lease.Entry, try bool) (lease.Stand
 }
 
 func (s *store) Leave(ctx context.Context, e lease.Entry, late bool) (bool, error) {
-	var alive, found bool
-	err := s.call(ctx, []any{&alive, &found}, "SELECT alive, present FROM pglock_leave($1, $2, $3, $4, $5::interval, $6)",
-		keyOf(e.Key), e.Session.ID, int64(e.Attempt), late, interval(s.quarantine), s.durable)
-	switch {
-	case err != nil:
+	key := keyOf(e.Key)
+	contended := s.contended.of(e.Key)
+	if !late && !contended.Load() { // a late entry has to be refused from now on
+		var one int32
+		if err := s.call(ctx, []any{&one}, leaveAlone, key, e.ID()); !errors.Is(err, pgx.ErrNoRows) {
+			return err == nil, err
+		}
+	}
+	var alive, found, alone bool
+	err := s.call(ctx, []any{&alive, &found, &alone}, leave, key, e.Session.ID, int64(e.Attempt), late, interval(s.quarantine), s.durable)
+	if err != nil {
 		return false, err
-	case !alive:
+	}
+	contended.Store(!alone)
+	if !alive {
 		return false, lease.ErrSessionGone
 	}
 	return found, nil
+}
+
+// hints says for each key whether others probably contend for it, so that the statements for a key that
+// is free would be in vain. A wrong hint costs one statement.
+type hints [1024]atomic.Bool
+
+var hintSeed = maphash.MakeSeed()
+
+// of returns the hint for a key, which it may share with others.
+func (h *hints) of(key string) *atomic.Bool {
+	return &h[maphash.String(hintSeed, key)%uint64(len(h))]
 }
 
 func (s *store) End(ctx context.Context, id lease.Session) error {
@@ -265,11 +364,11 @@ func (s *store) Listen(ctx context.Context, id lease.Session, notify func(lease.
 	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel(id.ID)}.Sanitize()); err != nil {
 		return err
 	}
-	heard, err := s.probe(ctx, conn, id)
+	arrives, err := s.probe(ctx, conn, id)
 	if err != nil {
 		return err
 	}
-	if !heard {
+	if !arrives {
 		return s.poll(ctx, id, notify)
 	}
 	notify(lease.Notice{Kind: lease.Look})
@@ -278,14 +377,14 @@ func (s *store) Listen(ctx context.Context, id lease.Session, notify func(lease.
 		if err != nil {
 			return err
 		}
-		if n, ok := parseNotice(message.Payload); ok {
+		for _, n := range parseNotices(message.Payload) {
 			notify(n)
 		}
 	}
 }
 
 // probe reports whether a notification to the session's channel arrives.
-func (s *store) probe(ctx context.Context, conn *pgx.Conn, id lease.Session) (heard bool, err error) {
+func (s *store) probe(ctx context.Context, conn *pgx.Conn, id lease.Session) (arrives bool, err error) {
 	var void any
 	if err := s.call(ctx, []any{&void}, "SELECT pg_notify($1, 'probe')::text", channel(id.ID)); err != nil {
 		return false, err
@@ -322,22 +421,24 @@ func (s *store) poll(ctx context.Context, id lease.Session, notify func(lease.No
 	}
 }
 
-// parseNotice reads "granted EPOCH ATTEMPT" and "wanted 0 ATTEMPT".
-func parseNotice(message string) (n lease.Notice, ok bool) {
+// parseNotices reads "granted EPOCH ATTEMPT", "wanted 0 ATTEMPT", and both in one, "granted,wanted EPOCH ATTEMPT".
+func parseNotices(message string) (notices []lease.Notice) {
 	words := strings.Fields(message)
 	if len(words) != 3 {
-		return n, false
+		return nil
 	}
-	switch words[0] {
-	case "granted":
-		n.Kind = lease.Granted
-	case "wanted":
-		n.Kind = lease.Wanted
-	default:
-		return n, false
+	epoch, err1 := strconv.ParseUint(words[1], 10, 64)
+	attempt, err2 := strconv.ParseUint(words[2], 10, 64)
+	if err1 != nil || err2 != nil {
+		return nil
 	}
-	var err1, err2 error
-	n.Epoch, err1 = strconv.ParseUint(words[1], 10, 64)
-	n.Attempt, err2 = strconv.ParseUint(words[2], 10, 64)
-	return n, err1 == nil && err2 == nil
+	for kind := range strings.SplitSeq(words[0], ",") {
+		switch kind {
+		case "granted":
+			notices = append(notices, lease.Notice{Kind: lease.Granted, Attempt: attempt, Epoch: epoch})
+		case "wanted":
+			notices = append(notices, lease.Notice{Kind: lease.Wanted, Attempt: attempt})
+		}
+	}
+	return notices
 }
