@@ -63,10 +63,18 @@ func TestLeaderIsCutOffWithItsClients(t *testing.T) {
 	engine := newEngine(t, majority, ttl)
 	awaitQueue(t, majority, engine, "theirs", 2)
 	next := waitInQueue(t, majority, engine, "key", 2)
+	unwanted := acquire(t, newEngine(t, dial(t, c.configs[leader].Client), 40*time.Second), "unwanted")
+	wanted := whenWanted(unwanted)
 
 	c.peers.isolate(cutOff)
 	receive(t, held.Context().Done(), "the notice")
 	require.ErrorIs(t, context.Cause(held.Context()), cohort.ErrLost)
+	receive(t, wanted, "that no process could say that it wants the key")
+	select {
+	case <-unwanted.Lost():
+		assert.Fail(t, "its lease is a long one")
+	default:
+	}
 	assert.Empty(t, next, "two believe that they hold the key")
 	g := receive(t, next, "the lock, which the majority can give")
 	assert.Greater(t, g.Epoch(), held.Token().Epoch)

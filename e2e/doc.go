@@ -4,7 +4,7 @@
 //
 //	go test -C e2e .                                       # about three minutes
 //	go test -C e2e -race -skip Figure .                    # the race detector's, which has other figures
-//	go test -C e2e -run Chaos -timeout 30m . -chaos 5m     # five minutes each, that of quiet moments ten
+//	go test -C e2e -run Chaos -timeout 30m . -chaos 10m    # all of them side by side, for ten minutes
 //	go test -C e2e -run LeaderMoves . -moves 90            # leadership moves as often under load
 //	go test -C e2e -run Figure -v .                        # in turns with concurrency.Mutex
 //

@@ -57,7 +57,7 @@ func TestNotesBeforeTheGrant(t *testing.T) {
 	client := dial(t, startNode(t))
 	var engines []*etcdlock.Engine
 	for range 4 {
-		engines = append(engines, newEngine(t, client, 20*time.Second))
+		engines = append(engines, newEngine(t, client, 4*time.Second))
 	}
 	held := acquire(t, engines[0], "key")
 	second := waitInQueue(t, client, engines[1], "key", 2)
@@ -88,6 +88,9 @@ func TestNotesBeforeTheGrant(t *testing.T) {
 	}
 	require.NoError(t, g.Release(t.Context()))
 	awaitNoKeys(t, client, patience)
+	for _, e := range engines {
+		assert.Zero(t, e.Report().Orphans, "the audit takes a note for what it is")
+	}
 }
 
 // A user of concurrency.Mutex leaves no note. The holder looks.

@@ -15,12 +15,13 @@ import (
 const roleVariable = "KEYLOCK_E2E_ROLE"
 
 var roles = map[string]func() error{
-	"node":   nodeMain,
-	"worker": workerMain,
-	"holder": holderMain,
+	"node":    nodeMain,
+	"worker":  workerMain,
+	"holder":  holderMain,
+	"figures": figureMain,
 }
 
-var chaosTime = flag.Duration("chaos", 15*time.Second, "how long each chaos test of processes goes on; the one of quiet moments takes twice as long")
+var chaosTime = flag.Duration("chaos", time.Minute, "how long each chaos test goes on")
 
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVariable); role != "" {

@@ -21,29 +21,35 @@ import (
 
 // Members are killed, stopped and cut off, leadership moves, history is forgotten, clients lose their
 // connections or hear nothing, and callers abandon their calls at any moment. Each time that quiet returns, no
-// key is left, although every engine and its lease live on.
+// key is left, although every engine and its lease live on. Half of the managers keep claims, until they are wanted or idle for
+// a second. That no goroutine stays is seen when all tests have ended.
 
 const quietTTL = 6 * time.Second
 
 func TestChaosLeavesNoKeyAtQuietMoments(t *testing.T) {
+	t.Parallel() // members are other processes
 	c := startCluster(t)
 	admin := dial(t, c.endpoints()...)
 	seed := rand.Uint64()
 	t.Log("seed", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
-	until := time.Now().Add(2 * *chaosTime)
+	until := time.Now().Add(*chaosTime)
 
 	beliefs := newBeliefs()
 	var networks []*network
 	var managers []*cohort.Manager
-	for range 4 {
+	for i := range 4 {
 		n := newNetwork(t)
 		var endpoints []string
 		for _, config := range c.configs {
 			endpoints = append(endpoints, n.to(t, config.Name, config.Client))
 		}
 		networks = append(networks, n)
-		managers = append(managers, newManager(t, dial(t, endpoints...), quietTTL, cohort.WithMaxHandoffs(8), cohort.WithMaxHold(50*time.Millisecond)))
+		opts := []cohort.Option{cohort.WithMaxHandoffs(8), cohort.WithMaxHold(50 * time.Millisecond)}
+		if i%2 == 0 {
+			opts = append(opts, cohort.WithKeep(time.Second, 8)) // of 12 keys
+		}
+		managers = append(managers, newManager(t, dial(t, endpoints...), quietTTL, opts...))
 	}
 	for quiet := 0; time.Now().Before(until); quiet++ {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -72,7 +78,6 @@ func TestChaosLeavesNoKeyAtQuietMoments(t *testing.T) {
 		leases, err := admin.Leases(t.Context())
 		return err == nil && len(leases.Leases) == 0
 	}, patience, 100*time.Millisecond, "a lease is left behind")
-	assert.Eventually(t, func() bool { return ourGoroutines() == "" }, patience, 10*time.Millisecond, "%s", goroutines{})
 	assert.Greater(t, beliefs.locks.Load(), int64(100))
 }
 

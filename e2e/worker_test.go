@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,9 +26,12 @@ const (
 	workerKey = "counter"
 )
 
-func startWorker(t testing.TB, role string, endpoints ...string) *process {
-	return startProcess(t, role, "KEYLOCK_E2E_ENDPOINTS="+strings.Join(endpoints, ","))
+func startWorker(t testing.TB, role string, keeps bool, endpoints ...string) *process {
+	return startProcess(t, role, "KEYLOCK_E2E_ENDPOINTS="+strings.Join(endpoints, ","), "KEYLOCK_E2E_KEEPS="+strconv.FormatBool(keeps))
 }
+
+// keeps reports whether this worker keeps claims.
+func keeps() bool { return os.Getenv("KEYLOCK_E2E_KEEPS") == "true" }
 
 // workerLocks returns what a worker needs; closing ends the manager and the client.
 func workerLocks() (locks *cohort.Manager, c counter, closing func() error, err error) {
@@ -38,7 +43,11 @@ func workerLocks() (locks *cohort.Manager, c counter, closing func() error, err 
 	if err != nil {
 		return nil, counter{}, nil, err
 	}
-	locks = cohort.Start(context.Background(), engine, cohort.WithMaxHandoffs(16), cohort.WithMaxHold(100*time.Millisecond))
+	opts := []cohort.Option{cohort.WithMaxHandoffs(16), cohort.WithMaxHold(100 * time.Millisecond)}
+	if keeps() {
+		opts = append(opts, cohort.WithKeep(time.Second, 8))
+	}
+	locks = cohort.Start(context.Background(), engine, opts...)
 	closing = func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), patience/2)
 		defer cancel()
@@ -60,6 +69,9 @@ func workerMain() error {
 	for range 4 {
 		all.Go(func() {
 			for ctx.Err() == nil {
+				if keeps() { // so that the key is unused now and then
+					time.Sleep(rand.N(200 * time.Millisecond))
+				}
 				lock, err := locks.Acquire(ctx, workerKey)
 				if err != nil {
 					fmt.Println("failed", err)
