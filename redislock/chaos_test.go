@@ -32,34 +32,37 @@ import (
 var chaosTime = flag.Duration("chaos", 10*time.Second, "how long the chaos test goes on")
 
 const (
-	workerVariable = "KEYLOCK_REDIS_WORKER" // the addresses of the lock server and of the resource
+	workerVariable = "KEYLOCK_REDIS_WORKER" // the addresses of the lock server and of the resource, its own counter, and all of them
 	workerTTL      = time.Second
 )
 
-// The resource is a counter on another server that checks tokens. It does nothing else
+// noCounter is the counter of a worker that has none of its own. The others keep their keys, and prefer their own counter.
+const noCounter = "-"
+
+// The resource is counters on another server that checks tokens. It does nothing else
 // against lost updates: what is written does not depend on what is there.
 var (
 	readCounter = rueidis.NewLuaScript(`
-		local seen = redis.call('GET', 'seen') or ''
+		local seen = redis.call('GET', KEYS[1] .. ':seen') or ''
 		if ARGV[1] < seen then return -1 end
-		redis.call('SET', 'seen', ARGV[1])
-		return tonumber(redis.call('GET', 'count') or '0')`)
+		redis.call('SET', KEYS[1] .. ':seen', ARGV[1])
+		return tonumber(redis.call('GET', KEYS[1] .. ':count') or '0')`)
 	writeCounter = rueidis.NewLuaScript(`
-		if redis.call('GET', 'seen') ~= ARGV[1] then return -1 end
-		redis.call('SET', 'count', ARGV[2])
-		redis.call('RPUSH', 'log', ARGV[1] .. ' ' .. ARGV[2])
+		if redis.call('GET', KEYS[1] .. ':seen') ~= ARGV[1] then return -1 end
+		redis.call('SET', KEYS[1] .. ':count', ARGV[2])
+		redis.call('RPUSH', KEYS[1] .. ':log', ARGV[1] .. ' ' .. ARGV[2])
 		return 0`)
 )
 
 var errFenced = errors.New("fenced off")
 
-// increment adds one to the counter.
-func increment(ctx context.Context, resource rueidis.Client, token string) error {
-	count, err := readCounter.Exec(ctx, resource, nil, []string{token}).AsInt64()
+// increment adds one to a counter.
+func increment(ctx context.Context, resource rueidis.Client, counter, token string) error {
+	count, err := readCounter.Exec(ctx, resource, []string{counter}, []string{token}).AsInt64()
 	if err == nil && count >= 0 {
 		time.Sleep(rand.N(3 * time.Millisecond))
 		var n int64
-		n, err = writeCounter.Exec(ctx, resource, nil, []string{token, strconv.FormatInt(count+1, 10)}).AsInt64()
+		n, err = writeCounter.Exec(ctx, resource, []string{counter}, []string{token, strconv.FormatInt(count+1, 10)}).AsInt64()
 		count = min(count, n)
 	}
 	if err == nil && count < 0 {
@@ -68,11 +71,12 @@ func increment(ctx context.Context, resource rueidis.Client, token string) error
 	return err
 }
 
-// workerMain increments the counter with four goroutines until SIGTERM, some of which do not wait long.
-func workerMain(addrs string) error {
+// workerMain increments counters with four goroutines until SIGTERM, some of which do not wait long.
+func workerMain(args string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	server, resourceAddr, _ := strings.Cut(addrs, " ")
+	words := strings.Fields(args)
+	server, resourceAddr, own, counters := words[0], words[1], words[2], strings.Split(words[3], ",")
 	connect := func(addr string) (rueidis.Client, error) {
 		return rueidis.NewClient(rueidis.ClientOption{
 			InitAddress: []string{addr}, ForceSingleClient: true, DisableCache: true, ConnWriteTimeout: 500 * time.Millisecond,
@@ -98,7 +102,11 @@ func workerMain(addrs string) error {
 	if err != nil {
 		return err
 	}
-	locks := cohort.Start(context.Background(), engine, cohort.WithMaxHandoffs(8))
+	opts := []cohort.Option{cohort.WithMaxHandoffs(8)}
+	if own != noCounter {
+		opts = append(opts, cohort.WithKeep(time.Second, 8))
+	}
+	locks := cohort.Start(context.Background(), engine, opts...)
 	var all sync.WaitGroup
 	for g := range 4 {
 		all.Go(func() {
@@ -107,8 +115,12 @@ func workerMain(addrs string) error {
 				if g == 0 { // often cancelled
 					patience = rand.N(20 * time.Millisecond)
 				}
+				counter := own
+				if own == noCounter || rand.IntN(20) == 0 {
+					counter = counters[rand.IntN(len(counters))]
+				}
 				waiting, cancel := context.WithTimeout(ctx, patience)
-				lock, err := locks.Acquire(waiting, "counter")
+				lock, err := locks.Acquire(waiting, counter)
 				cancel()
 				if err != nil {
 					fmt.Println("failed", err)
@@ -116,16 +128,22 @@ func workerMain(addrs string) error {
 					continue
 				}
 				// It does not heed lock.Context(), so that only the token keeps out what is late.
-				if err := increment(context.Background(), resource, lock.Token().String()); err != nil {
+				if err := increment(context.Background(), resource, counter, lock.Token().String()); err != nil {
 					fmt.Println("failed", err)
 				} else {
-					fmt.Println("done", lock.Token())
+					fmt.Println("done", counter, lock.Token())
 				}
 				_ = lock.Release()
+				if own != noCounter {
+					time.Sleep(rand.N(5 * time.Millisecond))
+				}
 			}
 		})
 	}
 	all.Wait()
+	if stats, err := locks.Stats(context.Background()); err == nil {
+		fmt.Println("kept", stats.Hits, stats.Recalls)
+	}
 	closing, cancel := context.WithTimeout(context.Background(), redistest.Patience/2)
 	defer cancel()
 	err = locks.Shutdown(closing)
@@ -138,14 +156,15 @@ func workerMain(addrs string) error {
 type worker struct {
 	cmd  *exec.Cmd
 	mu   sync.Mutex
-	done map[string]bool // tokens of the increments that it reported
+	done map[string]bool // the increments that it reported, each a counter and a token
+	kept [2]int          // hits and recalls, when it ended
 	last string
 	end  chan struct{}
 }
 
-func startWorker(t *testing.T, server, resource string) *worker {
+func startWorker(t *testing.T, args ...string) *worker {
 	w := &worker{cmd: exec.Command(os.Args[0]), done: make(map[string]bool), end: make(chan struct{})}
-	w.cmd.Env = append(os.Environ(), workerVariable+"="+server+" "+resource)
+	w.cmd.Env = append(os.Environ(), workerVariable+"="+strings.Join(args, " "))
 	w.cmd.Stderr = os.Stderr
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := w.cmd.StdoutPipe()
@@ -159,6 +178,7 @@ func startWorker(t *testing.T, server, resource string) *worker {
 			if token, ok := strings.CutPrefix(w.last, "done "); ok {
 				w.done[token] = true
 			}
+			_, _ = fmt.Sscanf(w.last, "kept %d %d", &w.kept[0], &w.kept[1])
 			w.mu.Unlock()
 		}
 		_ = w.cmd.Wait()
@@ -181,7 +201,18 @@ func (w *worker) increments() int {
 // Processes increment a counter under a lock, while they are killed, stopped, cut off and impatient, and the
 // lock server is stopped, restarted without its newest data and emptied. No increment may be lost or
 // doubled, tokens grow, every process gets on in the end, and nothing is left behind.
-func TestChaos(t *testing.T) {
+func TestChaos(t *testing.T) { chaos(t, "counter") }
+
+// With keys that are kept, each process has a counter of its own, and sometimes increments those of the others.
+func TestChaosOfProcessesThatKeepKeys(t *testing.T) {
+	hits, recalls := chaos(t, "counter0", "counter1", "counter2")
+	assert.NotZero(t, hits)
+	assert.NotZero(t, recalls)
+}
+
+// chaos returns how many callers found their key kept, and how many kept keys were recalled, in the processes
+// that were not killed.
+func chaos(t *testing.T, counters ...string) (hits, recalls int) {
 	s := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "everysec")
 	resource := redistest.Start(t)
 	const processes = 3
@@ -190,10 +221,17 @@ func TestChaos(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	var networks []*cohorttest.Network
 	var workers, past []*worker
-	for range processes {
+	start := func(i int) *worker {
+		own := noCounter
+		if len(counters) > 1 {
+			own = counters[i]
+		}
+		return startWorker(t, networks[i].Addr, resource.Addr(), own, strings.Join(counters, ","))
+	}
+	for i := range processes {
 		n := cohorttest.NewNetwork(t, s.Addr())
 		networks = append(networks, n)
-		workers = append(workers, startWorker(t, n.Addr, resource.Addr()))
+		workers = append(workers, start(i))
 	}
 	counts := make(map[string]int)
 	for until := time.Now().Add(*chaosTime); time.Now().Before(until); {
@@ -207,7 +245,7 @@ func TestChaos(t *testing.T) {
 			workers[i].signal(syscall.SIGKILL)
 			<-workers[i].end
 			past = append(past, workers[i])
-			workers[i] = startWorker(t, networks[i].Addr, resource.Addr())
+			workers[i] = start(i)
 		case 2:
 			what = "stopped"
 			workers[i].signal(syscall.SIGSTOP)
@@ -246,29 +284,39 @@ func TestChaos(t *testing.T) {
 	}
 	// What was killed is swept by whoever comes next, after the TTL.
 	sweeper := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(workerTTL), redislock.WithQuarantine(workerTTL))
-	g := acquire(t, sweeper, "counter")
-	redistest.Eventually(t, "one session and its entry are left", func() bool {
+	var held []*redislock.Grant
+	for _, counter := range counters {
+		held = append(held, acquire(t, sweeper, counter))
+	}
+	redistest.Eventually(t, "one session and its entries are left", func() bool {
 		sessions, entries := s.Left(t)
-		return sessions == 1 && entries == 1
+		return sessions <= len(counters) && entries == len(counters)
 	})
-	require.NoError(t, g.Release(t.Context()))
+	for _, g := range held {
+		require.NoError(t, g.Release(t.Context()))
+	}
 
-	log := strings.Split(resource.Must(t, "LRANGE", "log", "0", "-1"), "\n")
 	written := make(map[string]bool)
-	last := ""
-	for i, line := range log {
-		token, count, _ := strings.Cut(line, " ")
-		require.Equal(t, strconv.Itoa(i+1), count, "the increment with the token %s: one was lost or doubled", token)
-		require.Greater(t, token, last, "tokens grow")
-		written[token], last = true, token
+	for _, counter := range counters {
+		log := strings.Split(resource.Must(t, "LRANGE", counter+":log", "0", "-1"), "\n")
+		last := ""
+		for i, line := range log {
+			token, count, _ := strings.Cut(line, " ")
+			require.Equal(t, strconv.Itoa(i+1), count, "the increment of %s with the token %s: one was lost or doubled", counter, token)
+			require.Greater(t, token, last, "tokens grow")
+			written[counter+" "+token], last = true, token
+		}
 	}
 	reported := 0
 	for _, w := range append(past, workers...) {
-		for token := range w.done {
+		for increment := range w.done {
 			reported++
-			assert.True(t, written[token], "reported with token %s, and not there", token)
+			assert.True(t, written[increment], "%s was reported, and is not there", increment)
 		}
+		hits, recalls = hits+w.kept[0], recalls+w.kept[1]
 	}
-	t.Logf("%d increments, %d of them reported, by %d processes; %v", len(log), reported, len(past)+len(workers), counts)
-	assert.Greater(t, len(log), 20)
+	t.Logf("%d increments, %d of them reported, by %d processes; %v; %d hits, %d recalls",
+		len(written), reported, len(past)+len(workers), counts, hits, recalls)
+	assert.Greater(t, len(written), 20)
+	return hits, recalls
 }

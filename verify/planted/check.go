@@ -21,6 +21,8 @@ var checks = []check{
 	{"table", "", "test -timeout=60s ./internal/table"},
 	{"text", "", "test -short -timeout=90s -skip=TestBrowser ./internal/show ./lockhttp"},
 	{"explorer", "", "test -tags=explore -timeout=90s -run=" + skipped.Explorer + " ."},
+	{"cohort-explorer", "", "test -tags=explore -timeout=120s -run=^TestEveryInterleaving$ ./cohort"},
+	{"cohort", "", "test -timeout=90s ./cohort ./cohort/lease"},
 	{"behaviour", "", "test -short -timeout=120s -skip=" + skipped.Sources + " ."},
 	{"fuzz", "fuzz", "test -short -timeout=90s ."},
 	{"programs", "verify", "test -timeout=90s ./programs"},
