@@ -81,6 +81,10 @@
 // first in all of them ([Manager.AcquireAll]). A [Session] may wait while it holds: the
 // request that would close a cycle of waits fails with a [*DeadlockError].
 //
+// A holder is never made to let go. It hears that another request waits ([Lock.Wanted]), may
+// share what it held alone ([Lock.Downgrade]), and may choose who comes next with what
+// ([Lock.Handoff]).
+//
 // Declined are the upgrade of a shared lock in place, because if two holders both try to
 // upgrade, each waits for the other forever; re-entrancy; and leases that expire under a
 // live holder, because that lets two holders in.
@@ -92,7 +96,9 @@
 // are about:
 //
 //   - A request for many keys, its release, and [Session.Close]: to their keys.
-//   - A release: to the waiters that it lets in, which are many only if they share.
+//   - A release, and a downgrade: to the waiters that it lets in, which are many only if they
+//     share.
+//   - A request that has to wait for holders that have called [Lock.Wanted]: to these, once.
 //   - [Manager.Top] and [Manager.Inspect]: to what they show, at most n keys or 1,000 holders
 //     and waiters. [Manager.Snapshot] is served in small parts, others in between; while
 //     it is, the first change of each key costs as much as to inspect it.

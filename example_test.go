@@ -188,3 +188,60 @@ func TestExampleInABubble(t *testing.T) {
 		}
 	})
 }
+
+// A connection holds the lock of an upload as long as it may send more. When the client comes
+// back on another connection, the first one hears of it and stops, instead of being waited
+// for until it times out.
+func ExampleLock_Wanted() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx)
+	defer locks.Close()
+
+	lock, err := locks.Acquire(ctx, "upload/7")
+	if err != nil {
+		log.Fatal(err)
+	}
+	resumed := make(chan struct{})
+	go func() {
+		defer close(resumed)
+		locks.Do(ctx, "upload/7", func(context.Context) error {
+			fmt.Println("the second connection goes on")
+			return nil
+		})
+	}()
+	select {
+	case <-lock.Wanted():
+		fmt.Println("the first connection stops")
+	case <-time.After(time.Minute): // the client has sent nothing for so long
+	}
+	lock.Release()
+	<-resumed
+	// Output:
+	// the first connection stops
+	// the second connection goes on
+}
+
+// A configuration is written by one and then read by many. The writer goes on reading what it
+// has written: between its writing and its reading no other writer comes in.
+func ExampleLock_Downgrade() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx)
+	defer locks.Close()
+
+	config := map[string]string{}
+	lock, err := locks.Acquire(ctx, "config")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer lock.Release()
+	config["color"] = "blue"
+	lock.Downgrade()
+
+	reader, err := locks.AcquireShared(ctx, "config") // does not wait
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer reader.Release()
+	fmt.Println(config["color"])
+	// Output: blue
+}

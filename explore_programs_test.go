@@ -74,6 +74,22 @@ var (
 		name: "acquire shared, hand off", passes: true, shares: true,
 		run: acquiresAndHandsOff(table.Request[int]{Mode: table.Shared}),
 	}
+	downgrades = program{
+		name: "acquire, downgrade", cancels: true, shares: true,
+		run: acquiresAndDowngrades(table.Request[int]{}),
+	}
+	downgradesAll = program{
+		name: "acquire both keys, downgrade", shares: true,
+		run: acquiresAndDowngrades(table.Request[int]{Keys: []int{0, 1}}),
+	}
+	watches = program{
+		name: "acquire, release when it is wanted", cancels: true,
+		run: acquiresAndWatches(table.Request[int]{}),
+	}
+	watchesShared = program{
+		name: "acquire shared, release when it is wanted", shares: true,
+		run: acquiresAndWatches(table.Request[int]{Mode: table.Shared}),
+	}
 	does     = program{name: "do", cancels: true, run: func(c *caller) { c.checks(c.Do(0)) }}
 	triesAll = program{
 		name: "try both keys",
@@ -210,6 +226,35 @@ func acquiresAndHandsOff(want table.Request[int]) func(*caller) {
 	}
 }
 
+// acquiresAndDowngrades makes a call, shares what it gets, and gives it back.
+func acquiresAndDowngrades(want table.Request[int]) func(*caller) {
+	return func(c *caller) {
+		lock, err := c.acquire(want)
+		if err != nil {
+			c.checks(err)
+			return
+		}
+		c.Downgrade(lock)
+		c.step("shares", nil)
+		c.Release(lock)
+	}
+}
+
+// acquiresAndWatches makes a call, and gives back what it gets when another wants it, or
+// before.
+func acquiresAndWatches(want table.Request[int]) func(*caller) {
+	return func(c *caller) {
+		lock, err := c.acquire(want)
+		if err != nil {
+			c.checks(err)
+			return
+		}
+		c.Wanted(lock)
+		c.choose(move{label: "needs it no more"}, move{label: "sees that it is wanted", ready: func() bool { return closed(c.wanted) }})
+		c.Release(lock)
+	}
+}
+
 // reservesAndWaits reserves, waits, and gives back what it gets.
 func reservesAndWaits(want table.Request[int]) func(*caller) {
 	return func(c *caller) {
@@ -276,7 +321,7 @@ var (
 	oneCall = []program{acquires, tries, shares, acquiresAll, handsOff}
 	alone   = append([]program{reservesAgain, releasesTwice, acquiresOther, upwards, downwards}, oneCall...)
 	most    = append([]program{reserves, again, reservesInSession, cancelsInSession}, alone...)
-	all     = append([]program{handsOffShared, does, triesAll, reservesShared, reservesAll}, most...)
+	all     = append([]program{downgrades, downgradesAll, watches, watchesShared, handsOffShared, does, triesAll, reservesShared, reservesAll}, most...)
 
 	// On one processor requests wander from caller to caller; on several each has its own.
 	quiet    = scenario{mailbox: 16, apart: true}
@@ -307,6 +352,10 @@ var families = []family{
 	{1, "an old reservation among others", 1, []program{reserves, reservesAgain},
 		changed([]scenario{onePool}, func(s *scenario) { s.callers = []program{acquires} })},
 	{1, "three callers with one call", 3, oneCall, []scenario{quiet}},
+	{1, "three callers who downgrade", 3, []program{downgrades, downgradesAll, shares, acquires}, []scenario{quiet}},
+	{1, "three callers who hear that another waits", 3, []program{watches, watchesShared, shares, acquiresAll, downgrades}, []scenario{quiet}},
+	{1, "two callers who downgrade or hear that another waits, at the end", 2, []program{downgrades, watches, acquires}, ending[2:]},
+	{1, "a session that watches, closed by another", 1, []program{inClosed("acquires, watches", acquiresAndWatches(table.Request[int]{}))}, beside},
 	{1, "three callers who share and hand off", 3, []program{handsOffShared, shares, handsOff}, []scenario{quiet}},
 	{1, "two callers at the end", 2, []program{acquires, tries}, ending},
 	{1, "two callers with a value at the end", 2, []program{handsOff, acquires}, ending[2:3]},

@@ -29,7 +29,7 @@ func (w *world) check() error {
 			return fmt.Errorf("a request was answered twice")
 		}
 	}
-	for _, check := range []func() error{w.checkExclusion, w.checkGifts, w.checkLast, w.checkTracking, w.checkSlowLog, w.checkDeadlines} {
+	for _, check := range []func() error{w.checkExclusion, w.checkWanted, w.checkGifts, w.checkLast, w.checkTracking, w.checkSlowLog, w.checkDeadlines} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -50,13 +50,13 @@ func (w *world) checkExclusion() error {
 			continue
 		}
 		for _, h := range c.holds {
+			held := &exclusive
 			if h.want.Mode == table.Shared {
-				shared[h.want.Key]++
-				continue
+				held = &shared
 			}
-			for key := range exclusive {
+			for key := range held {
 				if h.want.Keys == nil && h.want.Key == key || slices.Contains(h.want.Keys, key) {
-					exclusive[key]++
+					held[key]++
 				}
 			}
 		}
@@ -71,6 +71,22 @@ func (w *world) checkExclusion() error {
 }
 
 const exploreKeys = 2
+
+// checkWanted checks that one who holds hears that a request waits for it, or that its grant
+// has ended, as soon as it is so and not before.
+func (w *world) checkWanted() error {
+	for _, a := range w.actors {
+		c, ok := a.memory.(*caller)
+		switch {
+		case !ok || c.wanted == nil:
+		case closed(c.wanted) && !c.isWanted:
+			return fmt.Errorf("%s hears that its lock is wanted, which it is not", c.name)
+		case !closed(c.wanted) && w.isWanted(c.asked):
+			return fmt.Errorf("%s does not hear that its lock is wanted", c.name)
+		}
+	}
+	return nil
+}
 
 // checkGifts checks that a value that was handed off is received by one call, or by several
 // that share the lock. That none is lost is checked at the end.
@@ -111,6 +127,8 @@ func mayTakeLong(msg message[int]) bool {
 	case *question[int], *closeSession[int], *releaseAll[int]:
 		return true
 	case *acquire[int]:
+		return r.long
+	case *downgrade[int]:
 		return r.long
 	case *abandon[int]:
 		return r.long

@@ -28,6 +28,7 @@ type fingerprint struct {
 	objects []object // met so far; a pointer is written as its index
 	shapes  map[reflect.Type]*shape
 	cuts    reflect.Value // that are under way, of the world's table
+	watched reflect.Value // grants, likewise
 }
 
 func newFingerprint() *fingerprint { return &fingerprint{shapes: make(map[reflect.Type]*shape)} }
@@ -43,6 +44,7 @@ var irrelevant = map[string]map[string]bool{
 		"counts": true, "seq": true, // count
 		"arrivals": true,                                             // numbers the tickets as they come, and so do the queues
 		"worked":   true,                                             // counts
+		"watches":  true,                                             // whether a grant is watched is written where its ticket is met
 		"ranking":  true,                                             // only Top looks at it
 		"granted":  true, "led": true, "spare": true, "search": true, // blank, as Check says
 	},
@@ -76,6 +78,7 @@ var seed = maphash.MakeSeed()
 func (f *fingerprint) of(w *world, plain bool) uint64 {
 	f.bytes, f.objects = f.bytes[:0], f.objects[:0]
 	f.cuts = reflect.ValueOf(w.o.table).Elem().FieldByName("cuts").FieldByName("running")
+	f.watched = reflect.ValueOf(w.o.table).Elem().FieldByName("watches").FieldByName("tags")
 	f.roots(w.o, w.ctx)
 	if plain {
 		for _, a := range w.actors {
@@ -290,6 +293,7 @@ func special(name string) func(*fingerprint, reflect.Value) bool {
 		}
 	case "Ticket":
 		return func(f *fingerprint, v reflect.Value) bool {
+			f.bool(f.watched.MapIndex(v.Addr()).IsValid())
 			for i := range f.cuts.Len() {
 				if kept := f.cuts.Index(i).Elem().FieldByName("blocked").MapIndex(v.Addr()); kept.IsValid() {
 					f.number(uint64(kept.Int()) + 1)

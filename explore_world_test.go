@@ -472,6 +472,11 @@ type caller struct {
 	abandoned   bool             // by the partner
 	session     *Session[int]
 	armed       bool // for the timer of the slow log: it may go off
+
+	// Of the last lock of which it asked whether it is wanted.
+	asked    table.Token[int]
+	wanted   <-chan struct{} // nil before the call has returned
+	isWanted bool            // a request has waited for it, or it has ended, since it asked
 }
 
 // A held is a lock that a caller may rely on, with what was asked for.
@@ -634,6 +639,12 @@ func (c *caller) parts(msg message[int]) {
 		c.drop(r.grant)
 	case *handoff[int]:
 		c.drop(r.grant)
+	case *downgrade[int]:
+		for i := range c.holds {
+			if c.holds[i].token == r.grant {
+				c.holds[i].want.Mode = table.Shared
+			}
+		}
 	case *giveBack[int]:
 		c.drop(r.grant)
 	case *closeSession[int]:
@@ -819,6 +830,34 @@ func (c *caller) Release(lock Lock[int]) {
 	c.ends(table.Token[int]{}, "released")
 }
 
+// Downgrade is [Lock.Downgrade].
+func (c *caller) Downgrade(lock Lock[int]) {
+	c.begins(forever, "")
+	lock.Downgrade()
+	c.ends(table.Token[int]{}, "downgraded")
+}
+
+// Wanted is [Lock.Wanted].
+func (c *caller) Wanted(lock Lock[int]) {
+	c.begins(forever, "")
+	c.asked, c.wanted, c.isWanted = lock.token, nil, false
+	c.wanted = lock.Wanted()
+	c.ends(table.Token[int]{}, "has asked whether it is wanted")
+}
+
+// isWanted reports whether a request waits for a grant, or it has ended.
+func (w *world) isWanted(grant table.Token[int]) bool {
+	if w.o.ended || !grant.Live() {
+		return true
+	}
+	for v := range w.o.table.Of(grant.Ticket()) {
+		if v.Waiting > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Handoff is [Lock.Handoff], with a value of its own.
 func (c *caller) Handoff(lock Lock[int]) bool {
 	c.begins(forever, "")
@@ -875,6 +914,11 @@ func (w *world) note() {
 	if w.timer != nil && !w.actors[0].over {
 		l := w.o.tracking.slow
 		w.timer.armed = l.timer != nil && l.timer != w.fired && !w.timer.over && !w.unobserved
+	}
+	for _, a := range w.actors {
+		if c, ok := a.memory.(*caller); ok && c.asked.Seq() != 0 {
+			c.isWanted = c.isWanted || w.isWanted(c.asked)
+		}
 	}
 	if counts := w.o.table.Counts(); w.joined == nil && (w.o.draining || w.o.ended) {
 		n := joined(counts)
@@ -1029,7 +1073,7 @@ func (a *actor) choose(moves ...move) int {
 func (a *actor) step(label string, ready func() bool) { a.choose(move{label: label, ready: ready}) }
 
 // closed reports whether a channel that nobody sends to is closed.
-func closed(c chan struct{}) bool {
+func closed(c <-chan struct{}) bool {
 	select {
 	case <-c:
 		return true
@@ -1043,6 +1087,8 @@ func name(of any) string {
 	switch of.(type) {
 	case *handoff[int]:
 		return "handoff"
+	case *watch[int]:
+		return "watch"
 	case *shutdown[int]:
 		return "shutdown"
 	case *Manager[int]:
@@ -1068,6 +1114,10 @@ func kind(msg message[int]) string {
 		return "handoff"
 	case *giveBack[int]:
 		return "return of a handoff"
+	case *downgrade[int]:
+		return "downgrade"
+	case *watch[int]:
+		return "watch"
 	case *closeSession[int]:
 		return "close of a session"
 	case *question[int]:

@@ -80,6 +80,45 @@ func (l Lock[K]) Value() any {
 	return l.value
 }
 
+// Wanted returns a channel that is closed when a request has to wait for this grant to end: for
+// a key of it, whatever the modes. A holder who can stop, or who keeps the lock only in case it
+// needs it again, may release it then; nothing ends the grant for it. A request that is refused
+// because it may not wait, such as a try, does not count, and neither does one that shares the
+// key at once.
+//
+// The channel is closed already if a request waits when Wanted is called, and stays closed when
+// that request is cancelled; call Wanted again to learn whether one still waits. It is closed
+// as well when the grant ends, by whichever copy, and when the manager does, so a goroutine
+// that waits for it does not wait forever. That of the zero Lock is closed.
+//
+// A grant for which Wanted is not called costs nothing more.
+func (l Lock[K]) Wanted() <-chan struct{} {
+	r := &watch[K]{grant: l.token, wanted: make(chan struct{}), replied: make(chan bool, 1)}
+	if l.m == nil {
+		close(r.wanted)
+		return r.wanted
+	}
+	l.m.send(message[K]{request: r})
+	l.m.gate.hears(r.replied, r)
+	<-r.replied
+	return r.wanted
+}
+
+// Downgrade makes an exclusive lock shared, all its keys at one instant, without a gap in which
+// another request could have them exclusively. Shared requests that wait directly behind it are
+// granted. It does nothing when the lock is shared, or released, or the manager has ended. Like
+// Release it waits for no request. There is no way back, see "Shared locks, many keys, sessions".
+func (l Lock[K]) Downgrade() {
+	if l.m == nil {
+		return
+	}
+	long := l.ofMany()
+	if long {
+		l.m.long.Add(1)
+	}
+	l.m.send(message[K]{request: &downgrade[K]{l.token, long}})
+}
+
 // A Reservation is a claim on a future grant, made by [Manager.Reserve] and its kin. It is used
 // once, by a Wait or by a Cancel; it may be copied, but its copies are one reservation.
 // The zero Reservation is used up: Wait returns [ErrReservationDone], Cancel does

@@ -137,8 +137,9 @@ func (o *owner[K]) serveLeft() {
 	}
 }
 
-// deliver replies to the waiters that were granted.
+// deliver replies to the waiters that were granted, and to those who hold no longer.
 func (o *owner[K]) deliver(grants []table.Grant[K]) {
+	o.endWatches()
 	if o.tracking != nil {
 		o.tracking.lead(o.table.Led())
 	}
@@ -175,6 +176,8 @@ func (o *owner[K]) end(cause error) {
 	o.ended = true
 	o.m.cause = cause
 	o.endSnapshots()
+	o.table.Unwatch()
+	o.endWatches()
 	for _, tag := range o.table.CancelAll() {
 		r := tag.(*acquire[K])
 		o.waited(r, o.meter.now(), "closed")

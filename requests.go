@@ -187,6 +187,7 @@ func (r *acquire[K]) join(o *owner[K]) {
 		r.reply(a.Token, nil)
 	case table.Waiting:
 		r.ticket = a.Ticket
+		o.endWatches()
 		o.wait(r)
 		r.waited = true
 		if r.early {
@@ -278,6 +279,53 @@ func (r *releaseAll[K]) serve(o *owner[K]) {
 }
 
 func (r *releaseAll[K]) refuse() {}
+
+// downgrade makes an exclusive grant shared, unless it has ended.
+type downgrade[K comparable] struct {
+	grant table.Token[K]
+	long  bool // it is of many keys
+}
+
+func (r *downgrade[K]) serve(o *owner[K]) {
+	if r.long {
+		defer o.m.long.Add(-1)
+	}
+	if k := r.grant.Ticket(); k != nil && k.Entry().Keys > keptKeys {
+		o.meter.long(func() { o.deliver(o.table.Downgrade(r.grant)) })
+		return
+	}
+	o.deliver(o.table.Downgrade(r.grant))
+}
+
+func (r *downgrade[K]) refuse() {}
+
+// watch asks for what is closed when a request has to wait for a grant.
+type watch[K comparable] struct {
+	grant   table.Token[K]
+	wanted  chan struct{} // the caller's; the owner puts that of an earlier call in its place
+	replied chan bool
+}
+
+func (r *watch[K]) serve(o *owner[K]) {
+	if earlier, watched := o.table.Watch(r.grant, r.wanted).(chan struct{}); watched {
+		r.wanted = earlier
+	} else {
+		close(r.wanted)
+	}
+	r.replied <- true
+}
+
+func (r *watch[K]) refuse() {
+	close(r.wanted)
+	r.replied <- true
+}
+
+// endWatches tells those who called Wanted that it is so, or that their grants have ended.
+func (o *owner[K]) endWatches() {
+	for _, wanted := range o.table.Over() {
+		close(wanted.(chan struct{}))
+	}
+}
 
 // handoff passes a grant on, or learns that no waiter can take it.
 type handoff[K comparable] struct {

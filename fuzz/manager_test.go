@@ -55,7 +55,7 @@ var managerVerbs = [16]int{
 // What comes seldom, because it ends something.
 var seldom = [16]int{
 	closeSession, closeSession, closeSession, shutdown, shutdown, closeManager, endContext,
-	other, other, other, other, other, other, other, other, other,
+	downgrade, downgrade, downgrade, other, other, other, other, other, other,
 }
 
 func managerVerb(s step) int {
@@ -199,7 +199,7 @@ func (r *managerRun) world() *world { return r.worlds[0] }
 // here: when it is done by the one goroutine that makes the steps.
 func (a action) canRace() bool {
 	switch a.verb {
-	case release, handoff, cancelReservation, closeSession, try, reserve, closeManager, endContext:
+	case release, handoff, downgrade, cancelReservation, closeSession, try, reserve, closeManager, endContext:
 		return true
 	}
 	return false
@@ -254,7 +254,7 @@ func (r *managerRun) choose(s step) (a action, ok bool) {
 		a.target, ok = pick(r.world().pending(), s.arg)
 	case release:
 		a.target, ok = pick(append(r.world().locks(false), r.world().locks(true)...), s.arg)
-	case handoff:
+	case handoff, downgrade:
 		a.target, ok = pick(append(r.world().locks(false), r.world().locks(true)...), s.arg)
 	case wait, cancelReservation:
 		a.target, ok = int(s.arg)%max(len(r.reservations), 1), len(r.reservations) > 0
@@ -324,6 +324,8 @@ func (r *managerRun) do(a action) {
 		r.calls[a.target].cancel()
 	case release:
 		r.calls[a.target].lock.Release()
+	case downgrade:
+		r.calls[a.target].lock.Downgrade()
 	case handoff:
 		r.returned(keylock.Lock[float64]{}, r.calls[a.target].lock.Handoff(a.value))
 	case closeSession:

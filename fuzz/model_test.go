@@ -142,6 +142,17 @@ func (m *model) handoff(r *request, value any) []*request {
 	return granted
 }
 
+// downgrade makes a holder share all its keys and returns who is granted because of that.
+func (m *model) downgrade(r *request) []*request {
+	r.shared = r.shared || len(r.keys) > 0
+	return m.settle()
+}
+
+// wanted says whether a request waits for one of the keys of a holder.
+func (m *model) wanted(r *request) bool {
+	return slices.ContainsFunc(r.keys, func(key int) bool { return m.waiting(key) > 0 })
+}
+
 // leaveAll cancels everybody who waits and returns them. Nobody is granted.
 func (m *model) leaveAll() []*request {
 	gone := m.waiters()

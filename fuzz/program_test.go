@@ -107,11 +107,12 @@ const (
 	shutdown
 	closeManager
 	endContext
+	downgrade
 )
 
 var verbNames = [...]string{
 	"join", "cancel", "release", "release any", "hand off", "close session", "other", "acquire", "try", "reserve", "wait",
-	"cancel reservation", "wait idle", "shutdown", "close", "end context",
+	"cancel reservation", "wait idle", "shutdown", "close", "end context", "downgrade",
 }
 
 // pick returns one of those who are there; false when nobody is.

@@ -67,6 +67,7 @@ type tableRun struct {
 	closed   [owners]bool
 	nextID   int
 	cuts     []*cutRun
+	watched  map[int]bool // grants, by the number of the token
 }
 
 // A cutRun is a cut that is under way: what it should show, and what it has shown.
@@ -91,6 +92,7 @@ func runTable(p program) error {
 		table:   table.New[int](table.Config{MaxWaiters: p.maxWaiters, SharedLimit: p.sharedLimit}),
 		model:   &model{maxWaiters: p.maxWaiters, sharedLimit: p.sharedLimit},
 		tickets: make(map[int]*table.Ticket[int]),
+		watched: make(map[int]bool),
 	}
 	for owner := 1; owner < owners; owner++ {
 		r.sessions[owner] = table.NewSession[int](label(owner))
@@ -151,6 +153,15 @@ func (r *tableRun) step(s step) error {
 			r.cut()
 		case 5, 6:
 			return r.goOn()
+		case 7:
+			if len(r.tokens) == 0 {
+				return nil
+			}
+			if i := int(s.arg) / 16 % len(r.tokens); s.arg/8%2 == 0 {
+				return r.downgrade(i)
+			} else {
+				return r.watch(i)
+			}
 		}
 	}
 	return nil
@@ -244,6 +255,46 @@ func (r *tableRun) handoff(i int) error {
 	return r.granted(grants, nil)
 }
 
+// downgrade downgrades the i-th token.
+func (r *tableRun) downgrade(i int) error {
+	grants := r.table.Downgrade(r.tokens[i])
+	if holder := r.model.get(r.owners[i]); holder != nil {
+		return r.granted(grants, r.model.downgrade(holder))
+	}
+	return r.granted(grants, nil)
+}
+
+// watch watches the i-th token.
+func (r *tableRun) watch(i int) error {
+	holder := r.model.get(r.owners[i])
+	tag := r.table.Watch(r.tokens[i], i)
+	if want := holder != nil && !r.model.wanted(holder); (tag == i) != want {
+		return fmt.Errorf("Watch returned %v", tag)
+	} else if want {
+		r.watched[i] = true
+	}
+	return nil
+}
+
+// over compares which watches are over.
+func (r *tableRun) over() error {
+	for _, tag := range r.table.Over() {
+		if !r.watched[tag.(int)] {
+			return fmt.Errorf("grant %d is not watched, and its watch is over", tag)
+		}
+		delete(r.watched, tag.(int))
+		if holder := r.model.get(r.owners[tag.(int)]); holder != nil && !r.model.wanted(holder) {
+			return fmt.Errorf("the watch of grant %d is over for no reason", tag)
+		}
+	}
+	for i := range r.watched {
+		if holder := r.model.get(r.owners[i]); holder == nil || r.model.wanted(holder) {
+			return fmt.Errorf("the watch of grant %d is not over", i)
+		}
+	}
+	return nil
+}
+
 // close closes the session of an owner, or begins a new one when it is closed.
 func (r *tableRun) close(owner int) error {
 	switch {
@@ -322,6 +373,9 @@ func inOrder(granted []*request) error {
 // compare compares all that can be seen.
 func (r *tableRun) compare() error {
 	if err := r.table.Check(); err != nil {
+		return err
+	}
+	if err := r.over(); err != nil {
 		return err
 	}
 	if got, want := r.table.Counts(), r.model.totals(); got != want {

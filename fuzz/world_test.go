@@ -123,6 +123,10 @@ func (w *world) do(a action) {
 			c.fail(context.Canceled)
 			w.leave(c.request)
 		}
+	case downgrade:
+		if holder := w.model.get(w.calls[a.target].request); holder != nil && !w.ended {
+			w.model.downgrade(holder)
+		}
 	case release:
 		w.leave(w.calls[a.target].request)
 	case handoff:

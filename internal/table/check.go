@@ -30,6 +30,9 @@ func (t *Table[K]) Check() error {
 	if err := c.search(); err != nil {
 		return fmt.Errorf("search: %w", err)
 	}
+	if err := c.watches(); err != nil {
+		return fmt.Errorf("watches: %w", err)
+	}
 	return c.spare()
 }
 
@@ -53,6 +56,38 @@ func (c *checker[K]) search() error {
 	}
 	if s.request != nil || s.last.queue != nil || len(s.nodes)+len(s.scans)+len(s.order)+len(s.free)+len(s.keys) > 0 {
 		return fmt.Errorf("it is not over")
+	}
+	return nil
+}
+
+// watches checks that what is watched is held, that no request waits for it, and that it is
+// found by its queues.
+func (c *checker[K]) watches() error {
+	w := &c.table.watches
+	found := 0
+	for k := range w.tags {
+		entries := k.entries()
+		if !k.granted || c.entries[k] != len(entries) {
+			return fmt.Errorf("grant %d is watched, which has ended", k.seq())
+		}
+		for i := range entries {
+			q := entries[i].queue
+			if _, there := w.at[q][k]; !there {
+				return fmt.Errorf("grant %d is watched, but not in the queue of %v", k.seq(), q.key)
+			}
+			if q.next != nil {
+				return fmt.Errorf("grant %d is watched, but a request waits for %v", k.seq(), q.key)
+			}
+			found++
+		}
+	}
+	for q, at := range w.at {
+		if found -= len(at); len(at) == 0 {
+			return fmt.Errorf("no grant is watched in the queue of %v", q.key)
+		}
+	}
+	if found != 0 {
+		return fmt.Errorf("%d more are watched in queues than there are", -found)
 	}
 	return nil
 }

@@ -38,6 +38,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	cancel-all                              cancels every wait
 //	release NAME                            releases the grant of NAME, even if it has ended
 //	hand-off NAME                           releases it only if that lets somebody in
+//	downgrade NAME                          makes the grant of NAME shared
+//	watch NAME                              watches the grant of NAME until somebody has to wait for it
+//	unwatch                                 ends all watches
 //	close SESSION                           ends all that a session waits for and holds
 //	queues                                  shows each key, as holders | waiters
 //	counts                                  shows the totals
@@ -80,6 +83,9 @@ func runScript(t *testing.T, text string) string {
 		}
 		effects, err := s.step(strings.Fields(step))
 		require.NoError(t, err, "line %d: %s", n, step)
+		for _, tag := range s.over() {
+			effects = append(effects, fmt.Sprintf("the watch of %v is over", tag))
+		}
 		for _, effect := range effects {
 			fmt.Fprintf(&out, "\t%s\n", effect)
 		}
@@ -149,6 +155,18 @@ func (s *script) step(words []string) ([]string, error) {
 			}
 		}
 		return s.granted(s.table.Release(token)), nil
+	case "downgrade":
+		return s.granted(s.table.Downgrade(s.tokens[args[0]])), nil
+	case "watch":
+		switch tag := s.table.Watch(s.tokens[args[0]], args[0]); tag {
+		case nil:
+			return []string{args[0] + " is not watched"}, nil
+		default:
+			return []string{fmt.Sprintf("%v is watched", tag)}, nil
+		}
+	case "unwatch":
+		s.table.Unwatch()
+		return nil, nil
 	case "queues":
 		var effects []string
 		lines := slices.Collect(s.table.All())
@@ -177,6 +195,15 @@ func (s *script) step(words []string) ([]string, error) {
 		return nil, nil
 	}
 	return nil, fmt.Errorf("unknown step %q", verb)
+}
+
+// over returns whose watches are over, by name.
+func (s *script) over() (names []string) {
+	for _, tag := range s.table.Over() {
+		names = append(names, tag.(string))
+	}
+	slices.Sort(names)
+	return names
 }
 
 // join makes a request that is known by name from now on.

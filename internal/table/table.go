@@ -47,6 +47,7 @@ type Table[K comparable] struct {
 	ranking  ranking[K]
 	search   search[K]
 	cuts     cuts[K]
+	watches  watches[K]
 
 	granted []Grant[K]   // what the running transition grants; its array is reused
 	led     []*Ticket[K] // what it makes the first holder of a key; likewise
@@ -219,6 +220,12 @@ func (t *Table[K]) settle(k *Ticket[K], free bool) Answer[K] {
 			k.session.add(k)
 		}
 		t.rank(k)
+		if len(t.watches.tags) > 0 {
+			entries := k.entries()
+			for i := range entries {
+				t.want(entries[i].queue)
+			}
+		}
 		return Answer[K]{Outcome: Waiting, Ticket: k}
 	}
 	return Answer[K]{Outcome: Granted, Token: t.grant(k)}
@@ -265,6 +272,9 @@ func (t *Table[K]) release(k *Ticket[K]) {
 	if k.mode == Shared {
 		t.counts.Shared--
 	}
+	if len(t.watches.tags) > 0 {
+		t.watches.end(k)
+	}
 	t.leave(k)
 }
 
@@ -275,6 +285,30 @@ func (t *Table[K]) Release(token Token[K]) []Grant[K] {
 	t.begin()
 	if token.Live() {
 		t.release(token.ticket)
+	}
+	return t.granted
+}
+
+// Downgrade makes an exclusive grant shared, for each of its keys, and returns whom that let
+// in. It changes nothing when the grant is shared, has no keys, or has ended.
+func (t *Table[K]) Downgrade(token Token[K]) []Grant[K] {
+	t.begin()
+	k := token.Ticket()
+	if k == nil || k.mode == Shared {
+		return t.granted
+	}
+	entries := k.entries()
+	if len(entries) == 0 {
+		return t.granted
+	}
+	t.worked += uint64(len(entries))
+	for i := range entries { // before any of them is different
+		t.cuts.touch(entries[i].queue)
+	}
+	k.mode = Shared
+	t.counts.Shared++
+	for i := range entries {
+		t.advance(entries[i].queue)
 	}
 	return t.granted
 }
@@ -349,8 +383,8 @@ func (t *Table[K]) discard(k *Ticket[K]) {
 }
 
 // advance grants everybody in a queue who no longer conflicts with anyone before
-// him. It is called when a holder or the next waiter has left, so the entry that
-// is next now was not free in this queue before.
+// him. It is called when a holder or the next waiter has left, or a holder shares now, so the
+// entry that is next now was not free in this queue before.
 func (t *Table[K]) advance(q *queue[K]) {
 	for p := q.next; p != nil && q.fits(p.ticket.mode, t.config.SharedLimit); p = q.next {
 		k := p.ticket

@@ -60,6 +60,24 @@ func (s State) Leave(id int) State {
 	return s.without(func(r Request) bool { return r.ID == id })
 }
 
+// Downgrade makes a holder share all that it holds.
+func (s State) Downgrade(id int) State {
+	if i := s.index(id); i >= 0 && s.Holds(id) {
+		s.Present = slices.Clone(s.Present)
+		s.Present[i].Shared = len(s.Present[i].Keys) > 0
+	}
+	return s
+}
+
+// Wanted reports whether a request waits for what a holder holds.
+func (s State) Wanted(id int) bool {
+	return slices.ContainsFunc(s.Present[s.index(id)].Keys, func(key int) bool {
+		return slices.ContainsFunc(s.Present, func(r Request) bool {
+			return slices.Contains(r.Keys, key) && s.blocked(r, key, s.index(r.ID))
+		})
+	})
+}
+
 // CloseSession takes out all of a session, for ever.
 func (s State) CloseSession(session int) State {
 	s.Sessions = append(slices.Clone(s.Sessions), session)

@@ -52,6 +52,8 @@ func TestPrograms(t *testing.T) {
 		{steps: []step{acquire(0), reserve(0), acquire(0), handoff(0), cancel(1), release(2)}},
 		{steps: []step{acquire(0), reserve(0).by(1), acquire(0), handoff(0), closeSession(1), release(2)}},
 		{watched: 7, steps: []step{acquire(0), acquire(0), pass(), share(1), pass(), release(0), pass(), release(1)}},
+		{steps: []step{acquire(0), share(0), acquire(0, 1), share(0), downgrade(0), release(0), downgrade(1), downgrade(0)}},
+		{steps: []step{acquire(0), want(0), acquire(1, 0), want(0), cancel(1), want(0), downgrade(0), share(0), closeAll()}},
 	} {
 		require.NoError(t, run(t, p), "%v", p)
 	}
@@ -91,6 +93,8 @@ func await(of int) step        { return step{verb: "await", of: of} }
 func cancel(of int) step       { return step{verb: "cancel", of: of} }
 func release(of int) step      { return step{verb: "release", of: of} }
 func handoff(of int) step      { return step{verb: "handoff", of: of} }
+func downgrade(of int) step    { return step{verb: "downgrade", of: of} }
+func want(of int) step         { return step{verb: "want", of: of} }
 func closeSession(s int) step  { return step{verb: "closeSession", session: s} }
 func waitIdle() step           { return step{verb: "waitIdle"} }
 func pass() step               { return step{verb: "pass"} } // of a second
@@ -145,10 +149,14 @@ func drawStep(t *rapid.T) step {
 		return await(of())
 	case n < 68:
 		return cancel(of())
-	case n < 86:
+	case n < 83:
 		return release(of())
-	case n < 88:
+	case n < 85:
 		return pass()
+	case n < 88:
+		return downgrade(of())
+	case n < 91:
+		return want(of())
 	case n < 94:
 		return handoff(of())
 	case n < 96:

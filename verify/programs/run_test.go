@@ -90,8 +90,10 @@ type request struct {
 	used        bool // the reservation: waited for, or cancelled
 	passed      any  // the value that should have come with the lock
 
-	since time.Time // when it began to hold, or else to wait
-	held  bool      // it holds
+	since    time.Time // when it began to hold, or else to wait
+	held     bool      // it holds
+	wanted   <-chan struct{}
+	isWanted bool // so wanted should be closed
 }
 
 // step makes a step in both, and compares them.
@@ -121,6 +123,9 @@ func (r *runner) step(s step) error {
 	}
 	if r.state.Ended() {
 		r.state = r.state.Close()
+	}
+	for _, q := range r.requests {
+		q.isWanted = q.isWanted || r.wants(q)
 	}
 	return r.compare()
 }
@@ -250,6 +255,18 @@ func (r *runner) use(s step, q *request) error {
 		if q.lock.Seq() != 0 && !r.state.Ended() {
 			r.state = r.state.Leave(q.ID)
 		}
+	case "downgrade":
+		q.lock.Downgrade()
+		if q.lock.Seq() != 0 && !r.state.Ended() {
+			if r.state.Holds(q.ID) {
+				q.Shared = len(q.Keys) > 0
+			}
+			r.state = r.state.Downgrade(q.ID)
+		}
+	case "want":
+		if q.lock.Seq() != 0 {
+			q.wanted, q.isWanted = q.lock.Wanted(), r.wants(q)
+		}
 	case "handoff":
 		if q.lock.Seq() == 0 {
 			return nil
@@ -264,6 +281,12 @@ func (r *runner) use(s step, q *request) error {
 		}
 	}
 	return nil
+}
+
+// wants reports whether what Wanted returns for a request should be closed: a request waits
+// for it, or it holds no longer.
+func (r *runner) wants(q *request) bool {
+	return r.state.Ended() || !r.state.Holds(q.ID) || r.state.Wanted(q.ID)
 }
 
 // takes reports whether the first that waits for the key of a request can have it handed off:
@@ -368,6 +391,18 @@ func (r *runner) cancel(q *request) {
 // compare compares all that can be seen.
 func (r *runner) compare() error {
 	for _, q := range r.requests {
+		if q.wanted != nil {
+			select {
+			case <-q.wanted:
+				if !q.isWanted {
+					return fmt.Errorf("%s: its lock is wanted", q.what)
+				}
+			default:
+				if q.isWanted {
+					return fmt.Errorf("%s: its lock is not wanted", q.what)
+				}
+			}
+		}
 		if q.reservation != nil && !q.used {
 			continue // it is told when it is waited for
 		}
