@@ -15,6 +15,7 @@ import (
 func TestReadmeSnippetsAreCompiledExamples(t *testing.T) {
 	files, err := filepath.Glob("example*_test.go")
 	require.NoError(t, err)
+	files = append(files, filepath.Join("cohort", "example_recipes_test.go"))
 	var examples strings.Builder
 	for _, file := range files {
 		text, err := os.ReadFile(file)
@@ -22,7 +23,7 @@ func TestReadmeSnippetsAreCompiledExamples(t *testing.T) {
 		examples.WriteString(unindented(string(text)))
 	}
 
-	for _, document := range []string{"README.md", "docs/MIGRATING.md"} {
+	for _, document := range []string{"README.md", "docs/MIGRATING.md", "docs/RECIPES.md"} {
 		text, err := os.ReadFile(document)
 		require.NoError(t, err)
 		snippets := strings.Split(string(text), "```go\n")[1:]

@@ -2,9 +2,9 @@
 package skipped
 
 // Sources are tests that read the source code instead of running it, as patterns of
-// test names joined by "|". A change to the code makes them red whatever it does. One builds a program
-// of it, which takes long.
-const Sources = "TestLeakProfile|TestImporting|TestReadme|TestNoMutex|TestTableKnows|TestModuleRequires"
+// test names joined by "|". A change to the code makes them red whatever it does. Two start
+// programs of their own, which takes seconds.
+const Sources = "TestLeakProfile|TestAnHourPasses|TestImporting|TestReadme|TestNoMutex|TestTableKnows|TestModuleRequires"
 
 // Slow are tests that take seconds. The mutants run them last.
 const Slow = "TestStorm|MemoryOfA?Burst"
