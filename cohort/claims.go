@@ -3,17 +3,31 @@ package cohort
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/internal/show"
 )
 
-// registry gives those who look the claims of a process. One goroutine owns them; it decides nothing about locks.
+// registry gives those who look the claims of a process. One goroutine owns them; it decides nothing about locks,
+// and a lock does not wake it: what happens to claims is put on a stack, until it is asked, or there is much of it.
 type registry struct {
-	actions chan func(*claims)
+	pending atomic.Pointer[action] // what it has yet to carry out, latest first
+	pushed  atomic.Uint64          // how many actions there were
+	eager   bool                   // each action wakes it
+	wake    chan struct{}
 	done    chan struct{} // closed when the goroutine has ended
 }
+
+// action is what the goroutine shall carry out.
+type action struct {
+	do   func(*claims)
+	next *action
+}
+
+// mostPending is after how many actions the goroutine is woken.
+const mostPending = 256
 
 // claims are owned by the registry's goroutine.
 type claims struct {
@@ -27,7 +41,7 @@ type claims struct {
 
 // newRegistry starts the goroutine, which ends when ended is closed.
 func newRegistry(ended <-chan struct{}, slow *slowLog) *registry {
-	r := &registry{actions: make(chan func(*claims), 16), done: make(chan struct{})}
+	r := &registry{eager: slow != nil, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	cs := &claims{byKey: make(map[string]*claim), slow: slow}
 	go func() {
 		defer close(r.done)
@@ -40,11 +54,13 @@ func newRegistry(ended <-chan struct{}, slow *slowLog) *registry {
 		}
 		for {
 			select {
-			case action := <-r.actions:
-				action(cs)
+			case <-r.wake:
+				r.carryOut(cs)
 			case <-tick:
+				r.carryOut(cs)
 				cs.reportSlow()
 			case <-ended:
+				r.carryOut(cs)
 				cs.slow.end()
 				return
 			}
@@ -53,18 +69,47 @@ func newRegistry(ended <-chan struct{}, slow *slowLog) *registry {
 	return r
 }
 
-// do has the registry's goroutine carry out action, soon, and nothing when it has ended.
-func (r *registry) do(action func(*claims)) {
-	select {
-	case r.actions <- action:
-	case <-r.done:
+// do has the registry's goroutine carry out f before it is asked the next time, and nothing when it has ended.
+func (r *registry) do(f func(*claims)) {
+	if r.push(f)%mostPending == 0 || r.eager {
+		r.nudge()
 	}
 }
 
-// ask has it carry out action, and waits for that.
-func (r *registry) ask(ctx context.Context, action func(*claims)) error {
+// push puts an action on the stack, and returns how many there were.
+func (r *registry) push(f func(*claims)) uint64 {
+	a := &action{do: f}
+	for {
+		a.next = r.pending.Load()
+		if r.pending.CompareAndSwap(a.next, a) {
+			return r.pushed.Add(1)
+		}
+	}
+}
+
+func (r *registry) nudge() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// carryOut carries out what is on the stack, in order.
+func (r *registry) carryOut(cs *claims) {
+	var first *action
+	for a := r.pending.Swap(nil); a != nil; {
+		a.next, first, a = first, a, a.next
+	}
+	for ; first != nil; first = first.next {
+		first.do(cs)
+	}
+}
+
+// ask has it carry out f, and waits for that.
+func (r *registry) ask(ctx context.Context, f func(*claims)) error {
 	carriedOut := make(chan struct{})
-	r.do(func(cs *claims) { action(cs); close(carriedOut) })
+	r.push(func(cs *claims) { f(cs); close(carriedOut) })
+	r.nudge()
 	select {
 	case <-carriedOut:
 		return nil
