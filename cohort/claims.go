@@ -304,7 +304,7 @@ func (l *slowLog) ahead(key string) []slog.Attr {
 			return append(attrs, slog.Int("ahead", i))
 		}
 		if i == 0 {
-			attrs = append(attrs, slog.String("holder", textOr(c.Process, "unknown")), slog.Uint64("holder_epoch", c.Epoch))
+			attrs = append(attrs, slog.String("holder", textOr(c.Process.String(), "unknown")), slog.Uint64("holder_epoch", c.Epoch))
 			if !c.Since.IsZero() {
 				attrs = append(attrs, slog.Time("holder_since", c.Since))
 			}

@@ -23,7 +23,7 @@ type Engine interface {
 	Acquire(ctx context.Context, key string) (Grant, error)
 
 	// TryAcquire is Acquire without the wait in the queue: it returns ErrHeld when
-	// the key is held or waited for.
+	// the key is held or waited for, or better a *HeldError, if it costs no other request.
 	TryAcquire(ctx context.Context, key string) (Grant, error)
 
 	// Close gives up every key that is still held, closes its Lost, ends
@@ -77,8 +77,8 @@ type Inspector interface {
 
 // Contender is a process that holds a key at the engine or waits for it there.
 type Contender struct {
-	Process string    // what it calls itself; "" where it says nothing
-	Since   time.Time // when it entered the queue, by its own clock; zero where that is not known
+	Process Process   // the zero Process where it says nothing
+	Since   time.Time // when it was granted the key or, where the engine does not know that, entered the queue; zero where neither is known
 	Epoch   uint64    // of its grant, also of the one that it waits for, where that is known by then; else 0
 	Own     bool      // it is this process
 }
@@ -90,6 +90,7 @@ type Reporter interface {
 
 // EngineReport is how an engine gets on with its service.
 type EngineReport struct {
+	Process      Process   // what this process calls itself there
 	Session      string    // what the session is called there, such as the ID of a lease; "" when there is none
 	SessionBegan time.Time // zero when there is no session, or nothing of the kind
 	SessionEnds  time.Time // unless it is renewed before

@@ -12,7 +12,8 @@ var (
 	// and Grant.Release then return.
 	ErrLost = errors.New("cohort: lock lost")
 
-	// ErrHeld means that Manager.TryAcquire or Engine.TryAcquire found the key held or waited for.
+	// ErrHeld means that Manager.TryAcquire or Engine.TryAcquire found the key held or waited for. Where it is known who
+	// holds it, the error is a *HeldError.
 	ErrHeld = errors.New("cohort: key held")
 
 	// ErrClosed is returned by every call on a Manager or an Engine that is

@@ -75,7 +75,8 @@ type KeyInfo struct {
 	Claim Claim
 
 	// Engine is who holds the key at the engine and who waits there, in all processes, first the holder.
-	// Only Inspect asks for it; it is nil if the engine is no [Inspector], or if EngineErr says why it could not tell.
+	// Inspect asks for it, and Snapshot for the keys that the process waits for at the engine; it is nil if the engine
+	// is no [Inspector], or if EngineErr says why it could not tell.
 	Engine    []Contender
 	EngineErr error
 }
@@ -102,7 +103,7 @@ func (k KeyInfo) String() string {
 		if i == 0 {
 			role = "holds"
 		}
-		fmt.Fprintf(&b, "; %s %s it there", textOr(c.Process, "an unknown process"), role)
+		fmt.Fprintf(&b, "; %s %s it there", textOr(c.Process.String(), "an unknown process"), role)
 	}
 	return b.String()
 }
@@ -150,7 +151,8 @@ func (m *Manager) stats(ctx context.Context, local keylock.Stats) (Stats, error)
 }
 
 // Snapshot returns every key that this process holds or contends for, as of one moment, and after them those that it
-// keeps, see [WithKeep], as of a moment later. A key that this process waits for at the engine counts as held locally. It
+// keeps, see [WithKeep], as of a moment later. A key that this process waits for at the engine counts as held locally; who
+// holds it there, the engine is then asked, for at most [WithEngineTimeout]. It
 // returns [ErrClosed] after the end, and ctx.Err() when ctx ends first.
 func (m *Manager) Snapshot(ctx context.Context) ([]KeyInfo, error) {
 	local, err := m.local.Snapshot(ctx)
@@ -158,8 +160,15 @@ func (m *Manager) Snapshot(ctx context.Context) ([]KeyInfo, error) {
 		return nil, err
 	}
 	infos, err := m.withClaims(ctx, local)
-	if err != nil || m.keeper == nil {
-		return infos, err
+	if err != nil {
+		return nil, err
+	}
+	m.withQueues(ctx, infos)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if m.keeper == nil {
+		return infos, nil
 	}
 	known := make(map[string]bool, len(local))
 	for _, k := range local {

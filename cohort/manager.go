@@ -150,7 +150,7 @@ func (m *Manager) Acquire(ctx context.Context, key string) (Lock, error) {
 }
 
 // TryAcquire returns the lock of key if it is free. It returns [ErrHeld] when the key is held or
-// waited for, in this process or in another, or is still being given back; ctx.Err() when ctx
+// waited for, in this process or in another, or is still being given back; a [*HeldError] where it is known who has it; ctx.Err() when ctx
 // ends before the engine has replied; [ErrClosed] when the manager is closed or shutting down; and
 // else the engine's error, for instance that it cannot be reached. When it fails it returns the
 // zero Lock.
@@ -163,7 +163,7 @@ func (m *Manager) TryAcquire(ctx context.Context, key string) (Lock, error) {
 		if m.refusing() {
 			return Lock{}, ErrClosed
 		}
-		return Lock{}, ErrHeld
+		return Lock{}, m.heldHere(ctx, key)
 	}
 	return m.contend(ctx, local, m.engine.TryAcquire, true)
 }

@@ -108,10 +108,10 @@ func TestRevokedLeaseIsNoticedAtOnce(t *testing.T) {
 }
 
 // One key is stuck: its holder hangs. It is shown who that is, and the key is taken away from that holder alone.
-func TestForceReleaseOfOneKey(t *testing.T) {
+func TestBreakOfOneKey(t *testing.T) {
 	client := dial(t, startNode(t))
 	name := func(name string) *etcdlock.Engine {
-		e, err := etcdlock.New(client, etcdlock.WithTTL(2*time.Second), etcdlock.WithName(name))
+		e, err := etcdlock.New(client, etcdlock.WithTTL(2*time.Second), etcdlock.WithLabel(name))
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = e.Close(context.Background()) })
 		return e
@@ -123,9 +123,9 @@ func TestForceReleaseOfOneKey(t *testing.T) {
 	queue, err := operator.Inspect(t.Context(), "key")
 	require.NoError(t, err)
 	require.Len(t, queue, 2)
-	assert.Equal(t, "hanging", queue[0].Process)
+	assert.Equal(t, "hanging", queue[0].Process.Label)
 	assert.Equal(t, stuck.Epoch(), queue[0].Epoch)
-	assert.Equal(t, "waiting", queue[1].Process)
+	assert.Equal(t, "waiting", queue[1].Process.Label)
 	assert.WithinDuration(t, time.Now(), queue[1].Since, time.Minute)
 	assert.False(t, queue[0].Own)
 	queue, err = hanging.Inspect(t.Context(), "key")
@@ -133,13 +133,13 @@ func TestForceReleaseOfOneKey(t *testing.T) {
 	assert.True(t, queue[0].Own)
 	assert.False(t, queue[1].Own)
 
-	done, err := operator.ForceRelease(t.Context(), "key", stuck.Epoch())
+	done, err := operator.Break(t.Context(), "key", stuck.Epoch())
 	require.NoError(t, err)
 	assert.True(t, done)
 	next := receive(t, granted, "the lock")
 	receive(t, stuck.Lost(), "the notice")
 	require.ErrorIs(t, stuck.Release(t.Context()), cohort.ErrLost)
-	done, err = operator.ForceRelease(t.Context(), "key", stuck.Epoch())
+	done, err = operator.Break(t.Context(), "key", stuck.Epoch())
 	require.NoError(t, err)
 	assert.False(t, done, "again, it harms no later holder")
 	require.NoError(t, next.Release(t.Context()))

@@ -95,7 +95,8 @@ import (
 type Engine struct {
 	client *clientv3.Client
 	options
-	start time.Time // deadlines are counted from here
+	process cohort.Process
+	start   time.Time // deadlines are counted from here
 
 	local *keylock.Manager[string] // lets one contender per key at a time go to etcd
 
@@ -120,9 +121,9 @@ type Engine struct {
 }
 
 type options struct {
-	ttl     time.Duration
-	prefix  string
-	process string
+	ttl    time.Duration
+	prefix string
+	label  string
 }
 
 // Option changes how an Engine works; pass it to [New].
@@ -142,10 +143,10 @@ func WithPrefix(p string) Option {
 	return func(o *options) { o.prefix = strings.TrimSuffix(p, "/") + "/" }
 }
 
-// WithName sets what this process calls itself in the queues, for people: see [Engine.Inspect].
-// The default is the host's name and the process's number.
-func WithName(name string) Option {
-	return func(o *options) { o.process = name }
+// WithLabel sets how this process is called in the queues, besides its host and its number: see
+// [Engine.Inspect]. It has at most 128 bytes. The default is none.
+func WithLabel(label string) Option {
+	return func(o *options) { o.label = label }
 }
 
 // New returns an engine that talks to etcd through client, with the client's
@@ -156,7 +157,7 @@ func WithName(name string) Option {
 // A client whose connection dies silently waits for replies that will not come:
 // set DialKeepAliveTime and DialKeepAliveTimeout well below the TTL.
 func New(client *clientv3.Client, opts ...Option) (*Engine, error) {
-	o := options{ttl: 10 * time.Second, prefix: "/locks/", process: thisProcess()}
+	o := options{ttl: 10 * time.Second, prefix: "/locks/"}
 	for _, set := range opts {
 		set(&o)
 	}
@@ -166,9 +167,14 @@ func New(client *clientv3.Client, opts ...Option) (*Engine, error) {
 	if strings.Contains(o.prefix, separator) {
 		return nil, fmt.Errorf("etcdlock: the prefix %s contains %q, which ends the names of keys", keyText(o.prefix), separator)
 	}
+	process, err := cohort.ThisProcess(o.label)
+	if err != nil {
+		return nil, fmt.Errorf("etcdlock: %w", err)
+	}
 	e := &Engine{
 		client:  client,
 		options: o,
+		process: process,
 		start:   time.Now(),
 		local:   keylock.Start[string](context.Background()),
 		asks:    make(chan chan<- sessionReply),
@@ -262,6 +268,10 @@ func (e *Engine) contend(ctx context.Context, local keylock.Lock[string], enterQ
 			}
 		}
 		releaseAfter(cleaned, local)
+		var held *cohort.HeldError
+		if errors.As(err, &held) {
+			held.Key = local.Key()
+		}
 		return nil, fmt.Errorf("etcdlock: acquire %s: %w", keyText(local.Key()), e.explain(ctx, err))
 	}
 }

@@ -154,7 +154,7 @@ func (p *entry) enterQueue(ctx context.Context, condition clientv3.Cmp, ops ...c
 func (p *entry) enter(condition clientv3.Cmp, ops []clientv3.Op) error {
 	ctx, cancel := p.session.request()
 	defer cancel()
-	resp, err := p.engine.client.Txn(ctx).If(condition).Then(ops...).Else(clientv3.OpGet(p.key)).Commit()
+	resp, err := p.engine.client.Txn(ctx).If(condition).Then(ops...).Else(clientv3.OpGet(p.key), clientv3.OpGet(p.queue, clientv3.WithFirstCreate()...)).Commit()
 	switch {
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
 		p.session.lose()
@@ -175,6 +175,9 @@ func (p *entry) enter(condition clientv3.Cmp, ops []clientv3.Op) error {
 func (p *entry) refused(ctx context.Context, resp *clientv3.TxnResponse) error {
 	kvs := resp.Responses[0].GetResponseRange().Kvs
 	if len(kvs) == 0 {
+		if first := resp.Responses[1].GetResponseRange().Kvs; len(first) > 0 {
+			return &cohort.HeldError{Holder: contenderOf(first[0], int64(p.session.lease))}
+		}
 		return cohort.ErrHeld
 	}
 	if err := p.session.removeOrphan(ctx, p.key, kvs[0].ModRevision); err != nil {

@@ -49,8 +49,8 @@ func neighbourOf(kvs []*mvccpb.KeyValue) neighbour {
 		return neighbour{}
 	}
 	kv := kvs[0]
-	_, process := decodeContender(string(kv.Value))
-	return neighbour{string(kv.Key), kv.CreateRevision, kv.Lease, process != ""}
+	_, _, ours := decodeContender(string(kv.Value))
+	return neighbour{string(kv.Key), kv.CreateRevision, kv.Lease, ours}
 }
 
 // A note names the entry that is wanted: a session has one entry after the other in a queue, with the same etcd key.

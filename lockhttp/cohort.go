@@ -74,6 +74,7 @@ type engine struct {
 	Waits    histogram `json:"waits"`
 	Releases histogram `json:"releases"`
 
+	Process      string    `json:"process,omitempty"` // what this process calls itself there
 	Session      string    `json:"session,omitempty"`
 	SessionBegan time.Time `json:"session_began,omitzero"`
 	Sessions     uint64    `json:"sessions"`
@@ -99,7 +100,10 @@ type claim struct {
 
 // A contender holds the key at the engine, or waits there.
 type contender struct {
-	Process string        `json:"process"`
+	Process string        `json:"process"` // host:pid label
+	Label   string        `json:"label,omitempty"`
+	Host    string        `json:"host,omitempty"`
+	PID     int           `json:"pid,omitempty"`
 	Own     bool          `json:"own,omitempty"`
 	Epoch   uint64        `json:"epoch,omitempty"`
 	Since   time.Time     `json:"since,omitzero"`
@@ -107,7 +111,9 @@ type contender struct {
 }
 
 func newEngine(s cohort.Stats, oldest []cohort.KeyInfo) *engine {
+	process := s.Engine.Process.String()
 	e := &engine{
+		Process: show.Bare(&process),
 		Waiting: s.Waiting, Held: s.Held, Granted: s.Granted, Refused: s.Refused, Handoffs: s.Handoffs, Lost: s.Lost,
 		Waits: newHistogram(s.Waits), Releases: newHistogram(s.Releases),
 		Session: show.Bare(&s.Engine.Session), SessionBegan: s.Engine.SessionBegan,
@@ -145,7 +151,12 @@ func (k *key) addEngine(info cohort.KeyInfo, n int) {
 	}
 	k.Contenders = len(info.Engine)
 	for _, c := range info.Engine[:min(n, len(info.Engine))] {
-		shown := contender{Process: show.Bare(&c.Process), Own: c.Own, Epoch: c.Epoch, Since: c.Since}
+		p := c.Process
+		text := p.String()
+		shown := contender{
+			Process: show.Bare(&text), Label: show.Bare(&p.Label), Host: show.Bare(&p.Host), PID: p.PID,
+			Own: c.Own, Epoch: c.Epoch, Since: c.Since,
+		}
 		if !c.Since.IsZero() {
 			shown.Age = time.Since(c.Since)
 		}
@@ -161,7 +172,7 @@ func (contender) Role(i int) string {
 	return "waits"
 }
 
-// InQueue shows how long ago it entered the queue, by its own clock; nothing where that is not known.
+// InQueue shows how long ago it was granted the key or entered the queue; nothing where that is not known.
 func (c contender) InQueue() string {
 	if c.Since.IsZero() {
 		return ""

@@ -61,6 +61,9 @@ func writeEngine(b *bytes.Buffer, e engine) {
 		if e.Session != "" && !e.SessionBegan.IsZero() {
 			fmt.Fprintf(b, ", now %s for %s", e.Session, age(time.Since(e.SessionBegan)))
 		}
+		if e.Process != "" {
+			fmt.Fprintf(b, ", as %s", e.Process)
+		}
 		fmt.Fprintf(b, "; requests repeated %d, orphans removed %d\n", e.Retries, e.Orphans)
 	}
 	if e.LastError != "" {
@@ -97,7 +100,7 @@ func writeContenders(b *bytes.Buffer, k key) {
 	}
 	fmt.Fprintf(b, "\nthe engine's queue\n")
 	writeTable(b, func(row func(...any)) {
-		row("", "in the queue for", "epoch", "process")
+		row("", "for", "epoch", "process")
 		for i, c := range k.Engine {
 			epoch := ""
 			if c.Epoch > 0 {

@@ -3,6 +3,7 @@ package redislock
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ type Engine struct {
 }
 
 type options struct {
+	label         string
 	ttl           time.Duration
 	prefix        string
 	replicas      int
@@ -33,6 +35,12 @@ type Option func(*options)
 // each counts on the quarantine of the others.
 func WithTTL(d time.Duration) Option {
 	return func(o *options) { o.ttl = d }
+}
+
+// WithLabel sets how this process is called in the queues, besides its host and its number: see
+// [Engine.Inspect]. It has at most 128 bytes. The default is none.
+func WithLabel(label string) Option {
+	return func(o *options) { o.label = label }
 }
 
 // WithPrefix sets what the names of the Redis keys begin with, within the braces
@@ -79,8 +87,11 @@ func New(client Client, opts ...Option) (*Engine, error) {
 	case o.quarantine < 0:
 		return nil, fmt.Errorf("redislock: a quarantine of %v", o.quarantine)
 	}
-	s := &store{client: client, options: o, sessions: make(map[string]*session)}
-	e, err := lease.New(s, lease.Config{Name: "redislock", TTL: o.ttl})
+	s := &store{
+		client: client, options: o, single: newScripts(o, false), clustered: newScripts(o, true),
+		sessions: make(map[string]*session),
+	}
+	e, err := lease.New(s, lease.Config{Name: "redislock", TTL: o.ttl, Label: o.label})
 	if err != nil {
 		return nil, err
 	}
@@ -105,28 +116,81 @@ func (e *Engine) grant(g cohort.Grant, err error) (cohort.Grant, error) {
 	return &Grant{g.(*lease.Grant), e.store}, nil
 }
 
-// Inspect implements cohort.Inspector. A contender's Process is the ID of its session.
+// Inspect implements cohort.Inspector; it returns at most the first 1,000. Since when the first holds the key is
+// told by its epoch, which is the clock of the server, as long as that is not set back. Since when the others wait is not known.
 func (e *Engine) Inspect(ctx context.Context, key string) ([]cohort.Contender, error) {
-	reply, err := e.store.run(ctx, inspectScript, bucketOf(key), false, 0, key)
+	reply, err := e.store.run(ctx, e.store.single.inspect, bucketOf(key), 0, key, "1000")
 	if err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return nil, fmt.Errorf("redislock: inspect: %w", err)
+		return nil, operatorError(ctx, "inspect", err)
 	}
 	own := e.Report().Session
 	var all []cohort.Contender
-	for i, entry := range reply[1:] {
-		session, _, _ := strings.Cut(entry, ":")
-		c := cohort.Contender{Process: session, Own: session == own}
-		if i == 0 && reply[0] != "" {
+	for entry := range slices.Chunk(reply[1:], 2) {
+		session, _, _ := strings.Cut(entry[0], ":")
+		c := cohort.Contender{Own: session == own}
+		if len(entry) == 2 {
+			c.Process = cohort.ParseProcess(entry[1])
+		}
+		if len(all) == 0 && reply[0] != "" {
 			if c.Epoch, err = strconv.ParseUint(reply[0], 10, 64); err != nil {
 				return nil, fmt.Errorf("redislock: inspect: %w", err)
 			}
+			c.Since = time.UnixMicro(int64(c.Epoch))
 		}
 		all = append(all, c)
 	}
 	return all, nil
+}
+
+// List implements cohort.Operator. It looks at one bucket after the other, at some 500 keys at a time.
+func (e *Engine) List(ctx context.Context, yield func(key string, first cohort.Contender) bool) error {
+	own := e.Report().Session
+	for b := range buckets {
+		seen := make(map[string]bool) // Redis may return a key twice
+		for cursor, more := "0", true; more; more = cursor != "0" {
+			reply, err := e.store.run(ctx, e.store.single.list, b, 0, cursor)
+			if err != nil {
+				return operatorError(ctx, "list", err)
+			}
+			cursor = reply[0]
+			for of := range slices.Chunk(reply[1:], 4) {
+				if len(of) < 4 {
+					return fmt.Errorf("redislock: list: the reply %q", of)
+				}
+				c := cohort.Contender{Process: cohort.ParseProcess(of[3]), Own: of[2] == own}
+				if epoch, err := strconv.ParseUint(of[1], 10, 64); err == nil {
+					c.Epoch, c.Since = epoch, time.UnixMicro(int64(epoch))
+				}
+				if !seen[of[0]] && !yield(of[0], c) {
+					return nil
+				}
+				seen[of[0]] = true
+			}
+		}
+	}
+	return nil
+}
+
+// Break implements cohort.Operator. A process that did not release in time learns of it within a quarter of its
+// TTL, as long as it holds no more than 1,024 keys.
+func (e *Engine) Break(ctx context.Context, key string, epoch uint64) (bool, error) {
+	b := bucketOf(key)
+	cluster, err := e.store.begin(ctx, b, lease.Session{}, 0)
+	if err != nil {
+		return false, operatorError(ctx, "break", err)
+	}
+	reply, err := e.store.run(ctx, e.store.scripts(cluster).force, b, e.store.replicas, key, strconv.FormatUint(epoch, 10))
+	if err != nil {
+		return false, operatorError(ctx, "break", err)
+	}
+	return len(reply) == 2 && reply[1] == "1", nil
+}
+
+func operatorError(ctx context.Context, call string, err error) error {
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return fmt.Errorf("redislock: %s: %w", call, err)
 }
 
 // Tag returns the hash tag of key, braces included. In a cluster, a Redis key

@@ -499,29 +499,44 @@ func TestGuardFencesExactly(t *testing.T) {
 	require.ErrorContains(t, write(g, "4"), "FENCED", "nor after a release")
 }
 
+// Each process shows who it is, also to a try that fails.
 func TestInspect(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	e, other := newEngine(t, dial(t, s.Addr())), newEngine(t, dial(t, s.Addr()))
+	e := newEngine(t, dial(t, s.Addr()), redislock.WithLabel("the first {one}"))
+	other := newEngine(t, dial(t, s.Addr()))
 	var _ cohort.Inspector = e
 	var _ cohort.Reporter = e
 	none, err := e.Inspect(t.Context(), "key")
 	require.NoError(t, err)
 	assert.Empty(t, none)
 	held := acquire(t, e, "key")
+	holder := cohort.Contender{Process: e.Report().Process, Since: time.UnixMicro(int64(held.Epoch())), Epoch: held.Epoch(), Own: true}
+	assert.WithinDuration(t, time.Now(), holder.Since, redistest.Patience)
+	assert.Equal(t, "the first {one}", holder.Process.Label)
+	assert.Equal(t, os.Getpid(), holder.Process.PID)
 	granted := waitFor(t, s, other, "key", 2)
 	queue, err := e.Inspect(t.Context(), "key")
 	require.NoError(t, err)
-	assert.Equal(t, []cohort.Contender{
-		{Process: e.Report().Session, Epoch: held.Epoch(), Own: true},
-		{Process: other.Report().Session},
-	}, queue)
+	assert.Equal(t, []cohort.Contender{holder, {Process: other.Report().Process}}, queue)
+
+	_, err = other.TryAcquire(t.Context(), "key")
+	require.ErrorIs(t, err, cohort.ErrHeld)
+	var known *cohort.HeldError
+	require.ErrorAs(t, err, &known)
+	holder.Own = false
+	assert.Equal(t, cohort.HeldError{Key: "key", Holder: holder}, *known)
+
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = e.Inspect(ended, "key")
 	require.ErrorIs(t, err, context.Canceled)
 	require.NoError(t, held.Release(t.Context()))
 	require.NoError(t, receive(t, granted, "the key").Release(t.Context()))
+	assert.Contains(t, s.Must(t, "HGETALL", hashOf(e, "key")), "p:"+e.Report().Session)
+	closeEngine(e)
+	closeEngine(other)
+	assert.NotContains(t, s.Must(t, "HGETALL", hashOf(e, "key")), "p:", "it goes with the session")
 }
 
 // The permissions that the README names are enough, and without INFO there is no quarantine.

@@ -28,32 +28,65 @@ func bucketOf(key string) int {
 var (
 	//go:embed scripts/head.lua
 	headSource string
-	//go:embed scripts/enter_free.lua
-	enterFreeSource string
-	//go:embed scripts/leave_alone.lua
-	leaveAloneSource string
 	//go:embed scripts/bucket.lua
 	bucketSource string
 	//go:embed scripts/begin.lua
 	beginSource string
 	//go:embed scripts/renew.lua
 	renewSource string
+	//go:embed scripts/enter_short.lua
+	enterShortSource string
 	//go:embed scripts/enter.lua
 	enterSource string
+	//go:embed scripts/leave_short.lua
+	leaveShortSource string
 	//go:embed scripts/leave.lua
 	leaveSource string
 	//go:embed scripts/end.lua
 	endSource string
 	//go:embed scripts/inspect.lua
 	inspectSource string
-
-	beginScript   = newScript(headSource + bucketSource + beginSource)
-	renewScript   = newScript(headSource + bucketSource + renewSource)
-	enterScript   = newScript(headSource + enterFreeSource + bucketSource + enterSource)
-	leaveScript   = newScript(headSource + leaveAloneSource + bucketSource + leaveSource)
-	endScript     = newScript(headSource + bucketSource + endSource)
-	inspectScript = newScript(headSource + bucketSource + inspectSource)
+	//go:embed scripts/list.lua
+	listSource string
+	//go:embed scripts/break.lua
+	breakSource string
 )
+
+// scripts are those of an engine. What is the same in all of its calls is written in them: that is
+// less for the server to read each time.
+type scripts struct {
+	begin, renew, enter, leave, end, inspect, list, force *Script
+}
+
+func newScripts(o options, cluster bool) *scripts {
+	settings := fmt.Sprintf("local quarantine, prefix, cluster = %d, %s, %t\n", o.quarantine.Milliseconds(), literal(o.prefix+":"), cluster)
+	script := func(sources ...string) *Script { return newScript(settings + headSource + strings.Join(sources, "")) }
+	return &scripts{
+		begin:   script(bucketSource, beginSource),
+		renew:   script(bucketSource, renewSource),
+		enter:   script(enterShortSource, bucketSource, enterSource),
+		leave:   script(leaveShortSource, bucketSource, leaveSource),
+		end:     script(bucketSource, endSource),
+		inspect: script(bucketSource, inspectSource),
+		list:    script(bucketSource, listSource),
+		force:   script(bucketSource, breakSource),
+	}
+}
+
+// literal returns text as Lua writes it.
+func literal(text string) string {
+	var b strings.Builder
+	b.WriteByte('\'')
+	for _, c := range []byte(text) {
+		if c == '_' || c >= '0' && c <= ':' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "\\%03d", c)
+		}
+	}
+	b.WriteByte('\'')
+	return b.String()
+}
 
 // ErrEvicts means that the server removes keys when its memory is full, whichever they
 // are, and with them the locks: its maxmemory-policy is one of the allkeys policies.
@@ -64,6 +97,7 @@ var ErrEvicts = errors.New("redislock: the server's maxmemory-policy may evict l
 type store struct {
 	client Client
 	options
+	single, clustered *scripts
 
 	mu       sync.Mutex
 	sessions map[string]*session // by ID, from Begin to End
@@ -94,6 +128,14 @@ func (s *store) names(b int) []string {
 	return []string{s.tag(b) + ":locks", s.tag(b) + ":sessions"}
 }
 
+// scripts returns those for a cluster, or for a single server.
+func (s *store) scripts(cluster bool) *scripts {
+	if cluster {
+		return s.clustered
+	}
+	return s.single
+}
+
 // channels returns what the name of a session's channel begins with.
 func (s *store) channels(b int, cluster bool) string {
 	if cluster {
@@ -103,16 +145,14 @@ func (s *store) channels(b int, cluster bool) string {
 }
 
 // run runs a script on a bucket. With replicas it returns an error when fewer acknowledged than are wanted.
-func (s *store) run(ctx context.Context, script *Script, b int, cluster bool, replicas int, args ...string) ([]string, error) {
-	mode := "0"
-	if cluster {
-		mode = "1"
-	}
-	all := append([]string{milliseconds(s.quarantine), s.channels(b, cluster), mode}, args...)
+func (s *store) run(ctx context.Context, script *Script, b int, replicas int, args ...string) ([]string, error) {
+	return s.runAside(ctx, script, b, replicas, false, args...)
+}
+
+// runAside is run for a call that no lock waits for, if aside is true.
+func (s *store) runAside(ctx context.Context, script *Script, b int, replicas int, aside bool, args ...string) ([]string, error) {
 	reply, acknowledged, err := s.client.Run(ctx, Call{
-		Script: script, Keys: s.names(b), Args: all,
-		Aside:    script == renewScript || script == endScript || script == beginScript && args[1] == "0",
-		Replicas: replicas, Within: s.ttl / 8,
+		Script: script, Keys: s.names(b), Args: args, Aside: aside, Replicas: replicas, Within: s.ttl / 8,
 	})
 	switch {
 	case err != nil:
@@ -165,7 +205,7 @@ func (s *store) session(id string) *session {
 // the last bucket is used. The session begins in a bucket when it is used.
 func (s *store) Begin(ctx context.Context, id lease.Session) error {
 	return s.each(func(b int) error {
-		cluster, err := s.begin(ctx, b, id.ID, 0)
+		cluster, err := s.begin(ctx, b, id, 0)
 		if err == nil && b == 0 {
 			s.session(id.ID).cluster = cluster
 		}
@@ -203,8 +243,8 @@ func first(errs []error) (err error) {
 }
 
 // begin opens a bucket, and begins the session in it unless the TTL is 0.
-func (s *store) begin(ctx context.Context, b int, session string, ttl time.Duration) (cluster bool, err error) {
-	reply, err := s.run(ctx, beginScript, b, false, 0, session, milliseconds(ttl))
+func (s *store) begin(ctx context.Context, b int, id lease.Session, ttl time.Duration) (cluster bool, err error) {
+	reply, err := s.runAside(ctx, s.single.begin, b, 0, ttl == 0, id.ID, milliseconds(ttl), id.Process.String())
 	if err != nil {
 		return false, err
 	}
@@ -238,7 +278,7 @@ func (s *store) use(ctx context.Context, b int, id lease.Session) (cluster bool,
 	// covered the bucket yet, while others have prolonged the engine's trust.
 	short, cancel := context.WithTimeout(ctx, id.TTL/8)
 	defer cancel()
-	_, in.err = s.begin(short, b, id.ID, id.TTL)
+	_, in.err = s.begin(short, b, id, id.TTL)
 	own.mu.Lock()
 	if in.err != nil {
 		own.buckets[b] = nil // the next Enter tries again
@@ -280,7 +320,7 @@ func (s *store) Renew(ctx context.Context, id lease.Session, held []lease.Held) 
 		for _, h := range byBucket[b] {
 			args = append(args, h.Key, strconv.FormatUint(h.Epoch, 10))
 		}
-		reply, err := s.run(ctx, renewScript, b, own.cluster, s.replicas, args...)
+		reply, err := s.runAside(ctx, s.scripts(own.cluster).renew, b, s.replicas, true, args...)
 		if err != nil {
 			return err
 		}
@@ -311,7 +351,7 @@ func (s *store) Enter(ctx context.Context, e lease.Entry, try bool) (lease.Stand
 	if err != nil {
 		return lease.Standing{}, err
 	}
-	reply, err := s.run(ctx, enterScript, b, cluster, s.replicas, e.Session.ID, e.ID(), e.Key, flag(try), flag(s.replicas > 0))
+	reply, err := s.run(ctx, s.scripts(cluster).enter, b, s.replicas, e.Session.ID, e.ID(), e.Key, flag(try), flag(s.replicas > 0))
 	if errors.Is(err, errFewReplicas) && reply[0] != "granted" {
 		err = nil // a waiter has nothing to lose
 	}
@@ -329,6 +369,14 @@ func (s *store) Enter(ctx context.Context, e lease.Entry, try bool) (lease.Stand
 	case reply[0] == "waits" && len(reply) == 2:
 		again, err := strconv.ParseInt(reply[1], 10, 64)
 		return lease.Standing{Again: time.Duration(again) * time.Millisecond}, err
+	case reply[0] == "held" && len(reply) == 4:
+		epoch, err := strconv.ParseUint(reply[1], 10, 64)
+		if err != nil {
+			return lease.Standing{}, fmt.Errorf("the reply %q to an entry", reply)
+		}
+		return lease.Standing{}, &cohort.HeldError{Holder: cohort.Contender{
+			Process: cohort.ParseProcess(reply[3]), Since: time.UnixMicro(int64(epoch)), Epoch: epoch, Own: reply[2] == e.Session.ID,
+		}}
 	case reply[0] == "held":
 		return lease.Standing{}, cohort.ErrHeld
 	default: // "left" cannot be the reply to a request that is waited for
@@ -341,7 +389,7 @@ func (s *store) Leave(ctx context.Context, e lease.Entry, late bool) (found bool
 	if !in[bucketOf(e.Key)] {
 		return false, nil // nothing was ever sent that could have entered it
 	}
-	reply, err := s.run(ctx, leaveScript, bucketOf(e.Key), own.cluster, 0, e.Session.ID, e.ID(), e.Key, flag(late))
+	reply, err := s.run(ctx, s.scripts(own.cluster).leave, bucketOf(e.Key), 0, e.Session.ID, e.ID(), e.Key, flag(late))
 	return err == nil && len(reply) == 2 && reply[1] == "1", err
 }
 
@@ -352,7 +400,7 @@ func (s *store) End(ctx context.Context, id lease.Session) error {
 	own.mu.Unlock()
 	err := s.each(func(b int) error {
 		for use[b] {
-			reply, err := s.run(ctx, endScript, b, own.cluster, 0, id.ID)
+			reply, err := s.runAside(ctx, s.scripts(own.cluster).end, b, 0, true, id.ID)
 			if err != nil {
 				return err
 			}
@@ -403,22 +451,25 @@ func (s *store) Listen(ctx context.Context, id lease.Session, notify func(lease.
 func (s *store) subscribe(ctx context.Context, channel string, notify func(lease.Notice)) error {
 	look := func() { notify(lease.Notice{Kind: lease.Look}) }
 	return s.client.Subscribe(ctx, channel, look, func(message string) {
-		n, ok := parseNotice(message)
+		n, others, ok := parseNotice(message)
 		if !ok {
 			return
 		}
 		if s.replicas > 0 {
 			n.Epoch = 0 // the entry asks, so that the reply comes when the grant was acknowledged
 		}
+		if others {
+			notify(lease.Notice{Kind: lease.Wanted, Attempt: n.Attempt})
+		}
 		notify(n)
 	})
 }
 
-// parseNotice reads "granted <epoch> <attempt>" and "wanted 0 <attempt>".
-func parseNotice(message string) (n lease.Notice, ok bool) {
+// parseNotice reads "granted <epoch> <attempt>", with a last word if others wait, and "wanted 0 <attempt>".
+func parseNotice(message string) (n lease.Notice, others, ok bool) {
 	words := strings.Fields(message)
-	if len(words) != 3 {
-		return n, false
+	if len(words) != 3 && len(words) != 4 {
+		return n, false, false
 	}
 	switch words[0] {
 	case "granted":
@@ -426,10 +477,10 @@ func parseNotice(message string) (n lease.Notice, ok bool) {
 	case "wanted":
 		n.Kind = lease.Wanted
 	default:
-		return n, false
+		return n, false, false
 	}
 	var err1, err2 error
 	n.Epoch, err1 = strconv.ParseUint(words[1], 10, 64)
 	n.Attempt, err2 = strconv.ParseUint(words[2], 10, 64)
-	return n, err1 == nil && err2 == nil
+	return n, len(words) == 4, err1 == nil && err2 == nil
 }

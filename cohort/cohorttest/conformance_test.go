@@ -34,7 +34,7 @@ func harness(store *cohorttest.Store, spoil func(cohort.Engine) cohort.Engine) c
 		Refuse: func(e cohort.Engine, call cohorttest.Call, forGood bool) error {
 			if call == cohorttest.Wait {
 				memory[e].Script(cohorttest.Fault{Call: call, Err: errRefused, Passes: true})
-				memory[e].Break()
+				memory[e].BreakWaits()
 				return nil
 			}
 			memory[e].Script(cohorttest.Fault{Call: call, Err: errRefused, Passes: !forGood})
@@ -273,6 +273,80 @@ func TestChecksFindBrokenEngines(t *testing.T) {
 			store := cohorttest.NewStore()
 			defer store.Close()
 			h := harness(store, func(e cohort.Engine) cohort.Engine { return &spoiltEngine{e, broken.acquire, broken.try} })
+			h.Within = 300 * time.Millisecond
+			assert.ErrorContains(t, cohorttest.Check(h), broken.check)
+		})
+	}
+}
+
+// spoiltOperator breaks one promise of cohort.Operator.
+type spoiltOperator struct {
+	*cohorttest.Engine
+	list   func(e *cohorttest.Engine, yield func(string, cohort.Contender) bool) error
+	breaks func(e *cohorttest.Engine, key string, epoch uint64) (bool, error)
+	try    func(e *cohorttest.Engine, key string) (cohort.Grant, error)
+}
+
+func (e spoiltOperator) List(ctx context.Context, yield func(string, cohort.Contender) bool) error {
+	if e.list != nil {
+		return e.list(e.Engine, yield)
+	}
+	return e.Engine.List(ctx, yield)
+}
+
+func (e spoiltOperator) Break(ctx context.Context, key string, epoch uint64) (bool, error) {
+	if e.breaks != nil {
+		return e.breaks(e.Engine, key, epoch)
+	}
+	return e.Engine.Break(ctx, key, epoch)
+}
+
+func (e spoiltOperator) TryAcquire(ctx context.Context, key string) (cohort.Grant, error) {
+	if e.try != nil {
+		return e.try(e.Engine, key)
+	}
+	return e.Engine.TryAcquire(ctx, key)
+}
+
+func TestChecksFindBrokenOperators(t *testing.T) {
+	for _, broken := range []struct {
+		bug      string
+		check    string
+		operator spoiltOperator
+	}{
+		{"a key is not listed", "shown: List has []",
+			spoiltOperator{list: func(*cohorttest.Engine, func(string, cohort.Contender) bool) error { return nil }}},
+		{"what was broken goes on", "broken: a waiter was not granted",
+			spoiltOperator{breaks: func(e *cohorttest.Engine, key string, epoch uint64) (bool, error) {
+				queue, err := e.Inspect(context.Background(), key)
+				return err == nil && len(queue) > 0 && queue[0].Epoch == epoch, err
+			}}},
+		{"the epoch does not matter", "broken: Break with an epoch that no grant has returned",
+			spoiltOperator{breaks: func(e *cohorttest.Engine, key string, _ uint64) (bool, error) {
+				queue, err := e.Inspect(context.Background(), key)
+				if err != nil || len(queue) == 0 {
+					return false, err
+				}
+				return e.Break(context.Background(), key, queue[0].Epoch)
+			}}},
+		{"a failed try names another", "shown: the failed try says",
+			spoiltOperator{try: func(e *cohorttest.Engine, key string) (cohort.Grant, error) {
+				g, err := e.TryAcquire(context.Background(), key)
+				if errors.Is(err, cohort.ErrHeld) {
+					err = &cohort.HeldError{Key: key}
+				}
+				return g, err
+			}}},
+	} {
+		t.Run(broken.bug, func(t *testing.T) {
+			t.Parallel()
+			store := cohorttest.NewStore()
+			defer store.Close()
+			h := harness(store, func(e cohort.Engine) cohort.Engine {
+				spoilt := broken.operator
+				spoilt.Engine = e.(*cohorttest.Engine)
+				return &spoilt
+			})
 			h.Within = 300 * time.Millisecond
 			assert.ErrorContains(t, cohorttest.Check(h), broken.check)
 		})

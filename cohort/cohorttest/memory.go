@@ -20,7 +20,7 @@ type Engine struct {
 	script   []Fault
 	session  *session
 	healed   chan struct{} // nil while the store can be reached; else closed by Heal
-	broken   chan struct{} // closed and replaced by Break
+	broken   chan struct{} // closed and replaced by BreakWaits
 	paused   bool
 	deaf     bool
 	isClosed bool
@@ -34,7 +34,7 @@ type Call string
 // The calls to the store.
 const (
 	Acquire Call = "acquire" // taking an entry in a queue, also for TryAcquire
-	Wait    Call = "wait"    // watching a queue, when a wait begins and after a Break
+	Wait    Call = "wait"    // watching a queue, when a wait begins and after BreakWaits
 	Release Call = "release" // leaving a queue, also after a wait that was abandoned
 )
 
@@ -83,9 +83,9 @@ func (e *Engine) Notice() {
 	e.store.decide(func(*queues) { e.notice() })
 }
 
-// Break ends what the engine's waits watch, as a connection does that breaks after the store has
+// BreakWaits ends what the engine's waits watch, as a connection does that breaks after the store has
 // forgotten what happened since they began: each has to look again.
-func (e *Engine) Break() {
+func (e *Engine) BreakWaits() {
 	e.store.decide(func(*queues) {
 		close(e.broken)
 		e.broken = make(chan struct{})
@@ -197,12 +197,45 @@ func (e *Engine) Inspect(ctx context.Context, key string) ([]cohort.Contender, e
 	var queue []cohort.Contender
 	e.store.decide(func(q *queues) {
 		for _, p := range q.byKey[key] {
-			queue = append(queue, cohort.Contender{
-				Process: fmt.Sprint("process ", p.session.process), Since: p.since, Epoch: p.epoch, Own: p.session == e.session,
-			})
+			queue = append(queue, p.contender(e.session))
 		}
 	})
 	return queue, nil
+}
+
+// List implements cohort.Operator.
+func (e *Engine) List(ctx context.Context, yield func(key string, first cohort.Contender) bool) error {
+	if err := e.reach(ctx); err != nil {
+		return fmt.Errorf("cohorttest: list: %w", err)
+	}
+	first := make(map[string]cohort.Contender)
+	e.store.decide(func(q *queues) {
+		for key, queue := range q.byKey {
+			first[key] = queue[0].contender(e.session)
+		}
+	})
+	for key, c := range first {
+		if !yield(key, c) {
+			break
+		}
+	}
+	return nil
+}
+
+// Break implements cohort.Operator. The engine that held the key learns of it 10 ms later.
+func (e *Engine) Break(ctx context.Context, key string, epoch uint64) (broken bool, err error) {
+	if err := e.reach(ctx); err != nil {
+		return false, fmt.Errorf("cohorttest: break the lock of %s: %w", keyText(key), err)
+	}
+	e.store.decide(func(q *queues) {
+		if queue := q.byKey[key]; len(queue) > 0 && queue[0].epoch == epoch {
+			queue[0].deleted = true
+			time.AfterFunc(auditEvery, queue[0].engine.Notice)
+			q.leave(queue[0])
+			broken = true
+		}
+	})
+	return broken, nil
 }
 
 // Report implements cohort.Reporter.
@@ -210,7 +243,7 @@ func (e *Engine) Report() cohort.EngineReport {
 	var r cohort.EngineReport
 	e.store.decide(func(*queues) {
 		r = cohort.EngineReport{
-			Session:  fmt.Sprint("process ", e.session.process),
+			Process: e.session.name(), Session: e.session.name().Label,
 			Sessions: e.sessions, Lost: e.sessions - 1, Retries: e.retries, Orphans: e.orphans,
 		}
 	})
@@ -251,7 +284,7 @@ func (e *Engine) enter(ctx context.Context, key string, try bool) (p *entry, dro
 		case e.isClosed:
 		case try && len(q.byKey[key]) > 0:
 			q.byKey[key][0].want()
-			err = cohort.ErrHeld
+			err = &cohort.HeldError{Key: key, Holder: q.byKey[key][0].contender(e.session)}
 		default:
 			e.notice()
 			p, err = q.join(e, key), nil

@@ -1,8 +1,11 @@
 package cohorttest
 
 import (
+	"fmt"
 	"slices"
 	"time"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
 )
 
 // Store is a lock service in memory, for tests: what etcd is to etcdlock. Every
@@ -23,6 +26,7 @@ type queues struct {
 
 // entry is one contender's entry in the queue for one key.
 type entry struct {
+	engine  *Engine
 	session *session
 	key     string
 	since   time.Time
@@ -123,7 +127,7 @@ func (s *Store) decide(decision func(*queues)) bool {
 // join adds an entry of the session to the queue for key.
 func (q *queues) join(e *Engine, key string) *entry {
 	p := &entry{
-		session: e.session, key: key, since: time.Now(),
+		engine: e, session: e.session, key: key, since: time.Now(),
 		granted: make(chan uint64, 1), lost: make(chan struct{}), wanted: e.deaf,
 	}
 	p.session.entries[p] = true
@@ -205,4 +209,14 @@ func (p *entry) lose() {
 
 func newSession(process int) *session {
 	return &session{process: process, entries: make(map[*entry]bool), lost: make(chan struct{})}
+}
+
+// name is what the process calls itself.
+func (s *session) name() cohort.Process {
+	return cohort.Process{Label: fmt.Sprint("process ", s.process)}
+}
+
+// contender describes the entry to the process whose session is own.
+func (p *entry) contender(own *session) cohort.Contender {
+	return cohort.Contender{Process: p.session.name(), Since: p.since, Epoch: p.epoch, Own: p.session == own}
 }

@@ -63,6 +63,9 @@ type Config struct {
 	// TTL is how long the keys of a process stay locked that has died or is cut off.
 	// It must be positive.
 	TTL time.Duration
+
+	// Label says to people what the process is, see cohort.ThisProcess; "" for nothing.
+	Label string
 }
 
 // Engine is a cohort.Engine on a Store. Use it through a cohort.Manager, or
@@ -70,6 +73,7 @@ type Config struct {
 type Engine struct {
 	store Store
 	Config
+	process cohort.Process
 
 	ctx      context.Context // ends when Close begins, and with it every session and every wait
 	end      context.CancelFunc
@@ -93,16 +97,22 @@ type failure struct {
 }
 
 // New returns an engine on the store. It calls the store only when a key is
-// first asked for. Close ends it.
+// first asked for. Close ends it. New returns an error for a TTL that is not positive, and for a
+// label that cohort.ThisProcess refuses.
 func New(store Store, c Config) (*Engine, error) {
 	if c.TTL <= 0 {
 		return nil, fmt.Errorf("%s: a TTL of %v", c.Name, c.TTL)
 	}
+	process, err := cohort.ThisProcess(c.Label)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Name, err)
+	}
 	e := &Engine{
-		store:  store,
-		Config: c,
-		asks:   make(chan chan<- sessionReply),
-		crew:   newCrew(),
+		store:   store,
+		Config:  c,
+		process: process,
+		asks:    make(chan chan<- sessionReply),
+		crew:    newCrew(),
 	}
 	e.ctx, e.end = context.WithCancel(context.Background())
 	e.requests, e.abort = context.WithCancel(context.Background())
@@ -138,13 +148,17 @@ func (e *Engine) contend(ctx context.Context, key string, try bool) (cohort.Gran
 		if passes(err) && retry.wait(ctx, e.ctx) == nil {
 			continue
 		}
-		return nil, fmt.Errorf("%s: acquire %s: %w", e.Name, brief(key), e.explain(ctx, err))
+		return nil, fmt.Errorf("%s: acquire %s: %w", e.Name, brief(key), e.explain(ctx, key, err))
 	}
 }
 
 // explain says why an Acquire failed: the caller's context comes before the
 // engine's end, and that before what went wrong at the store.
-func (e *Engine) explain(ctx context.Context, err error) error {
+func (e *Engine) explain(ctx context.Context, key string, err error) error {
+	var held *cohort.HeldError
+	if errors.As(err, &held) {
+		held.Key = key
+	}
 	switch {
 	case ctx.Err() != nil:
 		return endOf(ctx, err)
@@ -198,7 +212,7 @@ func endOf(ctx context.Context, err error) error {
 
 // Report implements cohort.Reporter.
 func (e *Engine) Report() cohort.EngineReport {
-	r := cohort.EngineReport{Sessions: e.begun.Load(), Lost: e.lost.Load(), Retries: e.failed.Load()}
+	r := cohort.EngineReport{Process: e.process, Sessions: e.begun.Load(), Lost: e.lost.Load(), Retries: e.failed.Load()}
 	if s := e.current.Load(); s != nil && s.trusted() {
 		r.Session, r.SessionBegan, r.SessionEnds = s.ID, s.epoch, time.Now().Add(s.left())
 	}
@@ -219,7 +233,7 @@ func (e *Engine) note(err error) {
 
 // newSession chooses a session's ID here, so that it can be ended although the reply to Begin was lost.
 func (e *Engine) newSession() Session {
-	return Session{ID: rand.Text(), TTL: e.TTL}
+	return Session{ID: rand.Text(), TTL: e.TTL, Process: e.process}
 }
 
 // brief returns key quoted, cut when it is long.

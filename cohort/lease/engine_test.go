@@ -557,9 +557,12 @@ func TestEndedAttemptsAreForgotten(t *testing.T) {
 func TestReport(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		e, l := process(t, s)
-		assert.Equal(t, cohort.EngineReport{}, e.Report())
+		process, err := cohort.ThisProcess("")
+		require.NoError(t, err)
+		assert.Equal(t, cohort.EngineReport{Process: process}, e.Report())
 		g := acquire(t, e, "key")
 		assert.Equal(t, cohort.EngineReport{
+			Process: process,
 			Session: l.session(), SessionBegan: time.Now(), SessionEnds: time.Now().Add(ttl * 4 / 5), Sessions: 1,
 		}, e.Report())
 		failed := errors.New("no connection")

@@ -44,7 +44,7 @@ type Store interface {
 
 	// Enter puts the entry e at the end of the queue of its key, if it is not in the
 	// queue yet, and returns where it stands. When another entry is in the queue and
-	// try is true it returns cohort.ErrHeld instead, and leaves nothing behind.
+	// try is true it returns cohort.ErrHeld or a *cohort.HeldError instead, and leaves nothing behind.
 	// When e holds the key already, it returns the same epoch again. It
 	// returns ErrSessionGone when e's session has ended or never began.
 	//
@@ -73,8 +73,9 @@ type Store interface {
 
 // Session stands for a process at the store.
 type Session struct {
-	ID  string        // unique: 26 letters and digits, chosen by the engine
-	TTL time.Duration // how long it lives without a renewal
+	ID      string         // unique: 26 letters and digits, chosen by the engine
+	TTL     time.Duration  // how long it lives without a renewal
+	Process cohort.Process // whose it is, for people
 }
 
 // Entry is one attempt to get a key. It is in the key's queue at most once.

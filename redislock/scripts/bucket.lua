@@ -1,6 +1,5 @@
 -- What every script needs that does more than the shortest.
-local t = redis.call('TIME')
-local us = tonumber(t[1]) * 1000000 + tonumber(t[2]) -- exact: a double counts microseconds until 2255
+local us = now()
 local ms = math.floor(us / 1000)
 
 local function text(n) return string.format('%.0f', n) end
@@ -12,9 +11,12 @@ local function text(n) return string.format('%.0f', n) end
 local function read(...)
   local v = redis.call('HMGET', hash, 'fence', 'quiet', 'life', ...)
   local fence = tonumber(v[1] or '0')
+  if same(v[3]) then
+    return fence, tonumber(v[2] or '0'), unpack(v, 4)
+  end
   local info = (quarantine > 0 and redis.call or redis.pcall)('INFO', 'server')
   local life = type(info) == 'string' and string.match(info, 'run_id:(%x+)')
-  if life and v[3] ~= life then
+  if life then
     redis.call('UNLINK', hash, sessions)
     local quiet = ms + quarantine
     redis.call('HSET', hash, 'fence', text(fence), 'quiet', text(quiet), 'life', life)
@@ -37,14 +39,11 @@ local function alive(entry)
   return known[session]
 end
 
--- tell sends a notice to the process of an entry.
-local function tell(entry, notice)
+-- tell sends a notice to the process of an entry: a word, an epoch, the number of the entry and, with a grant, '1' if others wait.
+local function tell(entry, word, epoch, others)
   local session, attempt = string.match(entry, '^([^:]+):(%d+)$')
-  if cluster then
-    redis.call('SPUBLISH', prefix .. session, notice .. ' ' .. attempt)
-  else
-    redis.call('PUBLISH', prefix .. session, notice .. ' ' .. attempt)
-  end
+  local notice = word .. ' ' .. epoch .. ' ' .. attempt .. (others and ' 1' or '')
+  redis.call(cluster and 'SPUBLISH' or 'PUBLISH', channel(session), notice)
 end
 
 -- settle stores the queue of a key with the epoch with which its head holds the key, nil if it does not.
@@ -74,10 +73,7 @@ local function settle(key, queue, epoch, asks, fence, quiet)
   epoch = text(fence)
   redis.call('HSET', hash, 'fence', epoch, 'g:' .. key, epoch, 'q:' .. key, queue)
   if head ~= asks then
-    tell(head, 'granted ' .. epoch)
-    if #queue > #head then
-      tell(head, 'wanted 0')
-    end
+    tell(head, 'granted', epoch, #queue > #head)
   end
   return queue, epoch, fence
 end
@@ -93,11 +89,11 @@ local function sweep(fence, quiet, anew)
     end
     scan, bound = '0', ms
   end
-  local found = redis.call('HSCAN', hash, scan, 'MATCH', '[qx]:*', 'COUNT', '1000')
+  local found = redis.call('HSCAN', hash, scan, 'MATCH', '[pqx]:*', 'COUNT', '1000')
   for i = 1, #found[2], 2 do
     local field, value = found[2][i], found[2][i + 1]
     local name = string.sub(field, 3)
-    if string.sub(field, 1, 2) == 'x:' then
+    if string.sub(field, 1, 2) ~= 'q:' then -- of an entry or of a session
       if not alive(name) then
         redis.call('HDEL', hash, field)
       end

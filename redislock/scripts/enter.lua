@@ -1,7 +1,8 @@
 -- Puts an entry at the end of a queue, unless it is in it.
--- ARGV    …, session, entry, key, '1' to enter an empty queue only, '1' to write a grant again that stands already
--- Returns {'granted', epoch, '1' if others wait}, {'waits', ms until it should ask again}, {'held'}, {'gone'} or {'left'}.
-local session, entry, key, try, again = ARGV[4], ARGV[5], ARGV[6], ARGV[7] == '1', ARGV[8] == '1'
+-- ARGV    session, entry, key, '1' to enter an empty queue only, '1' to write a grant again that stands already
+-- Returns {'granted', epoch, '1' if others wait}, {'waits', ms until it should ask again}, {'gone'}, {'left'}, or
+-- {'held', the epoch, the session, which process it is}, of the holder, if there is one.
+local session, entry, key, try, again = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1', ARGV[5] == '1'
 local fence, quiet, queue, epoch, left = read('q:' .. key, 'g:' .. key, 'x:' .. entry)
 if (deadline(session) or 0) <= ms then
   return {'gone'}
@@ -20,10 +21,12 @@ if head and not alive(head) or head and not epoch then
 end
 if not inside then
   if try and (head or ms < quiet) then
-    if epoch then
-      tell(head, 'wanted 0')
+    if not epoch then
+      return {'held'}
     end
-    return {'held'}
+    tell(head, 'wanted', '0')
+    local holder = string.match(head, '^[^:]+')
+    return {'held', epoch, holder, redis.call('HGET', hash, 'p:' .. holder) or ''}
   end
   queue = head and queue .. ' ' .. entry or entry
   if head then
@@ -42,5 +45,5 @@ if head == entry then
   end
   return {'granted', epoch, #queue > #head and '1' or '0'}
 end
-tell(head, 'wanted 0')
+tell(head, 'wanted', '0')
 return {'waits', text(deadline(string.match(head, '^[^:]+')) - ms + 1)}

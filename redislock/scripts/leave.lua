@@ -1,12 +1,12 @@
 -- Removes an entry from its queue.
--- ARGV    …, session, entry, key, '1' if a request to enter it may come late
+-- ARGV    session, entry, key, '1' if a request to enter it may come late
 -- Returns {'ok', '1' if it was there}, or {'gone'}.
-local session, entry, key = ARGV[4], ARGV[5], ARGV[6]
+local session, entry, key = ARGV[1], ARGV[2], ARGV[3]
 local fence, quiet, queue, epoch = read('q:' .. key, 'g:' .. key)
 if (deadline(session) or 0) <= ms then
   return {'gone'}
 end
-if ARGV[7] == '1' then
+if ARGV[4] == '1' then
   redis.call('HSET', hash, 'x:' .. entry, '')
 end
 queue = queue or ''
