@@ -30,8 +30,10 @@ func (m *Manager[K]) Top(ctx context.Context, n int) (Top[K], error) {
 
 // Inspect returns what is known of one key at one point of the manager's history: how many
 // holders and waiters there are, none of which means that the key is free, and at most the
-// first 1,000 of either. It returns an error
-// that wraps ctx.Err() when ctx is done, [ErrClosed] after the end, and [ErrInvalidKey] for a
+// first 1,000 of either. There is no way to ask for those behind them: what a key waits for is
+// at the front of its queue, and a second call would show another queue, of a later point.
+//
+// It returns an error that wraps ctx.Err() when ctx is done, [ErrClosed] after the end, and [ErrInvalidKey] for a
 // key that is not equal to itself. A key that cannot be compared panics.
 func (m *Manager[K]) Inspect(ctx context.Context, key K) (KeyInfo[K], error) {
 	mustContext(ctx)

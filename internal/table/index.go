@@ -99,7 +99,7 @@ func (x *index[K]) bucket(hash uint64) uint64 {
 }
 
 // at returns a bucket.
-func (x *index[K]) at(b uint64) *bucket[K] { return &x.segments[b>>segmentBits][b&(segment-1)] }
+func (x *index[K]) at(b uint64) *bucket[K] { return &x.segments[b>>segmentBits][b%segment] }
 
 // depth is how many bits the hashes of a bucket have in common.
 func (x *index[K]) depth(b uint64) int {
