@@ -92,20 +92,25 @@
 // # What a call costs others
 //
 // All calls are served one after the other, so each waits for the one that is being served.
-// Most cost the same whatever the manager holds. These cost in proportion to what they
-// are about:
+// Most cost the same whatever the manager holds, about a microsecond. These cost in proportion
+// to what they are about; the figures are the least of several on two cores that others used
+// too, see benchmarks/RESULTS.md:
 //
 //   - A request for many keys, its release, and [Session.Close]: to their keys.
 //   - A release, and a downgrade: to the waiters that it lets in, which are many only if they
-//     share.
+//     share. 1,000 readers take 1.3 ms, most of it to wake them.
 //   - A request that has to wait for holders that have called [Lock.Wanted]: to these, once.
 //   - [Manager.Top] and [Manager.Inspect]: to what they show, at most n keys or 1,000 holders
 //     and waiters. [Manager.Snapshot] is served in small parts, others in between; while
-//     it is, the first change of each key costs as much as to inspect it.
+//     it is, the first change of each key costs as much as to inspect it, at most 0.1 ms.
 //   - A request of a session that has to wait, while others wait for the session: to the
 //     holders and waiters from which it looks for a way back. Sessions that no request
-//     waits for, as those that hold nothing, do not look.
+//     waits for, as those that hold nothing, do not look. A way over 64,000 sessions, each
+//     of which holds a key and waits for the next, takes 14 ms.
+//   - The end of a context with which very many calls wait: to these, because a goroutine sees
+//     its earlier calls in what it asks next. 100,000 take 0.2 s.
 //   - [Manager.Close], the end of Start's context, and the end of a Shutdown: to the waiters.
+//     A million take 0.3 s.
 //
 // # When the manager ends
 //
