@@ -29,6 +29,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/examples/internal/report"
 	"github.com/seed-46f81e6d/keylock/lockhttp"
 	"github.com/seed-46f81e6d/keylock/prom"
 )
@@ -43,19 +44,31 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("dashboard", flag.ContinueOnError)
 	flags.SetOutput(stderr)
+	report.Usage(flags, "Dashboard starts a busy lock manager with a culprit in it, and serves the page that shows who holds\n"+
+		"the others up, and metrics. It prints the addresses, and runs until it is interrupted.")
 	addr := flags.String("addr", "127.0.0.1:0", "listen on `HOST:PORT`")
 	limit := flags.Duration("for", 0, "end after `DURATION`; 0 is never")
-	switch err := flags.Parse(args); {
+	err := flags.Parse(args)
+	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
-	case err != nil || flags.NArg() > 0:
+	case err != nil: // said by flags
+		return 2
+	case flags.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case *limit < 0:
+		err = errors.New("-for must not be negative")
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		flags.Usage()
 		return 2
 	}
+	ctx, cancel := context.WithCancel(ctx)
 	if *limit > 0 {
-		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, *limit)
-		defer cancel()
 	}
+	defer cancel()
 
 	listener, err := net.Listen("tcp", *addr)
 	if err != nil {
@@ -74,6 +87,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fmt.Fprintf(stdout, "Who holds the others up?  http://%s/debug/locks\n", listener.Addr())
 	fmt.Fprintf(stdout, "Metrics for Prometheus:  http://%s/metrics\n", listener.Addr())
 	err = server.Serve(listener)
+	cancel() // also when serving has failed
 	bank.Wait()
 	<-locks.Done()
 	if !errors.Is(err, http.ErrServerClosed) {

@@ -89,12 +89,23 @@ func TestTellersStandBehindTheCulprit(t *testing.T) {
 	})
 }
 
-func TestWrongArgumentsAndBusyPortsSaySo(t *testing.T) {
-	for want, args := range map[int][]string{0: {"-h"}, 1: {"-addr", "256.0.0.1:x"}, 2: {"-nonsense"}} {
-		var stderr bytes.Buffer
-		assert.Equal(t, want, run(t.Context(), args, io.Discard, &stderr))
-		assert.NotEmpty(t, stderr.String())
+func TestArgumentsAreCheckedBeforeAnythingStarts(t *testing.T) {
+	for _, c := range []struct {
+		args   []string
+		status int
+		said   string
+	}{
+		{[]string{"-h"}, 0, "Dashboard starts a busy lock manager with a culprit in it"},
+		{[]string{"-nonsense"}, 2, "-nonsense"},
+		{[]string{"extra"}, 2, `unexpected argument "extra"`},
+		{[]string{"-for", "10ms", "stray"}, 2, `unexpected argument "stray"`},
+		{[]string{"-for", "-1s"}, 2, "-for must not be negative"},
+		{[]string{"-addr", "256.0.0.1:x"}, 1, "dashboard: listen tcp"},
+	} {
+		var stdout, stderr bytes.Buffer
+		assert.Equal(t, c.status, run(t.Context(), c.args, &stdout, &stderr), c.args)
+		assert.Contains(t, stderr.String(), c.said)
+		assert.Empty(t, stdout.String(), c.args)
 	}
-	assert.Equal(t, 2, run(t.Context(), []string{"extra"}, io.Discard, io.Discard))
 	assert.Zero(t, run(t.Context(), []string{"-for", "10ms"}, io.Discard, io.Discard))
 }
