@@ -18,7 +18,7 @@ type oblivion func(t *testing.T, s *pgtest.Server) *pgtest.Server
 var oblivions = map[string]oblivion{
 	// The unlogged tables are empty after it.
 	"crash": func(t *testing.T, s *pgtest.Server) *pgtest.Server {
-		require.NoError(t, s.Crash())
+		s.Crash(t)
 		require.NoError(t, s.StartAgain())
 		return s
 	},
@@ -30,7 +30,7 @@ var oblivions = map[string]oblivion{
 	// The standby has not applied the newest data when it is promoted.
 	"failover": func(t *testing.T, s *pgtest.Server) *pgtest.Server {
 		b := s.Standby(t, "recovery_min_apply_delay='1h'")
-		require.NoError(t, s.Crash())
+		s.Crash(t)
 		require.NoError(t, b.Promote())
 		return b
 	},
@@ -41,7 +41,8 @@ var oblivions = map[string]oblivion{
 func forgets(t *testing.T, forget oblivion, opts ...pglock.Option) (believes bool, first, second uint64) {
 	s := migrated(t)
 	mine, others := cohorttest.NewNetwork(t, s.Addr()), cohorttest.NewNetwork(t, s.Addr())
-	g := acquire(t, newEngine(t, s, mine.Addr, opts...), "key")
+	e := newEngine(t, s, mine.Addr, opts...)
+	g := acquire(t, e, "key")
 	mine.Set(cohorttest.Weather{Silent: true}) // the holder's side of the network is cut
 	others.Target(forget(t, s).Addr())
 	h := acquire(t, newEngine(t, s, others.Addr, opts...), "key")
@@ -51,6 +52,9 @@ func forgets(t *testing.T, forget oblivion, opts ...pglock.Option) (believes boo
 		believes = true
 	}
 	require.NoError(t, h.Release(t.Context()))
+	mine.Target(others.Addr)
+	mine.Set(cohorttest.Weather{})
+	closeEngine(e) // while there is a server: it ends its session there
 	return believes, g.Epoch(), h.Epoch()
 }
 
@@ -99,7 +103,7 @@ func TestDurableLocksSurviveACrash(t *testing.T) {
 	opts := []pglock.Option{pglock.WithDurable(), pglock.WithTTL(20 * time.Second), pglock.WithQuarantine(2 * time.Second)}
 	e := newEngine(t, s, "", opts...)
 	g := acquire(t, e, "key")
-	require.NoError(t, s.Crash())
+	s.Crash(t)
 	require.NoError(t, s.StartAgain())
 	begun := time.Now()
 	free := acquire(t, newEngine(t, s, "", opts...), "free")

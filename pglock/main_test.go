@@ -1,9 +1,22 @@
 package pglock_test
 
 import (
+	"flag"
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The test binary is also the worker processes of the chaos test.
+func TestMain(m *testing.M) {
+	if arguments := os.Getenv(workerVariable); arguments != "" {
+		if err := workerMain(arguments); err != nil {
+			os.Stderr.WriteString("worker: " + err.Error() + "\n")
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	flag.Parse()
+	goleak.VerifyTestMain(m)
+}

@@ -75,7 +75,7 @@ func (s *Server) data() string { return filepath.Join(s.Dir, "data") }
 func (s *Server) configure(t testing.TB, settings []string) {
 	all := append([]string{
 		"listen_addresses='127.0.0.1'", "unix_socket_directories=''", "max_connections=200", "fsync=off",
-		"wal_level=replica", "max_wal_senders=5", "hot_standby=on",
+		"wal_level=replica", "max_wal_senders=5", "hot_standby=on", "authentication_timeout=1",
 	}, settings...)
 	f, err := os.OpenFile(filepath.Join(s.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
@@ -108,8 +108,54 @@ func (s *Server) StartAgain() error {
 // Stop stops the server in good order.
 func (s *Server) Stop() error { return s.ctl("stop", "-m", "fast", "-w") }
 
-// Crash ends the server at once, without writing what is in memory.
-func (s *Server) Crash() error { return s.ctl("stop", "-m", "immediate", "-w") }
+// Crash kills every process of the server, as kill -9 does.
+func (s *Server) Crash(t testing.TB) {
+	s.Signal(t, syscall.SIGSTOP) // or the postmaster forks more
+	pids := s.Signal(t, syscall.SIGKILL)
+	for deadline := time.Now().Add(Patience); slices.ContainsFunc(pids, lives); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("PostgreSQL survives kill -9")
+		}
+	}
+	// Without an init that waits for orphans the number of the postmaster stays in use, and the next one takes it for alive.
+	if syscall.Kill(pids[0], 0) == nil {
+		_ = os.Remove(s.pidFile())
+	}
+}
+
+// lives reports whether a process runs, and is not only waited for.
+func lives(pid int) bool {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return false
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(state, "Z")
+}
+
+func (s *Server) pidFile() string { return filepath.Join(s.data(), "postmaster.pid") }
+
+// Signal sends a signal to every process of the server, such as SIGSTOP, and returns their numbers, the postmaster's first.
+func (s *Server) Signal(t testing.TB, signal syscall.Signal) (pids []int) {
+	file, err := os.ReadFile(s.pidFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(file), "\n")
+	children, err := os.ReadFile("/proc/" + first + "/task/" + first + "/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range append([]string{first}, strings.Fields(string(children))...) {
+		pid, err := strconv.Atoi(word)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = syscall.Kill(pid, signal) // a child may have ended meanwhile
+		pids = append(pids, pid)
+	}
+	return pids
+}
 
 // Promote makes a standby a primary.
 func (s *Server) Promote() error { return s.ctl("promote", "-w") }
