@@ -71,6 +71,9 @@ type engine struct {
 	Refused  uint64    `json:"refused"`
 	Handoffs uint64    `json:"handoffs"`
 	Lost     uint64    `json:"lost"`
+	Kept     int       `json:"kept"`
+	Hits     uint64    `json:"hits"`
+	Recalls  uint64    `json:"recalls"`
 	Waits    histogram `json:"waits"`
 	Releases histogram `json:"releases"`
 
@@ -115,6 +118,7 @@ func newEngine(s cohort.Stats, oldest []cohort.KeyInfo) *engine {
 	e := &engine{
 		Process: show.Bare(&process),
 		Waiting: s.Waiting, Held: s.Held, Granted: s.Granted, Refused: s.Refused, Handoffs: s.Handoffs, Lost: s.Lost,
+		Kept: s.Kept, Hits: s.Hits, Recalls: s.Recalls,
 		Waits: newHistogram(s.Waits), Releases: newHistogram(s.Releases),
 		Session: show.Bare(&s.Engine.Session), SessionBegan: s.Engine.SessionBegan,
 		Sessions: s.Engine.Sessions, SessionsLost: s.Engine.Lost, Retries: s.Engine.Retries, Orphans: s.Engine.Orphans,
@@ -131,12 +135,15 @@ func newEngine(s cohort.Stats, oldest []cohort.KeyInfo) *engine {
 	return e
 }
 
+// Keeps reports whether the process has kept a key.
+func (e engine) Keeps() bool { return e.Kept > 0 || e.Hits > 0 || e.Recalls > 0 }
+
 func newClaim(c cohort.Claim) *claim {
 	if c.State == cohort.NoClaim {
 		return nil
 	}
 	shown := &claim{State: c.State.String(), Since: c.Since, Age: time.Since(c.Since), Lost: c.Lost}
-	if c.State == cohort.ClaimHeld {
+	if c.State != cohort.ClaimWaiting {
 		shown.Token = c.Token.String()
 	}
 	return shown

@@ -18,6 +18,34 @@ import (
 	"github.com/seed-46f81e6d/keylock/lockhttp"
 )
 
+func TestKeptKeysAreShown(t *testing.T) {
+	store := cohorttest.NewStore()
+	defer store.Close()
+	locks := cohort.Start(t.Context(), store.Engine(), cohort.WithKeep(time.Hour, 10))
+	defer locks.Close()
+	address := serve(t, map[string]lockhttp.Manager{"orders": lockhttp.OfCohort(locks)})
+	_, body := get(t, address+"?format=text")
+	assert.NotContains(t, body, "kept")
+	var token cohort.Token
+	for range 3 {
+		l, err := locks.Acquire(t.Context(), "key")
+		require.NoError(t, err)
+		token = l.Token()
+		require.NoError(t, l.Release())
+	}
+	_, body = get(t, address+"?format=text")
+	assert.Contains(t, body, "kept: 1 keys now, found 2 times, recalled 0 times")
+	_, body = get(t, address+"?format=html")
+	assert.Contains(t, body, "kept in this process: 1 keys now · found 2 times · recalled 0 times")
+	_, body = get(t, address+"?format=json")
+	assert.Regexp(t, `"kept": ?1,\s*"hits": ?2,\s*"recalls": ?0`, body)
+	for _, format := range []string{"json", "text", "html"} {
+		_, body = get(t, address+"?manager=orders&key=key&format="+format)
+		assert.Contains(t, body, "kept", format)
+		assert.Contains(t, body, token.String(), format)
+	}
+}
+
 // A cohort is shown like a manager, and with its engine: in every format, as a whole and one key.
 func TestCohortIsShownWithItsEngine(t *testing.T) {
 	store := cohorttest.NewStore()

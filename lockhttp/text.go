@@ -56,6 +56,9 @@ func writeManager(b *bytes.Buffer, m manager) {
 func writeEngine(b *bytes.Buffer, e engine) {
 	fmt.Fprintf(b, "engine: waiting %d, held %d, granted %d, refused %d, handed off %d, lost %d, waits %v, releases %v\n",
 		e.Waiting, e.Held, e.Granted, e.Refused, e.Handoffs, e.Lost, e.Waits.All, e.Releases.All)
+	if e.Keeps() {
+		fmt.Fprintf(b, "kept: %d keys now, found %d times, recalled %d times\n", e.Kept, e.Hits, e.Recalls)
+	}
 	if e.Sessions > 0 {
 		fmt.Fprintf(b, "engine sessions: begun %d, lost %d", e.Sessions, e.SessionsLost)
 		if e.Session != "" && !e.SessionBegan.IsZero() {

@@ -28,6 +28,8 @@ func NewCohortCollector(name string, manager CohortSource) prometheus.Collector 
 		refusals:     desc("cohort_engine_refusals_total", "Requests for locks that ended at the engine without a grant."),
 		handoffs:     desc("cohort_handoffs_total", "Times that an engine's lock was handed off within this process."),
 		losses:       desc("cohort_losses_total", "Engine's locks that were lost before they were released."),
+		hits:         desc("cohort_kept_hits_total", "Times that a caller found its key kept in this process."),
+		recalls:      desc("cohort_kept_recalls_total", "Kept keys that were given back because another process wanted them."),
 		waits:        desc("cohort_engine_wait_seconds", "How long the engine took to grant."),
 		releases:     desc("cohort_engine_release_seconds", "How long the engine took to confirm a release, up to the engine timeout."),
 		lostRecords:  desc("cohort_slow_log_lost_records_total", "Records that the slow log of the engine's waits did not log."),
@@ -43,6 +45,7 @@ func NewCohortCollector(name string, manager CohortSource) prometheus.Collector 
 type cohortMetrics struct {
 	claims                             *prometheus.Desc
 	grants, refusals, handoffs, losses *prometheus.Desc
+	hits, recalls                      *prometheus.Desc
 	waits, releases                    *prometheus.Desc
 	lostRecords, retries, orphans      *prometheus.Desc
 	sessions, sessionsLost, sessionAge *prometheus.Desc
@@ -50,7 +53,7 @@ type cohortMetrics struct {
 
 func (c *cohortMetrics) all() []*prometheus.Desc {
 	return []*prometheus.Desc{
-		c.claims, c.grants, c.refusals, c.handoffs, c.losses, c.waits, c.releases,
+		c.claims, c.grants, c.refusals, c.handoffs, c.losses, c.hits, c.recalls, c.waits, c.releases,
 		c.lostRecords, c.retries, c.orphans, c.sessions, c.sessionsLost, c.sessionAge,
 	}
 }
@@ -63,11 +66,14 @@ func (c *cohortMetrics) collect(metrics chan<- prometheus.Metric, s cohort.Stats
 		metrics <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v))
 	}
 	gauge(c.claims, float64(s.Waiting), cohort.ClaimWaiting.String())
-	gauge(c.claims, float64(s.Held), cohort.ClaimHeld.String())
+	gauge(c.claims, float64(s.Held-s.Kept), cohort.ClaimHeld.String())
+	gauge(c.claims, float64(s.Kept), cohort.ClaimKept.String())
 	counter(c.grants, s.Granted)
 	counter(c.refusals, s.Refused)
 	counter(c.handoffs, s.Handoffs)
 	counter(c.losses, s.Lost)
+	counter(c.hits, s.Hits)
+	counter(c.recalls, s.Recalls)
 	metrics <- newHistogram(c.waits, s.Waits)
 	metrics <- newHistogram(c.releases, s.Releases)
 	counter(c.lostRecords, s.SlowLogLost)

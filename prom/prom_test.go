@@ -201,6 +201,7 @@ func TestCohortHasTheMetricsOfItsEngineToo(t *testing.T) {
 		# HELP keylock_cohort_claims Claims of this process at the engine.
 		# TYPE keylock_cohort_claims gauge
 		keylock_cohort_claims{manager="orders",state="held"} 1
+		keylock_cohort_claims{manager="orders",state="kept"} 0
 		keylock_cohort_claims{manager="orders",state="waiting"} 0
 		# HELP keylock_cohort_engine_refusals_total Requests for locks that ended at the engine without a grant.
 		# TYPE keylock_cohort_engine_refusals_total counter
@@ -233,6 +234,37 @@ func TestCohortHasTheMetricsOfItsEngineToo(t *testing.T) {
 	problems, err := testutil.CollectAndLint(c)
 	require.NoError(t, err)
 	assert.Empty(t, problems)
+}
+
+func TestKeptKeysAreCounted(t *testing.T) {
+	ctx := t.Context()
+	store := cohorttest.NewStore()
+	defer store.Close()
+	m := cohort.Start(ctx, store.Engine(), cohort.WithKeep(time.Hour, 10))
+	defer m.Close()
+	theirs := cohort.Start(ctx, store.Engine())
+	defer theirs.Close()
+	for _, key := range []string{"a", "b", "a", "a"} {
+		require.NoError(t, m.Do(ctx, key, func(context.Context) error { return nil }))
+	}
+	require.NoError(t, theirs.Do(ctx, "b", func(context.Context) error { return nil }))
+	want := `
+		# HELP keylock_cohort_claims Claims of this process at the engine.
+		# TYPE keylock_cohort_claims gauge
+		keylock_cohort_claims{manager="orders",state="held"} 0
+		keylock_cohort_claims{manager="orders",state="kept"} 1
+		keylock_cohort_claims{manager="orders",state="waiting"} 0
+		# HELP keylock_cohort_kept_hits_total Times that a caller found its key kept in this process.
+		# TYPE keylock_cohort_kept_hits_total counter
+		keylock_cohort_kept_hits_total{manager="orders"} 2
+		# HELP keylock_cohort_kept_recalls_total Kept keys that were given back because another process wanted them.
+		# TYPE keylock_cohort_kept_recalls_total counter
+		keylock_cohort_kept_recalls_total{manager="orders"} 1
+	`
+	require.EventuallyWithT(t, func(c *assert.CollectT) { // the other process has the key before this one has counted the recall
+		assert.NoError(c, testutil.CollectAndCompare(prom.NewCohortCollector("orders", m), strings.NewReader(want),
+			"keylock_cohort_claims", "keylock_cohort_kept_hits_total", "keylock_cohort_kept_recalls_total"))
+	}, 10*time.Second, time.Millisecond)
 }
 
 // What cannot be a label is refused when it is registered, and does not end a scrape.
