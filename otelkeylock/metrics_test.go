@@ -141,7 +141,7 @@ func TestNamesAndUnitsFollowTheConventions(t *testing.T) {
 	m := cohort.Start(t.Context(), store.Engine(), cohort.WithLocal(keylock.WithHoldTimes()))
 	defer m.Close()
 	metrics := collectCohort(t, m)
-	assert.Len(t, metrics, 26) // and keylock.cohort.engine.session.age, which this engine does not know
+	assert.Len(t, metrics, 28) // and keylock.cohort.engine.session.age, which this engine does not know
 	for name, m := range metrics {
 		assert.Regexp(t, `^keylock(\.[a-z]+(_[a-z]+)*)+$`, name)
 		assert.NotRegexp(t, `seconds|total|count$`, name)
@@ -230,9 +230,8 @@ func TestCohortHasTheMetricsOfItsEngineToo(t *testing.T) {
 	store := cohorttest.NewStore()
 	defer store.Close()
 	engine := store.Engine()
-	m := cohort.Start(ctx, engine)
+	m := cohort.Start(ctx, engine, cohort.WithKeep(time.Hour, 10))
 	defer m.Close()
-	require.NoError(t, m.Do(ctx, "k", func(context.Context) error { return nil }))
 	l, err := m.Acquire(ctx, "held")
 	require.NoError(t, err)
 	engine.Script(cohorttest.Fault{Call: cohorttest.Acquire, Err: errors.New("refused")})
@@ -243,17 +242,22 @@ func TestCohortHasTheMetricsOfItsEngineToo(t *testing.T) {
 	l, err = m.Acquire(ctx, "held")
 	require.NoError(t, err)
 	defer l.Release()
+	for range 3 {
+		require.NoError(t, m.Do(ctx, "k", func(context.Context) error { return nil }))
+	}
 
 	metrics := collectCohort(t, m)
 	state := attribute.Key("keylock.state").String
 	for name, want := range map[string]metricdata.Aggregation{
-		"keylock.cohort.claims":               sum(false, point[int64](0, state("waiting")), point[int64](1, state("held"))),
+		"keylock.cohort.claims":               sum(false, point[int64](0, state("waiting")), point[int64](1, state("held")), point[int64](1, state("kept"))),
 		"keylock.cohort.engine.grants":        sum(true, point[int64](3)),
 		"keylock.cohort.engine.refusals":      sum(true, point[int64](1)),
 		"keylock.cohort.engine.sessions":      sum(true, point[int64](2)),
 		"keylock.cohort.engine.sessions.lost": sum(true, point[int64](1)),
 		"keylock.cohort.handoffs":             sum(true, point[int64](0)),
 		"keylock.cohort.losses":               sum(true, point[int64](1)),
+		"keylock.cohort.kept.hits":            sum(true, point[int64](2)),
+		"keylock.cohort.kept.recalls":         sum(true, point[int64](0)),
 		"keylock.keys":                        sum(false, point[int64](1)),
 	} {
 		metricdatatest.AssertAggregationsEqual(t, want, metrics[name].Data, metricdatatest.IgnoreTimestamp())

@@ -36,11 +36,13 @@
 // A cohort has these of its local manager, in which a process that waits at the engine holds
 // the key. [RegisterCohort] and [NewCohortProducer] add
 //
-//	keylock.cohort.claims                  up-down counter  {claim}    of this process at the engine; keylock.state is waiting or held
+//	keylock.cohort.claims                  up-down counter  {claim}    of this process at the engine; keylock.state is waiting, held or kept
 //	keylock.cohort.engine.grants           counter          {grant}    of the engine to this process
 //	keylock.cohort.engine.refusals         counter          {request}  that ended at the engine without a grant
 //	keylock.cohort.handoffs                counter          {handoff}  of an engine's lock within this process
 //	keylock.cohort.losses                  counter          {grant}    that were lost before they were released
+//	keylock.cohort.kept.hits               counter          {lock}     of a caller that found its key kept
+//	keylock.cohort.kept.recalls            counter          {key}      kept, and given back because another process wanted it
 //	keylock.cohort.slow_log.lost           counter          {record}   that cohort.WithSlowLog did not log
 //	keylock.cohort.engine.retries          counter          {request}  to the service that failed and were repeated
 //	keylock.cohort.engine.orphans          counter          {key}      left behind by requests that were carried out too late, and removed
@@ -241,6 +243,8 @@ func cohortMetrics(made *instruments) {
 	refusals := counter(made, "keylock.cohort.engine.refusals", "{request}", "Requests for locks that ended at the engine without a grant.")
 	handoffs := counter(made, "keylock.cohort.handoffs", "{handoff}", "Times that an engine's lock was handed off within this process.")
 	losses := counter(made, "keylock.cohort.losses", "{grant}", "Engine's locks that were lost before they were released.")
+	hits := counter(made, "keylock.cohort.kept.hits", "{lock}", "Times that a caller found its key kept in this process.")
+	recalls := counter(made, "keylock.cohort.kept.recalls", "{key}", "Kept keys that were given back because another process wanted them.")
 	lost := counter(made, "keylock.cohort.slow_log.lost", "{record}", "Records that the slow log of the engine's waits did not log.")
 	retries := counter(made, "keylock.cohort.engine.retries", "{request}", "Requests to the engine's service that failed and were repeated.")
 	orphans := counter(made, "keylock.cohort.engine.orphans", "{key}", "Keys left behind at the service by requests that were carried out too late, and removed.")
@@ -253,11 +257,14 @@ func cohortMetrics(made *instruments) {
 			return attribute.String("keylock.state", state.String())
 		}
 		claims(o, float64(s.Waiting), state(cohort.ClaimWaiting))
-		claims(o, float64(s.Held), state(cohort.ClaimHeld))
+		claims(o, float64(s.Held-s.Kept), state(cohort.ClaimHeld))
+		claims(o, float64(s.Kept), state(cohort.ClaimKept))
 		grants(o, float64(s.Granted))
 		refusals(o, float64(s.Refused))
 		handoffs(o, float64(s.Handoffs))
 		losses(o, float64(s.Lost))
+		hits(o, float64(s.Hits))
+		recalls(o, float64(s.Recalls))
 		lost(o, float64(s.SlowLogLost))
 		retries(o, float64(s.Engine.Retries))
 		orphans(o, float64(s.Engine.Orphans))
