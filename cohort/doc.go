@@ -80,8 +80,11 @@
 // error; TryAcquire takes a context, because it asks the engine. Stats, Snapshot, Top and Inspect
 // return what keylock's do, and the claims.
 //
-// Not here: AcquireShared, AcquireAll and Reserve, because an engine has no shared locks and no locks of many
-// keys, and an order among processes cannot be fixed by one of them; Session, because a cycle
+// AcquireAll takes many keys one after the other, in the order of their bytes, because an engine has no locks of many
+// keys: it is all or nothing, and cannot deadlock, but while it waits for one key it holds those before it.
+//
+// Not here: AcquireShared and Reserve, because an engine has no shared locks, and an order among processes cannot be
+// fixed by one of them; Session, because a cycle
 // among processes cannot be seen by one of them, so that a wait should have a deadline; Handoff and Value,
 // because the claim travels there.
 package cohort

@@ -89,3 +89,27 @@ func ExampleManager_Inspect() {
 	// in this process: 0 none
 	// in all of them: process 2 with epoch 1
 }
+
+// Two accounts are locked together, in every process and in whichever order they are named.
+func ExampleManager_AcquireAll() {
+	ctx := context.Background()
+	store := cohorttest.NewStore() // for tests; a service takes etcd and etcdlock.New
+	defer store.Close()
+	here, there := cohort.Start(ctx, store.Engine()), cohort.Start(ctx, store.Engine())
+	defer here.Close()
+	defer there.Close()
+	transfer := func(m *cohort.Manager, from, to string) error {
+		locks, err := m.AcquireAll(ctx, from, to)
+		if err != nil {
+			return err
+		}
+		ctx := locks.Context() // ends when either is lost
+		// Each account remembers the greatest token it has seen, and refuses a smaller one: locks.Token(from).
+		return errors.Join(ctx.Err(), locks.Release())
+	}
+	back := make(chan error)
+	go func() { back <- transfer(there, "account/2", "account/1") }()
+	fmt.Println(transfer(here, "account/1", "account/2"), <-back)
+	// Output:
+	// <nil> <nil>
+}

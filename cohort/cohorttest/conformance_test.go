@@ -192,7 +192,10 @@ func TestChecksFindBrokenEngines(t *testing.T) {
 			func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error) {
 				g, err := e.TryAcquire(ctx, key)
 				if errors.Is(err, cohort.ErrHeld) {
-					return spoiltGrant{epoch: func() uint64 { return 1 << 60 }, release: func(context.Context) error { return nil }}, nil
+					return spoiltGrant{
+						epoch: func() uint64 { return 1 << 60 }, release: func(context.Context) error { return nil },
+						lost: func() <-chan struct{} { return never },
+					}, nil
 				}
 				return g, err
 			}, nil},

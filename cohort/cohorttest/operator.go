@@ -1,15 +1,40 @@
 package cohorttest
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 )
 
-// operatorChecks are the promises of cohort.Inspector, of cohort.HeldError and of cohort.Operator. They pass with an
-// engine that is none.
+// operatorChecks are the promises of cohort.Inspector, of cohort.HeldError and of cohort.Operator, which pass with an
+// engine that is none, and of a Manager that acquires many keys.
 var operatorChecks = []check{
+	{
+		name: "many keys", engines: 2,
+		promise: "two managers that acquire the same keys in opposite orders both get them, and each key's tokens grow",
+		do: func(b *bench) error {
+			keys := []string{b.key + "/a", b.key + "/b", b.key + "/c"}
+			outcomes := make(chan error, 2)
+			var last [3]atomic.Pointer[cohort.Token]
+			for i, e := range b.engines {
+				m := cohort.Start(b.ctx, e, cohort.WithMaxHandoffs(0))
+				mine := slices.Clone(keys)
+				if i == 1 {
+					slices.Reverse(mine)
+				}
+				go func() {
+					ctx, cancel := context.WithTimeout(b.ctx, b.Within)
+					defer cancel()
+					outcomes <- errors.Join(takeTurns(ctx, m, mine, keys, &last), m.Close())
+				}()
+			}
+			return errors.Join(<-outcomes, <-outcomes)
+		},
+	},
 	{
 		name: "shown", engines: 2,
 		promise: "Inspect, List and a failed try show the same holder, and who waits behind it",
@@ -143,6 +168,26 @@ func (b *bench) named(g cohort.Grant) error {
 	var held *cohort.HeldError
 	if errors.As(err, &held) && (held.Key != b.key || held.Holder.Epoch != g.Epoch() || held.Holder.Own) {
 		return fmt.Errorf("the failed try says %+v of the grant with epoch %d", held, g.Epoch())
+	}
+	return nil
+}
+
+// takeTurns acquires the keys some times.
+func takeTurns(ctx context.Context, m *cohort.Manager, mine, keys []string, last *[3]atomic.Pointer[cohort.Token]) error {
+	for range 5 {
+		held, err := m.AcquireAll(ctx, mine...)
+		if err != nil {
+			return fmt.Errorf("AcquireAll: %w", err)
+		}
+		for i, key := range keys {
+			token := held.Token(key)
+			if before := last[i].Swap(&token); before != nil && token.Compare(*before) <= 0 {
+				return errors.Join(fmt.Errorf("token %v of %q after %v", token, key, *before), held.Release())
+			}
+		}
+		if err := held.Release(); err != nil {
+			return fmt.Errorf("release of all keys: %w", err)
+		}
 	}
 	return nil
 }
