@@ -1,0 +1,169 @@
+// Package lockctl is what the commands etcdlocks, redislocks and pglocks have in common: they list the locks at an
+// engine, and take one away from a process that hangs.
+//
+//	redislocks list            every key that is held or waited for, with its holder
+//	redislocks show KEY        who holds the key and who waits for it
+//	redislocks break KEY EPOCH takes the key from the holder with that epoch
+//
+// The holder whose lock is broken may go on to write until it learns of it, with a token that is smaller than
+// that of the next holder: see [cohort.Operator]. That is as safe as the resource's look at tokens.
+package lockctl
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/internal/show"
+)
+
+// ErrUsage is in the error for arguments that are not understood.
+var ErrUsage = errors.New("usage: list | show KEY | break KEY EPOCH")
+
+// most is how many keys list shows.
+const most = 10_000
+
+// Run carries out the command that args are, and writes what it finds to out. It returns an error that is [ErrUsage]
+// for other arguments, one that says what happened if break found no grant with that epoch, and else the engine's.
+// A key that has spaces, quotes or control characters is written, and may be given, as Go quotes it.
+func Run(ctx context.Context, engine cohort.Operator, out io.Writer, args ...string) error {
+	var words [3]string
+	copy(words[:], args)
+	command, key, epoch := words[0], words[1], words[2]
+	if strings.HasPrefix(key, `"`) {
+		unquoted, err := strconv.Unquote(key)
+		if err != nil {
+			return fmt.Errorf("the key %s: %w", key, err)
+		}
+		key = unquoted
+	}
+	switch {
+	case command == "list" && len(args) == 1:
+		return list(ctx, engine, out)
+	case command == "show" && len(args) == 2:
+		return showQueue(ctx, engine, out, key)
+	case command == "break" && len(args) == 3:
+		number, err := strconv.ParseUint(epoch, 10, 64)
+		if err != nil || number == 0 {
+			return fmt.Errorf("the epoch %q is no number that list shows: %w", epoch, ErrUsage)
+		}
+		return breakLock(ctx, engine, out, key, number)
+	default:
+		return ErrUsage
+	}
+}
+
+func list(ctx context.Context, engine cohort.Operator, out io.Writer) error {
+	type line struct {
+		key   string
+		first cohort.Contender
+	}
+	var lines []line
+	more := false
+	err := engine.List(ctx, func(key string, first cohort.Contender) bool {
+		more = len(lines) == most
+		if !more {
+			lines = append(lines, line{key, first})
+		}
+		return !more
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(lines, func(a, b line) int { return cmp.Compare(a.key, b.key) })
+	table := newTable(out, "KEY", "EPOCH", "SINCE", "PROCESS")
+	for _, l := range lines {
+		table.row(text(l.key), number(l.first.Epoch), since(l.first.Since), process(l.first.Process))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if more {
+		_, err = fmt.Fprintf(out, "and more than these %d\n", most)
+	}
+	return err
+}
+
+func showQueue(ctx context.Context, engine cohort.Operator, out io.Writer, key string) error {
+	queue, err := engine.Inspect(ctx, key)
+	if err != nil {
+		return err
+	}
+	if len(queue) == 0 {
+		_, err := fmt.Fprintf(out, "%s is free\n", text(key))
+		return err
+	}
+	table := newTable(out, "", "EPOCH", "SINCE", "PROCESS")
+	for i, c := range queue {
+		role := "waits"
+		if i == 0 {
+			role = "holds"
+		}
+		table.row(role, number(c.Epoch), since(c.Since), process(c.Process))
+	}
+	return table.Flush()
+}
+
+func breakLock(ctx context.Context, engine cohort.Operator, out io.Writer, key string, epoch uint64) error {
+	done, err := engine.Break(ctx, key, epoch)
+	if err != nil {
+		return err
+	}
+	if !done {
+		return fmt.Errorf("%s is not held with epoch %d any more; nothing was changed", text(key), epoch)
+	}
+	_, err = fmt.Fprintf(out, "%s is not held with epoch %d any more; its holder learns of it at its next renewal\n", text(key), epoch)
+	return err
+}
+
+// table aligns columns.
+type table struct{ *tabwriter.Writer }
+
+func newTable(out io.Writer, header ...string) table {
+	t := table{tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)}
+	t.row(header...)
+	return t
+}
+
+func (t table) row(cells ...string) { _, _ = fmt.Fprintln(t, strings.Join(cells, "\t")) }
+
+// text returns a key as it can be given again, and shows nothing invisible.
+func text(key string) string {
+	plain := key != "" && !strings.ContainsFunc(key, func(r rune) bool {
+		return r == '"' || r == '\'' || r == '\\' || r <= ' ' || r >= 127
+	})
+	if plain {
+		return key
+	}
+	return strconv.QuoteToASCII(key)
+}
+
+func number(epoch uint64) string {
+	if epoch == 0 {
+		return "-"
+	}
+	return strconv.FormatUint(epoch, 10)
+}
+
+func since(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+func process(p cohort.Process) string {
+	name := p.String()
+	if name == "" {
+		return "unknown"
+	}
+	return show.Bare(&name)
+}
