@@ -17,6 +17,7 @@ type Operator interface {
 	// it, and grants the key to the next in the queue, with a greater epoch. It reports whether that
 	// grant was still there: a later one is left alone, also one of the same process. The process
 	// that held the key learns that it is lost as of any loss that it has no part in, at its
-	// next renewal; until then only its smaller token keeps it out.
+	// next renewal; until then only its smaller token keeps it out. After an error it is not known whether
+	// the key was taken away; Break may be repeated.
 	Break(ctx context.Context, key string, epoch uint64) (bool, error)
 }

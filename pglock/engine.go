@@ -45,6 +45,7 @@ type Engine struct {
 }
 
 type options struct {
+	label         string
 	ttl           time.Duration
 	quarantine    time.Duration
 	quarantineSet bool
@@ -59,6 +60,10 @@ type Option func(*options)
 // The default is 10 s. All processes that share keys should use the same TTL, because each counts on the
 // quarantine of the others.
 func WithTTL(d time.Duration) Option { return func(o *options) { o.ttl = d } }
+
+// WithLabel sets how this process is called in the queues, besides its host and its number: see
+// [Engine.Inspect]. It has at most 128 bytes. The default is none.
+func WithLabel(label string) Option { return func(o *options) { o.label = label } }
 
 // WithQuarantine sets for how long nothing is granted after a crash of the server, or after a standby was
 // promoted. The default is the TTL, after which no process that is not paused can believe in a grant that
@@ -106,7 +111,7 @@ func New(config *pgx.ConnConfig, opts ...Option) (*Engine, error) {
 	pooled.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // prepares nothing, for the sake of poolers
 	pooled.MaxConns, pooled.MinConns = connections, 0
 	pooled.AfterConnect = s.settle
-	e, err := lease.New(s, lease.Config{Name: "pglock", TTL: o.ttl})
+	e, err := lease.New(s, lease.Config{Name: "pglock", TTL: o.ttl, Label: o.label})
 	if err != nil {
 		return nil, err
 	}

@@ -8,10 +8,14 @@
 --   ALTER TABLE pglock_session SET LOGGED;
 --   ALTER TABLE pglock_key SET LOGGED;
 
--- A session is a process. Its entries count as gone when it has expired, or is not here.
+-- A session is a process, which the last three columns describe for people. Its entries count as gone when it has
+-- expired, or is not here.
 CREATE UNLOGGED TABLE IF NOT EXISTS pglock_session (
   id      text        PRIMARY KEY,
-  expires timestamptz NOT NULL
+  expires timestamptz NOT NULL,
+  label   text        NOT NULL DEFAULT '',
+  host    text        NOT NULL DEFAULT '',
+  pid     integer     NOT NULL DEFAULT 0
 );
 
 -- A key has one row, which is updated in place: there is room for that on its page. An entry is
@@ -84,11 +88,12 @@ BEGIN
 END $$;
 
 -- Starts a session, or prolongs it.
-CREATE OR REPLACE FUNCTION pglock_begin(session text, ttl interval, quarantine interval, durable boolean) RETURNS void
+CREATE OR REPLACE FUNCTION pglock_begin(session text, ttl interval, quarantine interval, durable boolean,
+  label text, host text, pid integer) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM pglock_quiet(quarantine, durable);
-  INSERT INTO pglock_session VALUES (session, clock_timestamp() + ttl)
+  INSERT INTO pglock_session VALUES (session, clock_timestamp() + ttl, label, host, pid)
     ON CONFLICT (id) DO UPDATE SET expires = excluded.expires;
 END $$;
 
@@ -140,14 +145,15 @@ END $$;
 --
 --   granted  it holds the key, with this epoch; wanted says whether others wait
 --   waits    it is in the queue; again is after how long it should ask again
---   held     other entries are there, and it was not to wait
+--   held     other entries are there, and it was not to wait; granted is then the epoch of the holder, if there is
+--            one, and holder its session, with what that says of its process
 --   left     it was refused before it came
 --   gone     its session is unknown, or has expired
 --
 -- The first entry that waits asks again after a millisecond, and only then is the holder's process told: most holders
 -- have left by then, and a notice wakes every process that listens.
 CREATE OR REPLACE FUNCTION pglock_enter(key_ bytea, session text, attempt bigint, try boolean, quarantine interval, durable boolean,
-  OUT outcome text, OUT granted bigint, OUT wanted boolean, OUT again interval)
+  OUT outcome text, OUT granted bigint, OUT wanted boolean, OUT again interval, OUT holder text, OUT label text, OUT host text, OUT pid integer)
 LANGUAGE plpgsql AS $$
 DECLARE
   name   text := session || ':' || attempt;
@@ -206,6 +212,8 @@ BEGIN
     wanted := k.queue <> '{}';
   ELSIF NOT queued THEN
     outcome := 'held';
+    SELECT k.epoch, s.id, s.label, s.host, s.pid INTO granted, holder, label, host, pid
+    FROM pglock_session s WHERE s.id = split_part(k.entry, ':', 1);
   ELSE
     outcome := 'waits';
     IF k.entry IS NULL THEN -- in quarantine
@@ -250,6 +258,21 @@ BEGIN
   END IF;
   alone := k.entry IS NULL AND k.queue = '{}';
   PERFORM pglock_settle(k, '', pglock_quiet(quarantine, durable));
+END $$;
+
+-- Takes a key from the entry that holds it with the epoch, and grants it to the next. It returns whether there was one.
+CREATE OR REPLACE FUNCTION pglock_break(key_ bytea, epoch_ bigint, quarantine interval, durable boolean) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+  k pglock_key;
+BEGIN
+  SELECT * INTO k FROM pglock_key WHERE key = key_ AND epoch = epoch_ AND entry IS NOT NULL FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  k.entry := NULL;
+  PERFORM pglock_settle(k, '', pglock_quiet(quarantine, durable));
+  RETURN true;
 END $$;
 
 -- Ends a session, and removes its entries, at most so many at a time. It returns whether there are more.

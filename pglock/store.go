@@ -191,8 +191,8 @@ func judge(err error) error {
 
 func (s *store) Begin(ctx context.Context, id lease.Session) error {
 	var void any
-	err := s.call(ctx, []any{&void}, "SELECT pglock_begin($1, $2::interval, $3::interval, $4)::text",
-		id.ID, interval(id.TTL), interval(s.quarantine), s.durable)
+	err := s.call(ctx, []any{&void}, "SELECT pglock_begin($1, $2::interval, $3::interval, $4, $5, $6, $7)::text",
+		id.ID, interval(id.TTL), interval(s.quarantine), s.durable, id.Process.Label, id.Process.Host, int32(id.Process.PID))
 	if err == nil {
 		s.sweep(ctx)
 	}
@@ -257,7 +257,9 @@ const (
 		SET entry = excluded.entry, epoch = greatest(k.epoch + 1, excluded.epoch), used = clock_timestamp()
 		WHERE k.entry IS NULL AND k.queue = '{}' AND NOT excluded.entry = ANY (k.refused)
 		RETURNING epoch`
-	enter = `SELECT outcome, granted, wanted, extract(epoch FROM again)::float8 FROM pglock_enter($1, $2, $3, $4, $5::interval, $6)`
+	enter = `
+		SELECT outcome, granted, wanted, extract(epoch FROM again)::float8, holder, coalesce(label, ''), coalesce(host, ''), coalesce(pid, 0)
+		FROM pglock_enter($1, $2, $3, $4, $5::interval, $6)`
 
 	leaveAlone = `UPDATE pglock_key SET entry = NULL, used = clock_timestamp() WHERE key = $1 AND entry = $2 AND queue = '{}' RETURNING 1`
 	leave      = `SELECT alive, present, alone FROM pglock_leave($1, $2, $3, $4, $5::interval, $6)`
@@ -282,14 +284,18 @@ func (s *store) Enter(ctx context.Context, e lease.Entry, try bool) (lease.Stand
 		epoch   *int64
 		wanted  bool
 		again   *float64
+		holder  *string
+		who     cohort.Process
 	)
-	err := s.call(ctx, []any{&outcome, &epoch, &wanted, &again},
+	err := s.call(ctx, []any{&outcome, &epoch, &wanted, &again, &holder, &who.Label, &who.Host, &who.PID},
 		enter, key, e.Session.ID, int64(e.Attempt), try, interval(s.quarantine), s.durable)
 	switch {
 	case err != nil:
 		return lease.Standing{}, err
 	case outcome == "gone":
 		return lease.Standing{}, lease.ErrSessionGone
+	case outcome == "held" && holder != nil && epoch != nil:
+		return lease.Standing{}, &cohort.HeldError{Holder: contender(who, *epoch, *holder == e.Session.ID)}
 	case outcome == "held":
 		return lease.Standing{}, cohort.ErrHeld
 	case outcome == "granted" && epoch != nil:
