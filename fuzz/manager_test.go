@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"reflect"
@@ -100,13 +102,22 @@ type locker interface {
 	ReserveAll(...float64) keylock.Reservation[float64]
 }
 
-// bounds are the program's bounds as options.
-func (p program) bounds() (opts []keylock.Option) {
+// options are the options of the program's manager.
+func (p program) options() (opts []keylock.Option) {
 	if p.maxWaiters != 0 {
 		opts = append(opts, keylock.WithMaxWaiters(max(p.maxWaiters, 0)))
 	}
 	if p.sharedLimit != 0 {
 		opts = append(opts, keylock.WithSharedLimit(p.sharedLimit))
+	}
+	if p.watched&1 != 0 {
+		opts = append(opts, keylock.WithCallers())
+	}
+	if p.watched&2 != 0 {
+		opts = append(opts, keylock.WithHoldTimes())
+	}
+	if p.watched&4 != 0 {
+		opts = append(opts, keylock.WithSlowLog(slog.New(slog.NewTextHandler(io.Discard, nil)), time.Nanosecond))
 	}
 	return opts
 }
@@ -116,7 +127,7 @@ func runManager(t *testing.T, p program) (err error) {
 	synctest.Test(t, func(*testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		r := &managerRun{
-			manager: keylock.Start[float64](ctx, p.bounds()...),
+			manager: keylock.Start[float64](ctx, p.options()...),
 			worlds:  []*world{{model: &model{maxWaiters: p.maxWaiters, sharedLimit: p.sharedLimit}}},
 			cancel:  cancel,
 		}
@@ -401,6 +412,7 @@ func (r *managerRun) look() view {
 	var errs [2 + keys]error
 	v.stats, errs[0] = r.manager.Stats(ctx)
 	v.stats.Waits, v.stats.Requests, v.stats.Serving, v.stats.Uptime = keylock.Histogram{}, 0, 0, 0
+	v.stats.Timed, v.stats.Holds, v.stats.OldestHold, v.stats.OldestWait, v.stats.SlowLogLost = false, keylock.Histogram{}, 0, 0, 0
 	infos, err := r.manager.Snapshot(ctx)
 	errs[1] = err
 	v.lines = make(map[int][]table.Entry)

@@ -10,6 +10,7 @@ import (
 // that are a step. Every byte string is a program, so the fuzzer wastes nothing.
 type program struct {
 	maxWaiters, sharedLimit int
+	watched                 int // which options only watch: 1 the callers, 2 the times, 4 the slow log
 	steps                   []step
 }
 
@@ -42,6 +43,7 @@ func parse(bytes []byte) program {
 	p := program{
 		maxWaiters:  []int{0, table.NoWaiters, 1, 3}[bytes[0]&3],
 		sharedLimit: []int{0, 0, 1, 2}[bytes[0]>>2&3],
+		watched:     int(bytes[0] >> 4 & 7),
 	}
 	for bytes = bytes[1:]; len(bytes) >= 3; bytes = bytes[3:] {
 		verb, flags, arg := bytes[0], bytes[1], bytes[2]
@@ -68,7 +70,7 @@ func parse(bytes []byte) program {
 
 // error is what went wrong at the last of so many steps.
 func (p program) error(last int, err error, verb func(step) string) error {
-	text := fmt.Sprintf("max waiters %d, shared limit %d", p.maxWaiters, p.sharedLimit)
+	text := fmt.Sprintf("max waiters %d, shared limit %d, watched %d", p.maxWaiters, p.sharedLimit, p.watched)
 	for i, s := range p.steps[:last+1] {
 		text += fmt.Sprintf("\n%d %s: %s", i, verb(s), s)
 	}
