@@ -50,6 +50,7 @@ func TestHolderLearnsThatItsKeyIsWanted(t *testing.T) {
 	assert.Empty(t, otherWanted)
 	require.NoError(t, other.Release(t.Context()))
 	awaitNoKeys(t, client, patience)
+	assert.Zero(t, here.Report().Orphans+there.Report().Orphans, "nothing is left to the audit")
 }
 
 // Those who wait leave their notes with the one ahead, who may wait itself. Whoever is granted knows who is behind.
