@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -73,7 +74,10 @@ func TestNotesBeforeTheGrant(t *testing.T) {
 	fourth := waitInQueue(t, client, engines[3], "key", 4)
 	cancel() // the fourth has another one ahead then, and a note to move
 	require.ErrorIs(t, receive(t, third, "the cancelled wait"), context.Canceled)
-	awaitQueue(t, client, engines[2], "key", 3)
+	queue := awaitQueue(t, client, engines[2], "key", 3)
+	require.Eventually(t, func() bool {
+		return len(keysUnder(t, client, fmt.Sprintf("/locks/,wanted/%x/", leaseOf(t, queue[1])))) == 1
+	}, patience, 5*time.Millisecond, "the second has a note of the fourth")
 
 	receive(t, whenWanted(held), "the note of the second")
 	require.NoError(t, held.Release(t.Context()))
