@@ -227,7 +227,7 @@ func (w *world) checkEnd() error {
 	owner := w.actors[0]
 	for _, a := range w.actors {
 		if !a.over && !a.moves[0].outside && a != owner {
-			return fmt.Errorf("%s waits for ever: never %s", a.name, a.moves[0].label)
+			return fmt.Errorf("%s waits forever: never %s", a.name, a.moves[0].label)
 		}
 	}
 	for _, a := range w.actors {

@@ -80,7 +80,7 @@ func TestListNamesEverything(t *testing.T) {
 func TestWrongArgumentsAreNamed(t *testing.T) {
 	for args, complaint := range map[[2]string]string{
 		{"-run", "nothing"}:          `no workload begins with "nothing"`,
-		{"-peers", "nobody"}:         `no peer is called "nobody"`,
+		{"-peers", "unknown"}:        `no peer is called "unknown"`,
 		{"-point", "11"}:             "there is no point 11, only 1 to 10",
 		{"-point", "one"}:            `"one" is not the number of a point`,
 		{"-quick", "more"}:           `unexpected argument "more"`,

@@ -68,7 +68,7 @@ func (p plan) measureGroup(group []workloads.Workload, progress io.Writer) []res
 		for _, c := range cells {
 			w, peer := group[c.workload], admitted[c.workload][c.peer]
 			fmt.Fprintf(progress, "\r\x1b[Kround %d of %d: %s, %s", round+1, rounds, w.Name, peer.Name)
-			runtime.GC() // nobody pays for another's garbage
+			runtime.GC() // no peer pays for another's garbage
 			figures := w.Measure(peer, workloads.Budget{Time: p.slice})
 			of := &measured[c.workload].Peers[c.peer]
 			of.Rounds = append(of.Rounds, figures)

@@ -77,7 +77,7 @@ func TestFailedTryNamesTheHolder(t *testing.T) {
 		require.Len(t, snapshot, 1)
 		holder.Own = false
 		require.Len(t, snapshot[0].Engine, 2)
-		assert.Equal(t, holder, snapshot[0].Engine[0], "who waits sees for whom")
+		assert.Equal(t, holder, snapshot[0].Engine[0], "a waiter sees what it waits for")
 		snapshot, err = there.Snapshot(t.Context())
 		require.NoError(t, err)
 		require.Len(t, snapshot, 1)

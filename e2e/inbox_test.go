@@ -54,7 +54,7 @@ func TestHolderLearnsThatItsKeyIsWanted(t *testing.T) {
 	assert.Zero(t, here.Report().Orphans+there.Report().Orphans, "nothing is left to the audit")
 }
 
-// Those who wait leave their notes with the one ahead, who may wait itself. Whoever is granted knows who is behind.
+// Those who wait leave their notes with the one ahead, who may wait itself. The one that is granted knows who is behind.
 func TestNotesBeforeTheGrant(t *testing.T) {
 	client := dial(t, startNode(t))
 	var engines []*etcdlock.Engine

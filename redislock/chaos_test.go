@@ -282,7 +282,7 @@ func chaos(t *testing.T, counters ...string) (hits, recalls int) {
 		receive(t, w.end, "the end of a worker")
 		require.Zero(t, w.cmd.ProcessState.ExitCode(), w.last)
 	}
-	// What was killed is swept by whoever comes next, after the TTL.
+	// What was killed is swept by the next one that comes, after the TTL.
 	sweeper := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(workerTTL), redislock.WithQuarantine(workerTTL))
 	var held []*redislock.Grant
 	for _, counter := range counters {

@@ -307,7 +307,7 @@ func TestP7RefusalsEndAnAcquireAndNoRelease(t *testing.T) {
 	require.NoError(t, held.Release(t.Context()))
 }
 
-// A holder that is cut off tells nobody; the waiter has the key when the holder's session has ended.
+// A holder that is cut off cannot say so; the waiter has the key when the holder's session has ended.
 func TestP8DeadHeads(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
@@ -350,7 +350,7 @@ func TestP8LeftoversAreSwept(t *testing.T) {
 func TestP9NoticeIsLostWhileSubscribingAgain(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	const ttl = 2 * time.Minute // nobody looks before half a minute has passed
+	const ttl = 2 * time.Minute // no one looks before half a minute has passed
 	holder := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(ttl))
 	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(ttl))
 	for range 5 {

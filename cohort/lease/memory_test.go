@@ -34,7 +34,7 @@ func newServer() *server {
 
 func (s *server) alive(id string) bool { return time.Now().Before(s.sessions[id]) }
 
-// settle removes dead heads and grants the key to the head, if that is somebody new.
+// settle removes dead heads and grants the key to the head, if that is a new one.
 func (s *server) settle(key string, asker string) {
 	q := s.queues[key]
 	for len(q) > 0 && !s.alive(q[0].Session.ID) {

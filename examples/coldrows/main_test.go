@@ -78,7 +78,7 @@ func TestProgramShowsAndPlotsBothRuns(t *testing.T) {
 	})
 }
 
-// awaitTransactions returns when somebody adds to the hot row.
+// awaitTransactions returns when the hot row is being added to.
 func awaitTransactions(t *testing.T, url string) {
 	conn, err := pgx.Connect(t.Context(), url)
 	if !assert.NoError(t, err) {

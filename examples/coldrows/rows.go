@@ -32,7 +32,7 @@ func openRows(ctx context.Context, url string, opts options) (*rows, error) {
 		return nil, err
 	}
 	config.MaxConns = int32(opts.pool)
-	config.MinConns = config.MaxConns // nobody's latency is that of a new connection
+	config.MinConns = config.MaxConns // no latency is that of a new connection
 	r := &rows{schema: "coldrows_" + strings.ToLower(rand.Text()), work: opts.work}
 	config.ConnConfig.RuntimeParams["search_path"] = r.schema
 	if r.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
@@ -57,7 +57,7 @@ func (r *rows) close() error {
 }
 
 // add adds one to the row and returns how long it waited for a connection. The lock, if there is
-// one, comes first: whoever waits in it has no connection.
+// one, comes first: a caller that waits for it has no connection.
 func (r *rows) add(ctx context.Context, row int) (waited time.Duration, err error) {
 	if r.locks == nil {
 		return r.update(ctx, row)
@@ -88,7 +88,7 @@ func (r *rows) update(ctx context.Context, row int) (waited time.Duration, err e
 	return waited, err
 }
 
-// updateHot reads the hot row, so that nobody else can, works, and writes it.
+// updateHot reads the hot row, so that no other transaction can, works, and writes it.
 func (r *rows) updateHot(ctx context.Context, conn *pgxpool.Conn) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		var n int64

@@ -260,7 +260,7 @@ func TestSecondInterruptKills(t *testing.T) {
 	for lines.Scan() && lines.Text() != "hanging" {
 	}
 
-	// The first one is taken by the program; how soon after it the next one kills, nobody promises.
+	// The first one is taken by the program; how soon after it the next one kills is not promised.
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
 	ended := make(chan error, 1)
@@ -368,7 +368,7 @@ func TestFailuresEndWithStatusOne(t *testing.T) {
 		"database fails": {[]string{"-log", "-"}, func(p *program) {
 			p.wrap(func(s store.Store) store.Store { return failingStore{s, broken} })
 		}, "disk on fire"},
-		"nobody reads": {[]string{"-log", "-"}, func(p *program) {
+		"no reader": {[]string{"-log", "-"}, func(p *program) {
 			closed, w := io.Pipe()
 			_ = closed.CloseWithError(broken)
 			p.threatscore.stdout = w

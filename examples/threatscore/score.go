@@ -38,7 +38,7 @@ type result struct {
 	records  map[netip.Addr]store.Record
 }
 
-// outcome is what became of one event. The zero outcome is that of an event nobody got to.
+// outcome is what became of one event. The zero outcome is that of an event that was not reached.
 type outcome struct {
 	conflicts int           // transactions that the database gave up
 	committed bool          // the score is raised

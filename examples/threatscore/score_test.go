@@ -152,7 +152,7 @@ func TestInterruptStopsBetweenTransactions(t *testing.T) {
 			assert.NoError(t, verify(events, r, s.threshold))
 			if locked {
 				assert.Equal(t, 6, r.committed())
-				require.NoError(t, s.locks.Shutdown(t.Context()), "nobody holds or waits any more")
+				require.NoError(t, s.locks.Shutdown(t.Context()), "nothing is held or waited for any more")
 			}
 		})
 	}
@@ -169,7 +169,7 @@ func TestDatabaseErrorStopsEveryWorker(t *testing.T) {
 		err := s.handleAll(t.Context(), attacks(7, 1000), outcomes, 10, ignore)
 		require.ErrorIs(t, err, broken)
 		assert.ErrorContains(t, err, "203.0.113.7")
-		assert.Less(t, handled(outcomes).committed(), 10, "nobody goes on")
+		assert.Less(t, handled(outcomes).committed(), 10, "no worker goes on")
 	})
 }
 

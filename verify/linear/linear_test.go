@@ -39,7 +39,7 @@ var length = flag.Duration("linear", 5*time.Second, "how long TestHistoriesAreLi
 func TestHistoriesAreLinearizable(t *testing.T) {
 	stuck := time.AfterFunc(*length+time.Minute, func() {
 		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-		panic("a history does not end: somebody waits for ever")
+		panic("a history does not end: a call waits forever")
 	})
 	defer stuck.Stop()
 	histories, operations := 0, 0

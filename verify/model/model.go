@@ -1,10 +1,10 @@
-// Package model says what a lock manager does, as plainly as it can be said: everybody who
-// is there stands in one list, in the order of arrival, and the list alone says who holds.
+// Package model says what a lock manager does, as plainly as it can be said: all holders and
+// waiters are in one list, in the order of arrival, and the list alone says who holds.
 package model
 
 import "slices"
 
-// A Request is one that somebody made.
+// A Request is for a lock of one key or of many.
 type Request struct {
 	ID      int
 	Keys    []int // without duplicates
@@ -78,19 +78,19 @@ func (s State) Wanted(id int) bool {
 	})
 }
 
-// CloseSession takes out all of a session, for ever.
+// CloseSession takes out all of a session, for good.
 func (s State) CloseSession(session int) State {
 	s.Sessions = append(slices.Clone(s.Sessions), session)
 	return s.without(func(r Request) bool { return r.Session == session })
 }
 
-// Drain lets nobody new in.
+// Drain refuses new requests.
 func (s State) Drain() State {
 	s.Draining = true
 	return s
 }
 
-// Close lets nobody in, and takes out all who wait.
+// Close refuses new requests, and takes out all that wait.
 func (s State) Close() State {
 	next := s.without(func(r Request) bool { return !s.Holds(r.ID) })
 	next.Closed = true
@@ -108,7 +108,7 @@ func (s State) Idle() bool {
 // Has reports whether a request holds or waits.
 func (s State) Has(id int) bool { return s.index(id) >= 0 }
 
-// Holds reports whether a request holds: it does if it conflicts with nobody who came
+// Holds reports whether a request holds: it does if it conflicts with none that came
 // before it.
 func (s State) Holds(id int) bool {
 	i := s.index(id)
@@ -165,7 +165,7 @@ func (s State) full(r Request) bool {
 	})
 }
 
-// stuck reports whether r waits for ever, even if every owner who does not wait drops all
+// stuck reports whether r waits forever, even if every owner that does not wait drops all
 // that it holds, again and again. An owner is a session, or a request without one.
 func (s State) stuck(r Request) bool {
 	for {

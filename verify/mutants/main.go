@@ -175,7 +175,7 @@ func (s *suites) test(mutants []mutant, parallel int, log io.Writer) []fate {
 		fates = append(fates, f)
 		killer := f.killer
 		if killer == "" {
-			killer = "nobody"
+			killer = "no test"
 		}
 		fmt.Fprintf(log, "%d/%d %v: killed by %s\n", len(fates), len(mutants), f.mutant, killer)
 	}

@@ -1,5 +1,5 @@
 // Command planted shows that the checks can fail. Each file in bugs is a mistake that
-// somebody else shipped, or that we fear: the command makes it in a copy of the module,
+// another library shipped, or that we fear: the command makes it in a copy of the module,
 // runs the checks, and prints which of them went red. A bug that none of them sees fails
 // the command.
 //

@@ -1,5 +1,5 @@
 // Package programs runs random programs of all verbs on a manager in fake time and
-// compares what everybody has, and what everybody is told, with the model after each step.
+// compares what each caller has, and the reply to each call, with the model after each step.
 package programs
 
 import (
@@ -59,7 +59,7 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// A program is a list of steps. Each is made when everybody has come to rest.
+// A program is a list of steps. Each is made when nothing moves any more.
 type program struct {
 	maxWaiters, sharedLimit int
 	watched                 int // which options watch: 1 the callers, 2 the times, 4 the slow log

@@ -163,7 +163,7 @@ func (r *runner) make(s step) error {
 		}
 		for _, q := range r.requests {
 			if q.Session == s.session && q.want == nil && !q.returned {
-				q.want = keylock.ErrClosed // also when it was granted, and nobody has waited for it
+				q.want = keylock.ErrClosed // also when it was granted, and not waited for
 			}
 		}
 		r.state = r.endSession(s.session)
@@ -371,7 +371,7 @@ func (r *runner) cancel(q *request) {
 			r.state = r.state.Leave(q.ID)
 		}
 		q.cancel()
-	case !q.used: // the place or the grant is given up, and nobody will ever wait for it
+	case !q.used: // the entry or the grant is given up, and never waited for
 		unread := r.unread(q)
 		q.used = true
 		q.reservation.Cancel()

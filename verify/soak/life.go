@@ -69,7 +69,7 @@ func (l *life) read(key int) error {
 	return nil
 }
 
-// end ends the manager in one of the ways that there are, waits until nobody uses it
+// end ends the manager in one of the ways that there are, waits until it is not used
 // any more, and checks what it has guarded.
 func (l *life) end() error {
 	switch rand.IntN(4) {

@@ -30,7 +30,7 @@ const (
 type soaking struct {
 	config
 	mu      sync.RWMutex
-	current *life // guarded by mu, so that nobody enters one that is being taken down
+	current *life // guarded by mu, so that no goroutine enters one that is being taken down
 
 	calls, grants, lives          atomic.Int64
 	sessions, deadlocks, handoffs atomic.Int64
@@ -72,7 +72,7 @@ func soak(out io.Writer, c config) error {
 	return asBefore(out, goroutines, heap)
 }
 
-// warmUp has as many goroutines once: the runtime keeps what they consist of for ever, and
+// warmUp has as many goroutines once: the runtime keeps what they consist of forever, and
 // that is not what is looked for.
 func warmUp(goroutines int) {
 	var all sync.WaitGroup
@@ -130,7 +130,7 @@ func (s *soaking) await(callers *sync.WaitGroup) error {
 		now := s.calls.Load()
 		if now == before {
 			pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-			return fmt.Errorf("no call has returned for %v: somebody waits for ever", patience)
+			return fmt.Errorf("no call has returned for %v: one waits forever", patience)
 		}
 		before = now
 	}

@@ -10,12 +10,12 @@ import (
 // Locks grants each key to one caller at a time, in the order of arrival.
 type Locks struct {
 	mu      sync.Mutex
-	lines   map[string]*line // every held key; nil while nobody waits for it
+	lines   map[string]*line // every held key; nil while no caller waits for it
 	unused  []*line
 	waiters sync.Pool // of *waiter
 }
 
-// New returns locks that nobody holds.
+// New returns locks that are free.
 func New() *Locks {
 	l := &Locks{lines: make(map[string]*line)}
 	l.waiters.New = func() any { return &waiter{granted: make(chan struct{}, 1)} }
@@ -35,7 +35,7 @@ type waiter struct {
 // maxUnused bounds what a burst leaves behind.
 const maxUnused = 1024
 
-// Lock waits until key is free and everybody who came earlier has had it. It returns
+// Lock waits until key is free and every earlier caller has had it. It returns
 // ctx.Err() when ctx ends first.
 func (l *Locks) Lock(ctx context.Context, key string) error {
 	if err := ctx.Err(); err != nil {
@@ -102,7 +102,7 @@ func (l *Locks) newLine() *line {
 	return new(line)
 }
 
-// dropEmpty keeps the line of a held key only while somebody waits in it.
+// dropEmpty keeps the queue of a held key only while a caller waits in it.
 func (l *Locks) dropEmpty(key string, queue *line) {
 	if queue.head != nil {
 		return

@@ -23,7 +23,7 @@ type channels struct {
 }
 
 type channelEntry struct {
-	held chan struct{} // full while somebody holds the key
+	held chan struct{} // full while the key is held
 	refs int           // holders and waiters; guarded by channels.mu
 }
 

@@ -9,7 +9,7 @@ import (
 // FIFO is the strongest rival that can be built in an afternoon.
 var FIFO = Peer{
 	Name:   "mutex+fifo",
-	About:  "one mutex, a map of held keys, FIFO lists of pooled waiters, direct hand-over",
+	About:  "one mutex, a map of held keys, FIFO lists of pooled waiters, direct handoff",
 	Traits: Traits{FIFO: true, Context: true},
 	Open:   func() Locker { return fifoLocker{fifo.New()} },
 }

@@ -20,8 +20,8 @@ type Peer struct {
 type Traits struct {
 	FIFO    bool // grants a key in the order of arrival
 	Context bool // a wait ends when its context does
-	Striped bool // unrelated keys collide, so nobody may hold two keys
-	Echo    bool // answers a request and excludes nobody: the price of the message alone
+	Striped bool // unrelated keys collide, so no client may hold two keys
+	Echo    bool // replies to a request and excludes no client: the price of the message alone
 	Serial  bool // is for one goroutine and never waits: the price of the table alone
 	Spread  bool // shows something only where there are several keys
 	Study   bool // takes part only where it is named

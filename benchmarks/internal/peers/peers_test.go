@@ -67,7 +67,7 @@ func (lawless) Unlock()                            {}
 // intrusions lets goroutines lock few keys and counts how often one met another.
 func intrusions(t *testing.T, newClient func() Client) int {
 	const goroutines, turns = 8, 500
-	inside := make(map[string]chan struct{}) // full while somebody is there
+	inside := make(map[string]chan struct{}) // full while a client is there
 	var keys []string
 	for i := range 3 {
 		key := fmt.Sprintf("key/%d", i)
@@ -125,23 +125,23 @@ func TestFIFOPeersGrantInTheOrderOfArrival(t *testing.T) {
 	})
 }
 
-func TestWaitsEndWithTheirContext(t *testing.T) {
+func TestWaitsEndWithTnextContext(t *testing.T) {
 	cancels := func(p Peer) bool { return p.Context }
 	eachInBubble(t, cancels, func(t *testing.T, l Locker) {
 		holder := l.Client()
 		require.NoError(t, holder.Lock(t.Context(), "key"))
 
 		ctx, cancel := context.WithCancel(t.Context())
-		quitter, heir := l.Client(), l.Client()
-		var quit, inherited bool
+		quitter, next := l.Client(), l.Client()
+		var quit, granted bool
 		go func() {
 			assert.ErrorIs(t, quitter.Lock(ctx, "key"), context.Canceled)
 			quit = true
 		}()
 		synctest.Wait()
 		go func() {
-			assert.NoError(t, heir.Lock(t.Context(), "key"))
-			inherited = true
+			assert.NoError(t, next.Lock(t.Context(), "key"))
+			granted = true
 		}()
 		synctest.Wait()
 		assert.False(t, quit)
@@ -149,16 +149,16 @@ func TestWaitsEndWithTheirContext(t *testing.T) {
 		cancel()
 		synctest.Wait()
 		assert.True(t, quit)
-		assert.False(t, inherited)
+		assert.False(t, granted)
 
 		holder.Unlock()
 		synctest.Wait()
-		assert.True(t, inherited)
-		heir.Unlock()
+		assert.True(t, granted)
+		next.Unlock()
 	})
 }
 
-// TestGrantsSurviveCancellation cancels waits at the moment of their grant: each either
+// TestGrantsSurviveCancellation cancels waits at the moment of tnext grant: each either
 // has the lock or does not, and the key goes on to the next.
 func TestGrantsSurviveCancellation(t *testing.T) {
 	cancels := func(p Peer) bool { return p.Context }
@@ -296,8 +296,8 @@ func TestPeersAreFoundByName(t *testing.T) {
 	require.Len(t, chosen, 2)
 	assert.Equal(t, "moby/locker", chosen[1].Name)
 
-	_, err = Named("keylock,nobody")
-	assert.ErrorContains(t, err, `no peer is called "nobody"; there are keylock, `)
+	_, err = Named("keylock,unknown")
+	assert.ErrorContains(t, err, `no peer is called "unknown"; there are keylock, `)
 
 	var names []string
 	for _, p := range All() {

@@ -30,7 +30,7 @@ type tableClient struct {
 	token   table.Token[string] // of its grant, once it is granted
 }
 
-// Lock joins the line of key and does not wait.
+// Lock joins the queue of key and does not wait.
 func (c *tableClient) Lock(_ context.Context, key string) error {
 	c.request = table.Request[string]{Key: key, Tag: c}
 	c.token = c.table.Join(&c.request).Token

@@ -30,7 +30,7 @@ type ticket struct {
 	key     string
 	granted chan struct{}
 	holds   bool
-	waits   *list.Element // its place in the line; nil when it has none
+	waits   *list.Element // its entry in the queue; nil when it has none
 }
 
 // Start starts a manager.

@@ -47,9 +47,9 @@ func (w waits) begin(crew *crew) context.Context {
 	for !w.add(cancel) {
 		w.cancelOldest()
 	}
-	// Who begins a wait before the budget is spent will be cancelled: fewer may wait
-	// than there are, so somebody is awake, and cancels everybody when he goes home.
-	// Who begins later may be the last.
+	// A client that begins a wait before the budget is spent will be cancelled: fewer may wait
+	// than there are, so one of them is awake, and cancels the others when it ends.
+	// One that begins later may be the last.
 	if crew.over.Load() {
 		w.cancelAll()
 	}
@@ -95,7 +95,7 @@ func contextAllocs() float64 {
 func cancelOne(name string, waiters, perKey int) Workload {
 	return Workload{
 		Name:   name,
-		About:  fmt.Sprintf("one of %d waiters, of whom %d wait for the same key, is cancelled and returns", waiters, perKey),
+		About:  fmt.Sprintf("one of %d waiters, %d of which wait for the same key, is cancelled and returns", waiters, perKey),
 		Admits: cancels,
 		Heavy:  true,
 		Measure: func(p peers.Peer, budget Budget) results.Figures {

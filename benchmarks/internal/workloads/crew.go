@@ -35,7 +35,7 @@ type client struct {
 	_    [64]byte // keeps the counters of two goroutines out of one cache line
 }
 
-// acquire locks or panics: nobody cancels a client's own context while it works.
+// acquire locks or panics: a client's own context is not cancelled while it works.
 func (c *client) acquire(key string) {
 	if err := c.Lock(c.ctx, key); err != nil {
 		panic(err)
@@ -49,7 +49,7 @@ type crew struct {
 	locker  peers.Locker
 	cancel  context.CancelFunc
 	goHome  func() // what a goroutine does last
-	hot     bool   // they begin in the line for the hot key
+	hot     bool   // they begin in the queue of the hot key
 
 	fewest int64 // operations
 	done   atomic.Int64
@@ -88,7 +88,7 @@ func (w *crew) run(budget Budget, op func(*client)) tally {
 	return w.spend(budget, op)
 }
 
-// warmUp fills pools, and lets maps grow. First everybody waits at once: what is kept for
+// warmUp fills pools, and lets maps grow. First all wait at once: what is kept for
 // those who wait is as much then as it can get, while it may take a workload any time to
 // have so many of them at once.
 func (w *crew) warmUp(budget Budget, op func(*client)) {
@@ -133,8 +133,8 @@ func (w *crew) spend(budget Budget, op func(*client)) tally {
 	}
 	begin := func() { close(begun) }
 	if w.hot {
-		// Of those who are in line nobody can lock twice before the others have had
-		// their turn, so a line that has formed never dissolves. It is there from the
+		// Of those in the queue none can lock twice before the others have had
+		// their turn, so a queue that has formed never dissolves. It is there from the
 		// start, because by itself it forms only when two happen to collide.
 		free := hold(w.locker, hotKey)
 		begin()

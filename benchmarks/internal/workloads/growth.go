@@ -41,7 +41,7 @@ func growth(name string, held int) Workload {
 func memory(name string, held, waiters int) Workload {
 	return Workload{
 		Name:   name,
-		About:  fmt.Sprintf("%d keys are held, %d waiters wait for one key, and everybody leaves", held, waiters),
+		About:  fmt.Sprintf("%d keys are held, %d waiters wait for one key, and all leave", held, waiters),
 		Admits: nests,
 		Heavy:  true,
 		Measure: func(p peers.Peer, _ Budget) results.Figures {

@@ -377,7 +377,7 @@ func loop(goroutines int, sessions bool, slice time.Duration) float64 {
 			}
 		})
 	}
-	for ops.Load() < int64(goroutines) { // everybody waits at once before anything is measured
+	for ops.Load() < int64(goroutines) { // all wait at once before anything is measured
 		time.Sleep(time.Millisecond)
 	}
 	before, started := ops.Load(), time.Now()

@@ -17,10 +17,10 @@ func spin(turns int) {
 		x ^= x >> 7
 		x ^= x << 17
 	}
-	runtime.KeepAlive(x) // or the compiler would see that nobody needs it
+	runtime.KeepAlive(x) // or the compiler would see that it is not needed
 }
 
-// turnsFor returns how many turns take d on this machine, when nobody disturbs it.
+// turnsFor returns how many turns take d on this machine, when nothing disturbs it.
 func turnsFor(d time.Duration) int {
 	return int(d.Seconds() * turnsPerSecond())
 }

@@ -146,8 +146,8 @@ func lasting(section time.Duration) string {
 	return fmt.Sprintf("for %v", section)
 }
 
-// alone is hot for a peer that does not wait: everybody is in line, and in the order
-// of the line each frees the key and goes to the end.
+// alone is hot for a peer that does not wait: all are in the queue, and in the order
+// of the queue each frees the key and goes to the end.
 func alone(crew *crew, budget Budget) results.Figures {
 	for _, c := range crew.clients {
 		c.acquire(hotKey)

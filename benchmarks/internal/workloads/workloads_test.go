@@ -87,8 +87,8 @@ func TestWorkloadsThatNeedMoreThanAPeerPromisesLeaveItOut(t *testing.T) {
 	}
 	assert.NotContains(t, admitted("storm"), "moby/locker", "it takes no context")
 	assert.NotContains(t, admitted("many/64"), "k8s keymutex", "it would deadlock with itself")
-	assert.NotContains(t, admitted("hot/1us"), "ping-pong", "it excludes nobody")
-	assert.NotContains(t, admitted("hot/1us"), "table", "it waits for nobody")
+	assert.NotContains(t, admitted("hot/1us"), "ping-pong", "it excludes no client")
+	assert.NotContains(t, admitted("hot/1us"), "table", "it does not wait")
 	assert.NotContains(t, admitted("shared/0us"), "channels", "it does not share")
 	for _, w := range All() {
 		assert.True(t, w.Admits(peers.Keylock), w.Name)

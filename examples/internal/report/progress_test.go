@@ -27,7 +27,7 @@ func TestProgressIsDrawnOnATerminal(t *testing.T) {
 
 	finish(terminal)
 	require.NoError(t, terminal.Close())
-	drawn, _ := io.ReadAll(screen) // a terminal that nobody writes to any more ends with an error
+	drawn, _ := io.ReadAll(screen) // a terminal that has no writer any more ends with an error
 	assert.Contains(t, string(drawn), "scoring")
 }
 

@@ -171,7 +171,7 @@ func (c *cutConn) Write(b []byte) (int, error) {
 
 func (c *cutConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if c.cut && err == nil { // the server has answered, but nobody will know
+	if c.cut && err == nil { // the server has replied, but the reply is lost
 		return 0, c.broken("read")
 	}
 	return n, err
