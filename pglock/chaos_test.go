@@ -274,7 +274,7 @@ func (w *worker) increments() int {
 // or doubled, tokens grow, no two believe in the lock at once, every process gets on in the end, and nothing is left behind.
 func TestChaos(t *testing.T) {
 	t.Parallel()
-	s := migrated(t)
+	s := alone(t)
 	c := &counter{}
 	const processes = 3
 	seed := rand.Uint64()

@@ -14,9 +14,15 @@ import (
 	"github.com/seed-46f81e6d/keylock/pglock/internal/pgtest"
 )
 
-// migrated starts a server that has the tables.
-func migrated(t testing.TB, settings ...string) *pgtest.Server {
-	s := pgtest.Start(t, settings...)
+// migrated returns a database that has the tables.
+func migrated(t testing.TB) *pgtest.Server { return migrate(t, pgtest.Shared(t)) }
+
+// alone starts a server that has the tables, for a test that crashes it or wants other settings.
+func alone(t testing.TB, settings ...string) *pgtest.Server {
+	return migrate(t, pgtest.Start(t, settings...))
+}
+
+func migrate(t testing.TB, s *pgtest.Server) *pgtest.Server {
 	require.NoError(t, pglock.Migrate(t.Context(), s.Connect(t)))
 	return s
 }
@@ -45,12 +51,14 @@ func acquire(t testing.TB, e cohort.Engine, key string) *pglock.Grant {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	conform(t, s, s.Addr())
 }
 
 // Locks that survive a crash keep the same promises.
 func TestConformanceDurable(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	conn := s.Connect(t)
 	pgtest.Must(t, conn, "ALTER TABLE pglock_session SET LOGGED")

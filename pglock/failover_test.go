@@ -39,7 +39,7 @@ var oblivions = map[string]oblivion{
 // forgets has a holder believe in its lock while its server forgets, and reach the server no more. It returns
 // whether the holder still believes when a second process is granted the key, and both epochs.
 func forgets(t *testing.T, forget oblivion, opts ...pglock.Option) (believes bool, first, second uint64) {
-	s := migrated(t)
+	s := alone(t)
 	mine, others := cohorttest.NewNetwork(t, s.Addr()), cohorttest.NewNetwork(t, s.Addr())
 	e := newEngine(t, s, mine.Addr, opts...)
 	g := acquire(t, e, "key")
@@ -83,7 +83,8 @@ func TestWithoutQuarantineTwoHoldersBelieve(t *testing.T) {
 
 // A server that stops and starts in good order forgets nothing: sessions go on, and so do grants.
 func TestCleanRestartKeepsLocks(t *testing.T) {
-	s := migrated(t)
+	t.Parallel()
+	s := alone(t)
 	e := newEngine(t, s, "", pglock.WithTTL(30*time.Second))
 	g := acquire(t, e, "key")
 	require.NoError(t, s.Stop())
@@ -96,7 +97,8 @@ func TestCleanRestartKeepsLocks(t *testing.T) {
 
 // Durable locks survive a crash: their holders keep them, and nothing new is granted for a while.
 func TestDurableLocksSurviveACrash(t *testing.T) {
-	s := migrated(t, "fsync=on")
+	t.Parallel()
+	s := alone(t, "fsync=on")
 	conn := s.Connect(t)
 	pgtest.Must(t, conn, "ALTER TABLE pglock_session SET LOGGED")
 	pgtest.Must(t, conn, "ALTER TABLE pglock_key SET LOGGED")

@@ -33,7 +33,7 @@ func TestFigures(t *testing.T) {
 	if *figures {
 		rounds, span = 7, 500*time.Millisecond
 	}
-	s := migrated(t, "fsync=on", "synchronous_commit=on")
+	s := alone(t, "fsync=on", "synchronous_commit=on")
 	advisory := advisoryLocker(t, s)
 	ours := cohortLocker(t, s, 1)
 	two := cohortLocker(t, s, 2, cohort.WithMaxHandoffs(0))

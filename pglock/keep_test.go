@@ -15,6 +15,7 @@ import (
 
 // Keys are kept in this process, and recalled by the server's notices: for a waiter, and for a try that was refused.
 func TestKeptKeysAreRecalled(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	ttl := pglock.WithTTL(2 * time.Minute) // so that nothing is repaired by time
 	ours := cohort.Start(t.Context(), newEngine(t, s, s.Addr(), ttl), cohort.WithKeep(time.Minute, 8))

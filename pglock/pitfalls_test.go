@@ -62,6 +62,7 @@ func waits(t testing.TB, conn *pgx.Conn, e cohort.Engine, key string, n int) <-c
 // The statement that enters the queue is carried out, its reply is late or never comes, and its caller has
 // given up: the entry must not stay in a session that lives on.
 func TestP1ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	conn := s.Connect(t)
 	for how, weather := range map[string]cohorttest.Weather{
@@ -92,6 +93,7 @@ func TestP1ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 
 // The single calls keep what lease.Store says, in whatever order they arrive.
 func TestP1CallsArriveAgainAndLate(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	conn := s.Connect(t)
 	store, ctx := newEngine(t, s, "").Store(), t.Context()
@@ -151,6 +153,7 @@ func TestP1CallsArriveAgainAndLate(t *testing.T) {
 
 // A renewal must neither start a session nor revive one.
 func TestP2RenewalCreatesNothing(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	conn := s.Connect(t)
 	store, ctx := newEngine(t, s, "").Store(), t.Context()
@@ -174,6 +177,7 @@ func TestP2RenewalCreatesNothing(t *testing.T) {
 
 // An unlock is carried out and its reply is lost: the repetition says that it was a success.
 func TestP3UnlockWithoutAReply(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	n := cohorttest.NewNetwork(t, s.Addr())
 	e := newEngine(t, s, n.Addr, pglock.WithTTL(8*time.Second))
@@ -188,6 +192,7 @@ func TestP3UnlockWithoutAReply(t *testing.T) {
 
 // Epochs grow through whatever happens to the counters in the rows, and to the clock.
 func TestP4P15P22EpochsGrow(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	conn := s.Connect(t)
 	e := newEngine(t, s, "")
@@ -209,6 +214,7 @@ func TestP4P15P22EpochsGrow(t *testing.T) {
 // The holder's process is gone without a word, and others wait: the next one gets the key when the session
 // has expired, and the one behind it is not stranded.
 func TestP8DeadHeads(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	conn := s.Connect(t)
 	dead := newEngine(t, s, "", pglock.WithTTL(500*time.Millisecond)).Store()
@@ -230,6 +236,7 @@ func TestP8DeadHeads(t *testing.T) {
 
 // Rows that were not used for an hour go, those in use stay.
 func TestP8LeftoversAreSwept(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	conn := s.Connect(t)
 	e := newEngine(t, s, "")
@@ -250,6 +257,7 @@ func TestP8LeftoversAreSwept(t *testing.T) {
 
 // While the connection that listens is down, the key is granted and the notice lost.
 func TestP9NoticeIsLostWhileListeningAgain(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	conn := s.Connect(t)
 	n := cohorttest.NewNetwork(t, s.Addr())
@@ -266,6 +274,7 @@ func TestP9NoticeIsLostWhileListeningAgain(t *testing.T) {
 
 // Connections that the pool believes in were closed a moment ago.
 func TestP13ConnectionsWereJustClosed(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	n := cohorttest.NewNetwork(t, s.Addr())
 	e := newEngine(t, s, n.Addr)
@@ -286,7 +295,8 @@ func TestP13ConnectionsWereJustClosed(t *testing.T) {
 // A hot key leaves a dead row behind for each change. The row is updated in place, so that it stays as fast
 // without a vacuum.
 func TestP14HotKeyWithoutVacuum(t *testing.T) {
-	s := migrated(t, "autovacuum=off")
+	t.Parallel()
+	s := alone(t, "autovacuum=off")
 	e := newEngine(t, s, "")
 	round := func(n int) time.Duration {
 		begun := time.Now()
@@ -309,6 +319,7 @@ func TestP14HotKeyWithoutVacuum(t *testing.T) {
 
 // A caller's context that ends must not close a connection that others use.
 func TestP16CancelledCallersKeepConnections(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	n := cohorttest.NewNetwork(t, s.Addr())
 	holder := newEngine(t, s, "")
@@ -330,6 +341,7 @@ func TestP16CancelledCallersKeepConnections(t *testing.T) {
 
 // A notice has at most 8,000 bytes and a channel's name 63, an entry of an index 2,704.
 func TestP17LongKeys(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	conn := s.Connect(t)
 	one, two := newEngine(t, s, ""), newEngine(t, s, "")
@@ -350,6 +362,7 @@ func TestP17LongKeys(t *testing.T) {
 
 // Through a pooler in transaction mode LISTEN hears nothing.
 func TestP18TransactionPooler(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	conn := s.Connect(t)
 	b := s.Bouncer(t)
@@ -375,6 +388,7 @@ func TestP18TransactionPooler(t *testing.T) {
 
 // The whole suite through the pooler.
 func TestConformanceThroughAPooler(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	b := s.Bouncer(t)
 	conform(t, s, b.Addr(), pglock.WithListener(s.Config(t, "")))
@@ -382,10 +396,11 @@ func TestConformanceThroughAPooler(t *testing.T) {
 
 // With another default isolation, conflicts would fail.
 func TestP19DatabaseDefaultsToSerializable(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	conn := s.Connect(t)
-	pgtest.Must(t, conn, "ALTER DATABASE postgres SET default_transaction_isolation = 'serializable'")
-	pgtest.Must(t, conn, "ALTER DATABASE postgres SET default_transaction_read_only = on")
+	pgtest.Must(t, conn, "ALTER DATABASE "+s.Database+" SET default_transaction_isolation = 'serializable'")
+	pgtest.Must(t, conn, "ALTER DATABASE "+s.Database+" SET default_transaction_read_only = on")
 	hammer(t, s)
 }
 
@@ -422,6 +437,7 @@ func TestP20TimeIsThatOfTheStatement(t *testing.T) {
 
 // The guard excludes the next holder until its transaction has ended, though the lease has gone.
 func TestP21GuardExcludes(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	conn := s.Connect(t)
 	old := newEngine(t, s, "", pglock.WithTTL(time.Second))
@@ -468,6 +484,7 @@ func begin(t testing.TB, s *pgtest.Server) pgx.Tx {
 
 // A guard that is held for long must not use up the connections of others: other keys go on.
 func TestGuardStopsNoOtherKey(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	g := acquire(t, newEngine(t, s, ""), "key")
 	require.NoError(t, g.Guard(t.Context(), begin(t, s)))
@@ -510,7 +527,8 @@ func TestErrorsAreJudgedByWhatTheyMean(t *testing.T) {
 }
 
 func TestWithoutTablesAnAcquireEnds(t *testing.T) {
-	s := pgtest.Start(t)
+	t.Parallel()
+	s := pgtest.Shared(t)
 	_, err := newEngine(t, s, "").Acquire(t.Context(), "key")
 	require.ErrorContains(t, err, "has Migrate been run")
 	require.NoError(t, pglock.Migrate(t.Context(), s.Connect(t)))
@@ -519,6 +537,7 @@ func TestWithoutTablesAnAcquireEnds(t *testing.T) {
 }
 
 func TestAProcessUsesAtMostSixConnections(t *testing.T) {
+	t.Parallel()
 	s := migrated(t)
 	n := cohorttest.NewNetwork(t, s.Addr())
 	e := newEngine(t, s, n.Addr)

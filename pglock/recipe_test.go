@@ -19,7 +19,7 @@ func TestRecipeForFencingInSQL(t *testing.T) {
 	statement := regexp.MustCompile("(?s)```sql\n(.*?)```").FindSubmatch(text)
 	require.NotNil(t, statement)
 
-	conn := pgtest.Start(t).Connect(t)
+	conn := pgtest.Shared(t).Connect(t)
 	pgtest.Must(t, conn, "CREATE TABLE account (id text, balance bigint, fence_epoch bigint, fence_seq bigint)")
 	pgtest.Must(t, conn, "INSERT INTO account VALUES ('alice', 0, 0, 0), ('bob', 0, 0, 0)")
 	write := func(balance int, token cohort.Token) int64 {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -25,9 +26,10 @@ const Patience = 60 * time.Second
 
 // Server is a PostgreSQL server, or a pgbouncer in front of one.
 type Server struct {
-	Port int
-	Dir  string // of its files
-	bin  string // folder of its binaries
+	Port     int
+	Dir      string // of its files
+	Database string // that Config and Connect lead to
+	bin      string // folder of its binaries
 }
 
 // missing skips the test because a program is not installed, and fails it in CI.
@@ -53,16 +55,55 @@ func binaries(t testing.TB) string {
 
 // Start starts a server with the given settings, such as "fsync=off". It ends with the test.
 func Start(t testing.TB, settings ...string) *Server {
-	s := &Server{Dir: folder(t), bin: binaries(t)}
+	s := &Server{Dir: folder(t), Database: "postgres", bin: binaries(t)}
 	s.must(t, "initdb", "-D", s.data(), "-A", "trust", "-U", "keylock", "--no-sync", "-E", "UTF8", "--locale=C")
 	s.configure(t, settings)
 	s.launch(t)
 	return s
 }
 
+var (
+	sharing   sync.Mutex
+	shared    *Server // that Shared returns databases of; nil before it is first asked for
+	databases int
+	parting   []func() // what Main does when the tests have ended
+)
+
+// Shared returns an empty database of a server that tests share, which saves each the start of its own. Its settings
+// are those of Start, and it must not be stopped. The tests are to be run by [Main].
+func Shared(t testing.TB) *Server {
+	sharing.Lock()
+	defer sharing.Unlock()
+	if shared == nil {
+		shared = Start(sharer{t})
+	}
+	databases++
+	s := *shared
+	Must(t, s.Connect(t), "CREATE DATABASE test"+strconv.Itoa(databases))
+	s.Database = "test" + strconv.Itoa(databases)
+	return &s
+}
+
+// sharer is a test whose cleanups wait until all tests have ended.
+type sharer struct{ testing.TB }
+
+func (sharer) Cleanup(f func()) { parting = append(parting, f) }
+
+// Main runs the tests, and then ends the server that they shared.
+type Main struct{ M *testing.M }
+
+// Run returns the exit code.
+func (m Main) Run() int {
+	code := m.M.Run()
+	for _, f := range slices.Backward(parting) {
+		f()
+	}
+	return code
+}
+
 // Standby starts a server that follows the primary, with the given settings, such as "recovery_min_apply_delay='1h'". It ends with the test.
 func (s *Server) Standby(t testing.TB, settings ...string) *Server {
-	b := &Server{Dir: folder(t), bin: s.bin}
+	b := &Server{Dir: folder(t), Database: s.Database, bin: s.bin}
 	b.must(t, "pg_basebackup", "-D", b.data(), "-h", "127.0.0.1", "-p", strconv.Itoa(s.Port), "-U", "keylock", "-R", "-X", "stream", "-c", "fast", "--no-sync")
 	b.configure(t, settings)
 	b.launch(t)
@@ -176,7 +217,7 @@ func (s *Server) Config(t testing.TB, addr string) *pgx.ConnConfig {
 	if addr == "" {
 		addr = s.Addr()
 	}
-	config, err := pgx.ParseConfig("postgres://keylock@" + addr + "/postgres?connect_timeout=2&sslmode=disable")
+	config, err := pgx.ParseConfig("postgres://keylock@" + addr + "/" + s.Database + "?connect_timeout=2&sslmode=disable")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,11 +309,11 @@ func (s *Server) Bouncer(t testing.TB) *Server {
 	if _, err := os.Stat(program); err != nil {
 		missing(t, "pgbouncer", "pgbouncer")
 	}
-	b := &Server{Dir: folder(t), bin: s.bin}
+	b := &Server{Dir: folder(t), Database: s.Database, bin: s.bin}
 	for range 20 {
 		b.Port = 20000 + rand.IntN(12000)
 		config := fmt.Sprintf(`[databases]
-postgres = host=127.0.0.1 port=%d dbname=postgres user=keylock
+* = host=127.0.0.1 port=%d user=keylock
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = %d
