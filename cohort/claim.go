@@ -24,7 +24,7 @@ type claim struct {
 
 	seq    atomic.Uint64           // of the last local holder
 	wanted atomic.Pointer[wanting] // nil while no other process wants the key
-	other  chan struct{}           // closed when one does
+	other  chan struct{}           // closed when one does; nil if the engine cannot tell
 
 	// For the keeper. Of these its holder owns hits and stored, and the keeper's goroutine next and appointed.
 	state     atomic.Uint32

@@ -15,9 +15,9 @@
 //
 // The contenders for a key within the process wait in a keylock.Manager, first come,
 // first served. One of them at a time goes to the engine: the process then has a claim to the key. The
-// claim is handed off from one to the next within the process, up to [WithMaxHandoffs] times or
-// for [WithMaxHold], and given back. So a busy key costs the engine one lock for many
-// holders. This is lock cohorting (Dice, Marathe and Shavit, "Lock Cohorting",
+// claim is handed off from one to the next within the process, and given back when none waits, or
+// when another process wants the key and [WithMaxHandoffs] or [WithMaxHold] say so. So a busy key costs the
+// engine one lock for many holders, and one that no other process wants never goes back while callers wait for it. This is lock cohorting (Dice, Marathe and Shavit, "Lock Cohorting",
 // PPoPP 2012), where a process stands for a processor node.
 //
 // # What is promised
@@ -54,6 +54,8 @@
 //  7. Release depends on no context of the caller, and waits for the engine for at most
 //     [WithEngineTimeout]; so do Close and Shutdown. A key that the engine has not confirmed by then is
 //     given back in the background.
+//     With [WithKeep] a Release that keeps the key asks no engine: then it returns ErrLost only
+//     for a loss that has been noticed by then.
 //  8. The state that a key has here travels with its handoff, and there is no mutex.
 //
 // # One engine, one manager
@@ -61,6 +63,25 @@
 // An engine belongs to one manager, and a second [Start] on it panics: the first Close
 // would end the session under the other. A process needs one manager; different parts of it can
 // share it, with keys that tell them apart.
+//
+// # Keys that stay
+//
+// A process that is alone with its keys pays two requests to the engine for each lock. With [WithKeep] a key stays
+// with the process after its release, and its next holder gets it without the engine: the same claim, with
+// the next Seq. It goes back when another process wants it, when the engine loses it, or when it has been idle for
+// a while. The engine says when another process wants a key; etcdlock, redislock and pglock do. While
+// an engine cannot tell, because its watch or subscription is broken, every key counts as wanted, and
+// is not kept.
+//
+// Use it where a process uses the same keys again and again and others seldom do: keys that belong to a shard, a session
+// or a worker. Without such affinity it gains nothing. Where processes take turns, a key is kept
+// less and less often, see [WithKeep], so that this costs little. It is the wrong choice where a
+// crash must not stop others: when a process is killed, others wait for all that it kept until its lease has run
+// out, also for keys that none of its callers was using. In good order nothing is left: Shutdown and Close
+// give back all that is kept.
+//
+// TryAcquire of another process finds a kept key held, and has it recalled, so that a later try succeeds. WaitIdle
+// does not count what is kept. Snapshot lists it, and Stats counts how often a key was found kept, and recalled.
 //
 // # Fairness
 //

@@ -469,3 +469,45 @@ func TestKeepRefusesNonsense(t *testing.T) {
 	assert.PanicsWithValue(t, "cohort: WithKeep(0s)", func() { cohort.WithKeep(0, 1) })
 	assert.PanicsWithValue(t, "cohort: WithKeep(1s, 0)", func() { cohort.WithKeep(time.Second, 0) })
 }
+
+func TestHolderLearnsThatItsKeyIsWanted(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, e := w.process()
+		theirs, _ := w.process()
+		closed := func(c <-chan struct{}) bool {
+			synctest.Wait()
+			select {
+			case <-c:
+				return true
+			default:
+				return false
+			}
+		}
+		l := acquire(t, m, "k")
+		wanted := l.Wanted()
+		require.False(t, closed(wanted))
+		_, err := theirs.TryAcquire(t.Context(), "k")
+		require.ErrorIs(t, err, cohort.ErrHeld)
+		assert.True(t, closed(wanted), "by another process")
+		require.NoError(t, l.Release())
+
+		l = acquire(t, m, "k")
+		wanted = l.Wanted()
+		next := wait(t.Context(), m, "k")
+		assert.True(t, closed(wanted), "by another caller of this process")
+		require.NoError(t, l.Release())
+		l = (<-next).lock
+		wanted = l.Wanted()
+		require.False(t, closed(wanted))
+		e.Expire()
+		assert.True(t, closed(wanted), "it is lost")
+		require.ErrorIs(t, l.Release(), cohort.ErrLost)
+
+		l = acquire(t, m, "k")
+		wanted = l.Wanted()
+		require.NoError(t, l.Release())
+		assert.True(t, closed(wanted), "it is released")
+		assert.True(t, closed(l.Wanted()))
+		assert.True(t, closed(cohort.Lock{}.Wanted()))
+	})
+}

@@ -83,6 +83,29 @@ func (l Lock) Context() context.Context {
 	return ctx
 }
 
+// Wanted returns a channel that is closed when another caller has to wait for the key: in this
+// process, or in another as far as the engine can tell, see [Recaller], which then has been refused
+// by a try perhaps. It is closed as well when it is not known whether another process wants the key, when the lock is lost and when it
+// is released; that of the zero Lock is closed. A holder that can stop may release the lock then; nothing ends it.
+func (l Lock) Wanted() <-chan struct{} {
+	if l.holder == nil {
+		return keylock.Lock[string]{}.Wanted()
+	}
+	here, elsewhere := l.holder.local.Wanted(), l.holder.claim.other
+	if elsewhere == nil {
+		return here
+	}
+	wanted := make(chan struct{})
+	go func() {
+		defer close(wanted)
+		select {
+		case <-here: // also when the lock is released
+		case <-elsewhere:
+		}
+	}()
+	return wanted
+}
+
 // Grant returns the engine's lock, which the local holders of the key share one
 // after the other; nil for the zero Lock. An engine's own type may offer more than
 // cohort.Grant does, such as etcdlock's IsOwner.
