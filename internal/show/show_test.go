@@ -203,3 +203,17 @@ func requireText(t *testing.T, text string) {
 		require.True(t, unicode.IsPrint(r), "%q in %q", r, text)
 	}
 }
+
+func TestMessageIsCutOrQuotedOnlyWhereItMust(t *testing.T) {
+	for text, want := range map[string]string{
+		`dial "etcd": refused`:    `dial "etcd": refused`,
+		"":                        "",
+		"two\nlines":              `"two\nlines"`,
+		strings.Repeat("x", 1024): strings.Repeat("x", 1024),
+	} {
+		assert.Equal(t, want, show.Message(text))
+	}
+	long := show.Message(strings.Repeat("x", 1<<20))
+	assert.Less(t, len(long), 300)
+	assert.Contains(t, long, "(1048576 bytes)")
+}
