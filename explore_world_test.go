@@ -71,6 +71,7 @@ func newWorld(s scenario) *world {
 	if s.logs {
 		look := func() { w.m.send(message[int]{request: tick[int]{}}) }
 		w.o.tracking.slow = newSlowLog[int](slog.New(slog.DiscardHandler), time.Hour, look)
+		w.o.tracking.slow.calling.Store(notCalling) // or a record that comes late starts a goroutine
 		c := &caller{w: w, ctx: forever}
 		c.start("slow log's timer", func() { w.goOff(c) })
 		w.others = append(w.others, c.actor)
