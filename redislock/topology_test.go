@@ -1,9 +1,12 @@
 package redislock_test
 
 import (
+	"context"
+	"crypto/tls"
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,6 +70,51 @@ func TestSentinelFailover(t *testing.T) {
 	require.NoError(t, again.Release(t.Context()))
 }
 
+// paths are a client's ways to the nodes of a cluster, whichever it finds, each through a network of its own.
+type paths struct {
+	t       testing.TB
+	mu      sync.Mutex
+	to      map[string]*cohorttest.Network
+	weather cohorttest.Weather
+}
+
+func dialThrough(t testing.TB, addrs ...string) (rueidis.Client, *paths) {
+	p := &paths{t: t, to: make(map[string]*cohorttest.Network)}
+	client, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress:      addrs,
+		ConnWriteTimeout: time.Second,
+		Dialer:           net.Dialer{Timeout: time.Second, KeepAlive: 500 * time.Millisecond},
+		DialCtxFn: func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+			return d.DialContext(ctx, "tcp", p.network(addr).Addr)
+		},
+		DisableCache: true,
+	})
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	return client, p
+}
+
+func (p *paths) network(addr string) *cohorttest.Network {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.to[addr]
+	if n == nil {
+		n = cohorttest.NewNetwork(p.t, addr)
+		n.Set(p.weather)
+		p.to[addr] = n
+	}
+	return n
+}
+
+func (p *paths) set(w cohorttest.Weather) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.weather = w
+	for _, n := range p.to {
+		n.Set(w)
+	}
+}
+
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	nodes := redistest.Cluster(t)
@@ -75,10 +123,16 @@ func TestCluster(t *testing.T) {
 		addrs = append(addrs, n.Addr())
 	}
 	t.Run("conformance", func(t *testing.T) {
+		paths := make(map[cohort.Engine]*paths)
 		cohorttest.Run(t, cohorttest.Harness{
 			Engine: func() (cohort.Engine, error) {
-				return newEngine(t, dial(t, addrs...), redislock.WithTTL(2*time.Second)), nil
+				client, p := dialThrough(t, addrs...)
+				e := newEngine(t, client, redislock.WithTTL(2*time.Second))
+				paths[e] = p
+				return e, nil
 			},
+			Cut:  func(e cohort.Engine) error { paths[e].set(cohorttest.Weather{Silent: true}); return nil },
+			Heal: func(e cohort.Engine) error { paths[e].set(cohorttest.Weather{}); return nil },
 		})
 	})
 	t.Run("notices come in every bucket", func(t *testing.T) {

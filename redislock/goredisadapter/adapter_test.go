@@ -58,6 +58,32 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+// The client of Sentinel and that of a cluster keep the same promises.
+func TestConformanceOfUniversalClients(t *testing.T) {
+	master := redistest.Start(t)
+	master.Replica(t)
+	sentinels := addresses(master.Sentinels(t, "locks", 1))
+	nodes := addresses(redistest.Cluster(t))
+	for name, options := range map[string]*redis.UniversalOptions{
+		"sentinel": {Addrs: sentinels, MasterName: "locks", MaxRetries: -1},
+		"cluster":  {Addrs: nodes, MaxRedirects: 3},
+	} {
+		options.ReadTimeout, options.DialTimeout = time.Second, time.Second
+		t.Run(name, func(t *testing.T) {
+			cohorttest.Run(t, cohorttest.Harness{Engine: func() (cohort.Engine, error) {
+				return newEngine(t, redis.NewUniversalClient(options)), nil
+			}})
+		})
+	}
+}
+
+func addresses(servers []*redistest.Server) (addrs []string) {
+	for _, s := range servers {
+		addrs = append(addrs, s.Addr())
+	}
+	return addrs
+}
+
 // A waiter hears of its grant, also when its subscription had to be made again.
 func TestNotices(t *testing.T) {
 	s := redistest.Start(t)
