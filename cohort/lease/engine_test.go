@@ -217,6 +217,55 @@ func TestLookWhileTheReplyIsOnItsWayIsNotLost(t *testing.T) {
 	})
 }
 
+// Waiters whose numbers share a place in the session each get their own notices, at once.
+func TestNoticeReachesTheWaiterWithItsNumber(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		holder, _ := process(t, s)
+		e, _ := process(t, s)
+		first, second := acquire(t, holder, "first"), acquire(t, holder, "second")
+		waitsFirst := begin(t, e, "first")
+		for range 1023 {
+			require.NoError(t, acquire(t, e, "another").Release(t.Context()))
+		}
+		waitsSecond := begin(t, e, "second") // 1,024 later than the other
+		began := time.Now()
+		require.NoError(t, first.Release(t.Context()))
+		g := <-waitsFirst
+		assert.Equal(t, "first", g.Key())
+		assert.Empty(t, waitsSecond)
+		require.NoError(t, second.Release(t.Context()))
+		other := <-waitsSecond
+		assert.Zero(t, time.Since(began))
+		require.NoError(t, g.Release(t.Context()))
+		require.NoError(t, other.Release(t.Context()))
+	})
+}
+
+// More notices come at once than are kept, for waiters that are not in their places: they look instead.
+func TestManyNoticesAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		holder, _ := process(t, s)
+		e, _ := process(t, s)
+		const keys = 3000
+		var held []*lease.Grant
+		var granted []<-chan *lease.Grant
+		for i := range keys {
+			held = append(held, acquire(t, holder, strconv.Itoa(i)))
+		}
+		for i := range keys {
+			granted = append(granted, begin(t, e, strconv.Itoa(i)))
+		}
+		began := time.Now()
+		for _, g := range held {
+			require.NoError(t, g.Release(t.Context()))
+		}
+		for _, g := range granted {
+			require.NoError(t, (<-g).Release(t.Context()))
+		}
+		assert.Zero(t, time.Since(began))
+	})
+}
+
 // The wait for a dead process ends with its session, although no notice is sent.
 func TestDeadHeadIsMetWhenItsSessionHasEnded(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
