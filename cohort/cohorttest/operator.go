@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 )
@@ -120,9 +121,12 @@ func (b *bench) shown(g cohort.Grant) error {
 		if !ok {
 			continue
 		}
-		queue, err := e.Inspect(b.ctx, b.key)
-		if err != nil {
-			return fmt.Errorf("Inspect: %w", err)
+		var queue []cohort.Contender
+		for began := time.Now(); len(queue) < 2 && time.Since(began) < b.Within; time.Sleep(time.Millisecond) { // the other may not have joined yet
+			var err error
+			if queue, err = e.Inspect(b.ctx, b.key); err != nil {
+				return fmt.Errorf("Inspect: %w", err)
+			}
 		}
 		if len(queue) != 2 || queue[0].Epoch != g.Epoch() || queue[0].Own != (i == 0) || queue[1].Own != (i == 1) {
 			return fmt.Errorf("Inspect returned %v for the grant with epoch %d and one that waits, to engine %d", queue, g.Epoch(), i)
