@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,10 +46,10 @@ func once(locks *keylock.Manager[string], next http.Handler) http.Handler {
 func TestSecondRequestWithAnIdempotencyKeyIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		locks := keylock.Start[string](t.Context(), keylock.WithMaxWaiters(0)) // no request waits
-		served := 0
+		var served atomic.Int64
 		server := once(locks, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			time.Sleep(time.Minute)
-			served++
+			served.Add(1)
 		}))
 		status := func(key string) int {
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/payments", nil)
@@ -65,7 +66,7 @@ func TestSecondRequestWithAnIdempotencyKeyIsRefused(t *testing.T) {
 		assert.Equal(t, http.StatusConflict, status("a"))
 		others.Wait()
 		assert.Equal(t, http.StatusOK, status("a"), "the first one has ended")
-		assert.Equal(t, 5, served)
+		assert.EqualValues(t, 5, served.Load())
 		locks.Close()
 		assert.Equal(t, http.StatusServiceUnavailable, status("a"))
 	})
