@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -130,16 +131,19 @@ func (b bug) apply(root string) (mend func() error, err error) {
 	return mend, nil
 }
 
+// isNeeded reports whether a folder belongs to the core module, or is one of the modules with
+// checks.
+func isNeeded(folder string) bool {
+	_, err := os.Stat(filepath.Join(folder, "go.mod"))
+	name := filepath.Base(folder)
+	return errors.Is(err, fs.ErrNotExist) || name == "fuzz" || name == "verify"
+}
+
 // copyModule copies what the checks need of a module, and returns where it is.
 func copyModule(root string) (string, error) {
 	to, err := os.MkdirTemp("", "planted-*")
 	if err != nil {
 		return "", err
-	}
-	for _, part := range []string{"internal", "cohort", "lockhttp", "fuzz", "verify"} {
-		if err := os.CopyFS(filepath.Join(to, part), os.DirFS(filepath.Join(root, part))); err != nil {
-			return "", err
-		}
 	}
 	files, err := filepath.Glob(filepath.Join(root, "*"))
 	if err != nil {
@@ -149,6 +153,11 @@ func copyModule(root string) (string, error) {
 		info, err := os.Stat(file)
 		if err != nil {
 			return "", err
+		}
+		if info.IsDir() && isNeeded(file) {
+			if err := os.CopyFS(filepath.Join(to, filepath.Base(file)), os.DirFS(file)); err != nil {
+				return "", err
+			}
 		}
 		if !info.Mode().IsRegular() || filepath.Base(file) == "go.work" {
 			continue // the other modules are not there
