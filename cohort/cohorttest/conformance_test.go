@@ -276,7 +276,7 @@ func TestChecksFindBrokenEngines(t *testing.T) {
 			store := cohorttest.NewStore()
 			defer store.Close()
 			h := harness(store, func(e cohort.Engine) cohort.Engine { return &spoiltEngine{e, broken.acquire, broken.try} })
-			h.Within = 300 * time.Millisecond
+			h.Within = 600 * time.Millisecond
 			assert.ErrorContains(t, cohorttest.Check(h), broken.check)
 		})
 	}
@@ -350,7 +350,7 @@ func TestChecksFindBrokenOperators(t *testing.T) {
 				spoilt.Engine = e.(*cohorttest.Engine)
 				return &spoilt
 			})
-			h.Within = 300 * time.Millisecond
+			h.Within = 600 * time.Millisecond
 			assert.ErrorContains(t, cohorttest.Check(h), broken.check)
 		})
 	}
