@@ -285,8 +285,8 @@ func TestFigureKeep(t *testing.T) {
 	}{
 		{"one key alone", task{Keys: 1, For: d}, 1, 50, "keep"},
 		{"many keys in turn, warm", task{Keys: many, For: d}, 1, 0, "keep"},
-		{"hot key, 64 goroutines", task{Keys: 1, Goroutines: 64, For: d}, 1, 5, "default"},
-		{"two times 32 on one key", task{Keys: 1, Goroutines: 32, For: 2 * d}, 2, 5, "default"},
+		{"hot key, 64 goroutines", task{Keys: 1, Goroutines: 64, For: d}, 1, 1.4, "default"},
+		{"two times 32 on one key", task{Keys: 1, Goroutines: 32, For: 2 * d}, 2, 2, "default"},
 		{"99 % affinity, 200 keys", task{Keys: 200, Own: 99, For: 2 * d}, 2, 15, "keep"},
 		{"90 % affinity, 200 keys", task{Keys: 200, Own: 90, For: 2 * d}, 2, 1.3, "keep"},
 	} {
