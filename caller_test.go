@@ -43,18 +43,18 @@ func TestCallerIsTheUsersLine(t *testing.T) {
 		"AcquireShared":    func() (func(), string) { l, _ := m.AcquireShared(ctx, "k"); return l.Release, line() },
 		"AcquireAll":       func() (func(), string) { l, _ := m.AcquireAll(ctx, "k", "l"); return l.Release, line() },
 		"TryAcquire":       func() (func(), string) { l, _ := m.TryAcquire("k"); return l.Release, line() },
-		"TryAcquireShared": func() (func(), string) { l, _ := m.TryAcquireShared("k"); return l.Release, line() },
-		"TryAcquireAll":    func() (func(), string) { l, _ := m.TryAcquireAll("k", "l"); return l.Release, line() },
+		"TryAcquireShared": func() (func(), string) { l, _ := m.TryAcquireSet(sharing("k")...); return l.Release, line() },
+		"TryAcquireAll":    func() (func(), string) { l, _ := m.TryAcquireSet(alone("k", "l")...); return l.Release, line() },
 		"Reserve":          func() (func(), string) { r := m.Reserve("k"); return r.Cancel, line() },
-		"ReserveShared":    func() (func(), string) { r := m.ReserveShared("k"); return r.Cancel, line() },
-		"ReserveAll":       func() (func(), string) { r := m.ReserveAll("k", "l"); return r.Cancel, line() },
+		"ReserveShared":    func() (func(), string) { r := m.ReserveSet(sharing("k")...); return r.Cancel, line() },
+		"ReserveAll":       func() (func(), string) { r := m.ReserveSet(alone("k", "l")...); return r.Cancel, line() },
 
 		"Session.Acquire":       func() (func(), string) { l, _ := s.Acquire(ctx, "k"); return l.Release, line() },
 		"Session.AcquireShared": func() (func(), string) { l, _ := s.AcquireShared(ctx, "k"); return l.Release, line() },
 		"Session.AcquireAll":    func() (func(), string) { l, _ := s.AcquireAll(ctx, "k", "l"); return l.Release, line() },
 		"Session.TryAcquire":    func() (func(), string) { l, _ := s.TryAcquire("k"); return l.Release, line() },
 		"Session.Reserve":       func() (func(), string) { r := s.Reserve("k"); return r.Cancel, line() },
-		"Session.ReserveAll":    func() (func(), string) { r := s.ReserveAll("k", "l"); return r.Cancel, line() },
+		"Session.ReserveAll":    func() (func(), string) { r := s.ReserveSet(alone("k", "l")...); return r.Cancel, line() },
 	}
 	for name, call := range calls {
 		release, want := call()

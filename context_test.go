@@ -503,7 +503,7 @@ func TestContextWithErrAndOpenDoneIsDone(t *testing.T) {
 			for call, err := range map[string]error{
 				"Acquire": second(m.Acquire(ctx, "k")), "AcquireAll": second(m.AcquireAll(ctx, "k", "other")),
 				"Do":   m.Do(ctx, "k", func(context.Context) error { return nil }),
-				"Wait": second(m.Reserve("k").Wait(ctx)), "Wait for all": second(m.ReserveAll("k", "other").Wait(ctx)),
+				"Wait": second(m.Reserve("k").Wait(ctx)), "Wait for all": second(m.ReserveSet(alone("k", "other")...).Wait(ctx)),
 				"Stats": second(m.Stats(ctx)), "Inspect": second(m.Inspect(ctx, "k")),
 				"Top": second(m.Top(ctx, 1)), "Snapshot": second(m.Snapshot(ctx)), "WaitIdle": m.WaitIdle(ctx),
 			} {

@@ -23,7 +23,9 @@
 //  2. Order. A key is granted in the order in which requests reached the owner. Calls
 //     of one goroutine reach it in program order, so [Manager.Reserve] in a loop fixes
 //     the order of work that then runs concurrently. Nothing overtakes: not TryAcquire,
-//     not a release followed by an immediate acquisition.
+//     not a release followed by an immediate acquisition. One exception harms no request: a
+//     shared request passes one that shares the key with it and waits for another key, see
+//     [Manager.AcquireSet].
 //  3. Independence. A key never waits for the holder of another key.
 //  4. Cancellation. When its context ends, a wait returns an error that wraps ctx.Err(),
 //     leaves the queue at a cost that does not depend on its length, and does not change
@@ -78,7 +80,8 @@
 // with no holder and with no earlier waiter, so neighbouring shared requests are granted
 // together, and writers do not starve ([Manager.AcquireShared], [WithSharedLimit]). A
 // request for many keys enters all their queues at one instant and is granted when it is
-// first in all of them ([Manager.AcquireAll]). A [Session] may wait while it holds: the
+// first in all of them ([Manager.AcquireAll]), or shares with those before it where it wants to
+// share ([Manager.AcquireSet]), perhaps up to a limit of its own ([Want]). A [Session] may wait while it holds: the
 // request that would close a cycle of waits fails with a [*DeadlockError].
 //
 // A holder is never made to let go. It hears that another request waits ([Lock.Wanted]), may

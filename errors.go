@@ -15,7 +15,7 @@ var (
 	// ErrClosed means that the manager or the session has ended, or takes no new requests.
 	// It is returned
 	//   - after the manager has ended, and to calls that are waiting when it ends: by
-	//     Acquire, AcquireShared, AcquireAll, the Wait of a reservation, Do, Stats,
+	//     Acquire, AcquireShared, AcquireAll, AcquireSet, the Wait of a reservation, Do, Stats,
 	//     Snapshot, Top, Inspect and WaitIdle;
 	//   - after Shutdown was called: by new requests for locks;
 	//   - after Session.Close: by the session's requests for locks, also those that wait;
@@ -23,12 +23,12 @@ var (
 	ErrClosed = errors.New("keylock: closed")
 
 	// ErrInvalidKey means that a key is not equal to itself, as NaN is not: no map could
-	// find it again. It is returned by Acquire, AcquireShared, AcquireAll, Do and the Wait
+	// find it again. It is returned by Acquire, AcquireShared, AcquireAll, AcquireSet, Do and the Wait
 	// of a reservation, of a manager or a session, and by Inspect.
 	ErrInvalidKey = errors.New("keylock: key is not equal to itself")
 
 	// ErrQueueFull means that as many requests wait for a key as WithMaxWaiters allows. It
-	// is returned by Acquire, AcquireShared, AcquireAll, Do and the Wait of a reservation,
+	// is returned by Acquire, AcquireShared, AcquireAll, AcquireSet, Do and the Wait of a reservation,
 	// of a manager or a session.
 	ErrQueueFull = errors.New("keylock: queue is full")
 
@@ -37,7 +37,7 @@ var (
 	ErrReservationDone = errors.New("keylock: reservation was used")
 
 	// ErrDeadlock means that the session would have waited for itself. It is returned, as a
-	// *DeadlockError, by a session's Acquire, AcquireShared, AcquireAll and Do, and by the
+	// *DeadlockError, by a session's Acquire, AcquireShared, AcquireAll, AcquireSet and Do, and by the
 	// Wait of its reservations.
 	ErrDeadlock = errors.New("keylock: deadlock")
 )

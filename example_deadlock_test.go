@@ -148,7 +148,7 @@ func ExampleWithSharedLimit() {
 	defer hosts.Close()
 
 	for range 5 {
-		_, ok := hosts.TryAcquireShared("example.com")
+		_, ok := hosts.TryAcquireSet(sharing("example.com")...)
 		fmt.Print(ok, " ")
 	}
 	// Output: true true true true false
@@ -163,7 +163,7 @@ func ExampleManager_AcquireShared() {
 	one, _ := m.AcquireShared(ctx, "config")
 	two, _ := m.AcquireShared(ctx, "config")
 	writer := m.Reserve("config")
-	_, ok := m.TryAcquireShared("config")
+	_, ok := m.TryAcquireSet(sharing("config")...)
 	fmt.Println("a third reader passes the writer:", ok)
 
 	one.Release()

@@ -51,6 +51,11 @@ func TestMigrating(t *testing.T) {
 		defer lock.Unlock()
 	}()
 	{
+		changed := sync.NewCond(locks.Locker(key))
+		changed.L.Lock()
+		changed.L.Unlock()
+	}
+	{
 		hosts := keylock.Start[string](ctx, keylock.WithSharedLimit(4))
 		lock, err := hosts.AcquireShared(ctx, "api.example.com") // at most four at a time
 		require.NoError(t, err)

@@ -245,3 +245,123 @@ func ExampleLock_Downgrade() {
 	fmt.Println(config["color"])
 	// Output: blue
 }
+
+// Paths: work on a file shares all folders above it, so that these are not removed or renamed
+// meanwhile, and other files can be worked on at the same time.
+func ExampleManager_AcquireSet() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx)
+	defer locks.Close()
+
+	// lockPath locks a path, and shares the folders above it.
+	lockPath := func(path string) (keylock.Lock[string], error) {
+		set := []keylock.Want[string]{{Key: path}}
+		for i, c := range path {
+			if c == '/' && i > 0 {
+				set = append(set, keylock.Want[string]{Key: path[:i], Mode: keylock.Shared})
+			}
+		}
+		return locks.AcquireSet(ctx, set...)
+	}
+	for _, path := range []string{"/docs/a.txt", "/docs/b.txt"} { // both at once
+		lock, err := lockPath(path)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer lock.Release()
+	}
+	_, ok := locks.TryAcquire("/docs")
+	fmt.Println("the folder can be removed:", ok)
+	// Output: the folder can be removed: false
+}
+
+// Each host has a limit of its own, which may change while requests run.
+func ExampleManager_AcquireSet_limit() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx)
+	defer locks.Close()
+
+	limit := map[string]int{"api.example.com": 2, "slow.example.com": 1}
+	call := func(host string) bool {
+		_, ok := locks.TryAcquireSet(keylock.Want[string]{Key: host, Mode: keylock.Shared, Limit: limit[host]})
+		return ok
+	}
+	fmt.Println(call("api.example.com"), call("api.example.com"), call("api.example.com"))
+	fmt.Println(call("slow.example.com"), call("slow.example.com"))
+	limit["slow.example.com"] = 2
+	fmt.Println(call("slow.example.com"))
+	// Output:
+	// true true false
+	// true false
+	// true
+}
+
+// A sync.Cond on a key.
+func ExampleManager_Locker() {
+	locks := keylock.Start[string](context.Background())
+	defer locks.Close()
+
+	ready := false
+	changed := sync.NewCond(locks.Locker("order/42"))
+	go func() {
+		changed.L.Lock()
+		defer changed.L.Unlock()
+		ready = true
+		changed.Broadcast()
+	}()
+	changed.L.Lock()
+	for !ready {
+		changed.Wait()
+	}
+	changed.L.Unlock()
+	fmt.Println("ready")
+	// Output: ready
+}
+
+// byName is what gocron, CertMagic and tusd ask for, up to the signatures: Lock and Unlock by
+// name. Each name is one holder at a time.
+type byName struct {
+	locks *keylock.Manager[string]
+	held  sync.Map // of keylock.Lock, by name
+}
+
+// Lock returns the error of Acquire: that of the context, or ErrClosed.
+func (b *byName) Lock(ctx context.Context, name string) error {
+	lock, err := b.locks.Acquire(ctx, name)
+	if err == nil {
+		b.held.Store(name, lock)
+	}
+	return err
+}
+
+// Unlock returns an error when the name is not locked, as after a first Unlock. One that comes
+// later, when another caller holds the name, frees the lock of that caller: a name does not say
+// whose it is. After Close it only forgets.
+func (b *byName) Unlock(_ context.Context, name string) error {
+	lock, held := b.held.LoadAndDelete(name)
+	if !held {
+		return fmt.Errorf("unlock of %q, which is not locked", name)
+	}
+	lock.(keylock.Lock[string]).Release()
+	return nil
+}
+
+// An adapter for interfaces that lock and unlock by name.
+func ExampleManager_byName() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx)
+	var names interface {
+		Lock(context.Context, string) error
+		Unlock(context.Context, string) error
+	} = &byName{locks: locks}
+
+	fmt.Println(names.Lock(ctx, "certificate"), names.Unlock(ctx, "certificate"))
+	fmt.Println(names.Unlock(ctx, "certificate"))
+	names.Lock(ctx, "certificate")
+	locks.Close()
+	fmt.Println(names.Unlock(ctx, "certificate"), names.Lock(ctx, "certificate"))
+	// Output:
+	// <nil> <nil>
+	// unlock of "certificate", which is not locked
+	// <nil> keylock: closed
+}

@@ -82,6 +82,18 @@ var (
 		name: "acquire both keys, downgrade", shares: true,
 		run: acquiresAndDowngrades(table.Request[int]{Keys: []int{0, 1}}),
 	}
+	acquiresSet = program{
+		name: "acquire a shared key and one alone", cancels: true, shares: true,
+		run: acquiresAndReleases(table.Request[int]{Keys: []int{0, 1}, Each: []table.Terms{{Mode: table.Shared}, {}}}),
+	}
+	acquiresSetOther = program{
+		name: "acquire a key alone and a shared one, downgrade", shares: true,
+		run: acquiresAndDowngrades(table.Request[int]{Keys: []int{0, 1}, Each: []table.Terms{{}, {Mode: table.Shared}}}),
+	}
+	sharesFew = program{
+		name: "acquire shared with a limit", cancels: true, shares: true,
+		run: acquiresAndReleases(table.Request[int]{Mode: table.Shared, Limit: 1}),
+	}
 	watches = program{
 		name: "acquire, release when it is wanted", cancels: true,
 		run: acquiresAndWatches(table.Request[int]{}),
@@ -321,7 +333,7 @@ var (
 	oneCall = []program{acquires, tries, shares, acquiresAll, handsOff}
 	alone   = append([]program{reservesAgain, releasesTwice, acquiresOther, upwards, downwards}, oneCall...)
 	most    = append([]program{reserves, again, reservesInSession, cancelsInSession}, alone...)
-	all     = append([]program{downgrades, downgradesAll, watches, watchesShared, handsOffShared, does, triesAll, reservesShared, reservesAll}, most...)
+	all     = append([]program{acquiresSet, sharesFew, downgrades, downgradesAll, watches, watchesShared, handsOffShared, does, triesAll, reservesShared, reservesAll}, most...)
 
 	// On one processor requests wander from caller to caller; on several each has its own.
 	quiet    = scenario{mailbox: 16, apart: true}
@@ -352,6 +364,7 @@ var families = []family{
 	{1, "an old reservation among others", 1, []program{reserves, reservesAgain},
 		changed([]scenario{onePool}, func(s *scenario) { s.callers = []program{acquires} })},
 	{1, "three callers with one call", 3, oneCall, []scenario{quiet}},
+	{1, "three callers with sets and limits", 3, []program{acquiresSet, acquiresSetOther, sharesFew, shares, acquiresOther, handsOff}, []scenario{quiet}},
 	{1, "three callers who downgrade", 3, []program{downgrades, downgradesAll, shares, acquires}, []scenario{quiet}},
 	{1, "three callers who hear that another waits", 3, []program{watches, watchesShared, shares, acquiresAll, downgrades}, []scenario{quiet}},
 	{1, "two callers who downgrade or hear that another waits, at the end", 2, []program{downgrades, watches, acquires}, ending[2:]},

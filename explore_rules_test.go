@@ -50,13 +50,21 @@ func (w *world) checkExclusion() error {
 			continue
 		}
 		for _, h := range c.holds {
-			held := &exclusive
-			if h.want.Mode == table.Shared {
-				held = &shared
+			want := h.want
+			if want.Keys == nil {
+				want.Keys = []int{want.Key}
 			}
-			for key := range held {
-				if h.want.Keys == nil && h.want.Key == key || slices.Contains(h.want.Keys, key) {
-					held[key]++
+			for i, key := range want.Keys {
+				mode := want.Mode
+				if want.Each != nil {
+					mode = want.Each[i].Mode
+				}
+				switch {
+				case slices.Contains(want.Keys[:i], key):
+				case mode == table.Shared:
+					shared[key]++
+				default:
+					exclusive[key]++
 				}
 			}
 		}

@@ -52,7 +52,8 @@ var irrelevant = map[string]map[string]bool{
 	"cuts":     {"begun": true},                                                                                      // which queue a cut has seen is written where a queue is met,
 	"Cut":      {"number": true, "position": true, "blocked": true},                                                  // and what it keeps of a ticket where that is
 	"snapshot": {"at": true, "seen": true},
-	"Session":  {"node": true}, // of a search that is over
+	"many":     {"search": true}, // likewise
+	"Session":  {"node": true},   // of a search that is over
 	// Grants and turns are numbered for ever. Which ticket is granted is told by its line,
 	// whose next is the first that is not, as Check says; who has which grant and whose
 	// turn it is, is written where a token or a turn is met.

@@ -643,7 +643,7 @@ func (c *caller) parts(msg message[int]) {
 	case *downgrade[int]:
 		for i := range c.holds {
 			if c.holds[i].token == r.grant {
-				c.holds[i].want.Mode = table.Shared
+				c.holds[i].want.Mode, c.holds[i].want.Each = table.Shared, nil
 			}
 		}
 	case *giveBack[int]:
@@ -730,24 +730,25 @@ func (c *caller) call(want table.Request[int]) (Lock[int], error) {
 		return lock, nil
 	}
 	m, s := c.w.m, c.session
+	set := want.Each != nil || want.Limit > 0
 	shared := want.Mode == table.Shared
 	switch {
-	case want.Keys != nil && want.Try && s != nil:
-		return tried(s.TryAcquireAll(want.Keys...))
-	case want.Keys != nil && want.Try:
-		return tried(m.TryAcquireAll(want.Keys...))
-	case want.Keys != nil && s != nil:
-		return s.AcquireAll(c.ctx, want.Keys...)
-	case want.Keys != nil:
-		return m.AcquireAll(c.ctx, want.Keys...)
-	case want.Try && shared && s != nil:
-		return tried(s.TryAcquireShared(want.Key))
-	case want.Try && shared:
-		return tried(m.TryAcquireShared(want.Key))
+	case want.Try && (set || shared || want.Keys != nil) && s != nil:
+		return tried(s.TryAcquireSet(wantsOf(want)...))
+	case want.Try && (set || shared || want.Keys != nil):
+		return tried(m.TryAcquireSet(wantsOf(want)...))
 	case want.Try && s != nil:
 		return tried(s.TryAcquire(want.Key))
 	case want.Try:
 		return tried(m.TryAcquire(want.Key))
+	case set && s != nil:
+		return s.AcquireSet(c.ctx, wantsOf(want)...)
+	case set:
+		return m.AcquireSet(c.ctx, wantsOf(want)...)
+	case want.Keys != nil && s != nil:
+		return s.AcquireAll(c.ctx, want.Keys...)
+	case want.Keys != nil:
+		return m.AcquireAll(c.ctx, want.Keys...)
 	case shared && s != nil:
 		return s.AcquireShared(c.ctx, want.Key)
 	case shared:
@@ -758,21 +759,32 @@ func (c *caller) call(want table.Request[int]) (Lock[int], error) {
 	return m.Acquire(c.ctx, want.Key)
 }
 
+// wantsOf is what a request asks for, key by key.
+func wantsOf(r table.Request[int]) (set []Want[int]) {
+	if r.Keys == nil {
+		return []Want[int]{{Key: r.Key, Mode: Mode(r.Mode), Limit: int(r.Limit)}}
+	}
+	for i, key := range r.Keys {
+		w := Want[int]{Key: key}
+		if r.Each != nil {
+			w.Mode, w.Limit = Mode(r.Each[i].Mode), int(r.Each[i].Limit)
+		}
+		set = append(set, w)
+	}
+	return set
+}
+
 // reserve is every call that returns a reservation. An old reservation of the same request
 // fails whatever the generation has become, so that to count it and to send are one step.
 func (c *caller) reserve(want table.Request[int]) {
 	c.begins(forever, "reserves")
 	m, s := c.w.m, c.session
-	shared := want.Mode == table.Shared
+	set := want.Keys != nil || want.Mode == table.Shared
 	switch {
-	case want.Keys != nil && s != nil:
-		c.reservation = s.ReserveAll(want.Keys...)
-	case want.Keys != nil:
-		c.reservation = m.ReserveAll(want.Keys...)
-	case shared && s != nil:
-		c.reservation = s.ReserveShared(want.Key)
-	case shared:
-		c.reservation = m.ReserveShared(want.Key)
+	case set && s != nil:
+		c.reservation = s.ReserveSet(wantsOf(want)...)
+	case set:
+		c.reservation = m.ReserveSet(wantsOf(want)...)
 	case s != nil:
 		c.reservation = s.Reserve(want.Key)
 	default:
@@ -852,7 +864,7 @@ func (w *world) isWanted(grant table.Token[int]) bool {
 		return true
 	}
 	for v := range w.o.table.Of(grant.Ticket()) {
-		if v.Waiting > 0 {
+		if v.Blocked() {
 			return true
 		}
 	}

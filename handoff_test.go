@@ -40,7 +40,7 @@ func TestHandoffPassesTheKeyAndTheValueToTheNextWaiter(t *testing.T) {
 func TestHandoffPassesTheValueToAllReadersWhoAreLetInTogether(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
 		writer := hold(t, m, "k")
-		readers := []reservation{m.ReserveShared("k"), m.ReserveShared("k"), m.ReserveShared("k")}
+		readers := []reservation{m.ReserveSet(sharing("k")...), m.ReserveSet(sharing("k")...), m.ReserveSet(sharing("k")...)}
 		require.True(t, writer.Handoff(7))
 		for _, r := range readers {
 			l, err := r.Wait(t.Context())
@@ -60,7 +60,7 @@ func TestHandoffKeepsTheKeyWhenNobodyCanTakeIt(t *testing.T) {
 		require.NoError(t, err)
 
 		assert.False(t, lock.Handoff(1), "nobody waits")
-		both := m.ReserveAll("k", "other")
+		both := m.ReserveSet(alone("k", "other")...)
 		assert.False(t, lock.Handoff(1), "the next waits for the other key as well")
 		_, ok := m.TryAcquire("k")
 		assert.False(t, ok, "it is still held")
@@ -154,7 +154,7 @@ func TestClosedSessionPassesItsValueOn(t *testing.T) {
 				first := hold(t, m, "k")
 				s := m.Session("s")
 				unread := s.Reserve("k")
-				again := s.ReserveShared("other")
+				again := s.ReserveSet(sharing("other")...)
 				require.True(t, first.Handoff("baton"))
 				next := m.Reserve("k")
 				require.NoError(t, s.Close())

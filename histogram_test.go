@@ -52,7 +52,7 @@ func TestSumOfManyLongWaitsIsRight(t *testing.T) {
 			r.Cancel()
 		}
 		for range 400 {
-			m.TryAcquireShared(2)
+			m.TryAcquireSet(sharing(2)...)
 		}
 		held.Release()
 		s, err := m.Stats(t.Context())

@@ -30,12 +30,12 @@ func TestSnapshotTellsWhoHoldsAndWhoWaitsForWhat(t *testing.T) {
 		start := time.Now()
 		time.Sleep(time.Second)
 		m.Session("reader").AcquireShared(ctx, "k")
-		m.TryAcquireShared("k")
+		m.TryAcquireSet(sharing("k")...)
 		time.Sleep(time.Second)
 		m.Reserve("k")
-		m.ReserveShared("k")
+		m.ReserveSet(sharing("k")...)
 		time.Sleep(time.Second)
-		m.ReserveAll("free", "k")
+		m.ReserveSet(alone("free", "k")...)
 
 		got, err := m.Snapshot(ctx)
 		require.NoError(t, err)
@@ -114,7 +114,7 @@ func TestTopTellsLongestLinesAndOldestHolders(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		for range 30 { // many holders of one key
-			m.TryAcquireShared(10)
+			m.TryAcquireSet(sharing(10)...)
 		}
 		top, err = m.Top(ctx, 3)
 		require.NoError(t, err)
@@ -364,7 +364,7 @@ func TestOldestHoldsAreThoseOfASnapshot(t *testing.T) {
 			key := random.IntN(12)
 			switch random.IntN(10) {
 			case 0, 1, 2, 3:
-				if l, ok := m.TryAcquireShared(key); ok {
+				if l, ok := m.TryAcquireSet(sharing(key)...); ok {
 					held = append(held, l)
 				}
 			case 4:
@@ -372,12 +372,12 @@ func TestOldestHoldsAreThoseOfASnapshot(t *testing.T) {
 					held = append(held, l)
 				}
 			case 5:
-				if l, ok := m.TryAcquireAll(key, random.IntN(12), random.IntN(12)); ok {
+				if l, ok := m.TryAcquireSet(alone(key, random.IntN(12), random.IntN(12))...); ok {
 					batches = append(batches, l)
 				}
-				session.TryAcquireShared(key)
+				session.TryAcquireSet(sharing(key)...)
 			case 6:
-				m.ReserveShared(key).Cancel()
+				m.ReserveSet(sharing(key)...).Cancel()
 				m.Reserve(key).Cancel()
 			case 7, 8:
 				if len(held) > 0 {
@@ -423,7 +423,7 @@ func TestOldestHoldsBesideAKeyWithManyHolders(t *testing.T) {
 	m := keylock.Start[int](ctx, keylock.WithHoldTimes())
 	defer m.Close()
 	for range 5000 {
-		m.TryAcquireShared(1)
+		m.TryAcquireSet(sharing(1)...)
 	}
 	m.TryAcquire(2)
 	for _, n := range []int{2, math.MaxInt} {

@@ -183,3 +183,15 @@ func watch(t *testing.T, limit time.Duration, work func()) {
 		t.Fatalf("not over after %v: somebody waits for ever", limit)
 	}
 }
+
+// sharing wants keys shared, and alone wants them exclusively.
+func sharing[K comparable](keys ...K) []keylock.Want[K] { return wants(keylock.Shared, keys) }
+
+func alone[K comparable](keys ...K) []keylock.Want[K] { return wants(keylock.Exclusive, keys) }
+
+func wants[K comparable](mode keylock.Mode, keys []K) (set []keylock.Want[K]) {
+	for _, key := range keys {
+		set = append(set, keylock.Want[K]{Key: key, Mode: mode})
+	}
+	return set
+}

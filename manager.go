@@ -3,6 +3,7 @@ package keylock
 import (
 	"context"
 	"runtime/trace"
+	"sync"
 	"sync/atomic"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
@@ -277,6 +278,22 @@ func (m *Manager[K]) AcquireAll(ctx context.Context, keys ...K) (Lock[K], error)
 	return m.acquire(ctx, nil, wantAll(keys), false)
 }
 
+// AcquireSet is [Manager.AcquireAll] for keys of which each is wanted exclusively or shared,
+// and, where it is shared, with a limit of its own:
+//
+//	lock, err := m.AcquireSet(ctx,
+//		keylock.Want[string]{Key: "/docs", Mode: keylock.Shared},
+//		keylock.Want[string]{Key: "/docs/a.txt"})
+//
+// A request waits in the queue of a key only for those that it cannot share the key with.
+// While it waits for another key, shared requests that come later and have no limit pass it
+// where it wants to share and has no limit either; all others keep their order. Of a key that
+// is named twice the stricter terms count. That of a single key is a lock like that of
+// [Manager.Acquire] or [Manager.AcquireShared].
+func (m *Manager[K]) AcquireSet(ctx context.Context, set ...Want[K]) (Lock[K], error) {
+	return m.acquire(ctx, nil, wantSet(set), false)
+}
+
 // wantAll asks for all the keys, exclusively.
 func wantAll[K comparable](keys []K) table.Request[K] {
 	if keys == nil {
@@ -494,15 +511,11 @@ func (m *Manager[K]) TryAcquire(key K) (Lock[K], bool) {
 	return m.try(nil, table.Request[K]{Key: key})
 }
 
-// TryAcquireShared is [Manager.TryAcquire] for a shared lock: it is true when key has no
-// exclusive holder and no waiter, and [WithSharedLimit] leaves room.
-func (m *Manager[K]) TryAcquireShared(key K) (Lock[K], bool) {
-	return m.try(nil, table.Request[K]{Key: key, Mode: table.Shared})
-}
-
-// TryAcquireAll is [Manager.TryAcquire] for many keys: all of them or none.
-func (m *Manager[K]) TryAcquireAll(keys ...K) (Lock[K], bool) {
-	return m.try(nil, wantAll(keys))
+// TryAcquireSet is [Manager.TryAcquire] for all that [Manager.AcquireSet] may ask for: it
+// returns all the keys or none. With one shared key it is true when the key has no exclusive
+// holder, its limit leaves room, and no request has to wait for it.
+func (m *Manager[K]) TryAcquireSet(set ...Want[K]) (Lock[K], bool) {
+	return m.try(nil, wantSet(set))
 }
 
 // try is behind all calls that ask without waiting.
@@ -534,15 +547,10 @@ func (m *Manager[K]) Reserve(key K) Reservation[K] {
 	return m.reserve(nil, table.Request[K]{Key: key})
 }
 
-// ReserveShared is [Manager.Reserve] for a shared lock, see [Manager.AcquireShared].
-func (m *Manager[K]) ReserveShared(key K) Reservation[K] {
-	return m.reserve(nil, table.Request[K]{Key: key, Mode: table.Shared})
-}
-
-// ReserveAll is [Manager.Reserve] for many keys: it enters the queue of each of them, all
-// at one instant, see [Manager.AcquireAll].
-func (m *Manager[K]) ReserveAll(keys ...K) Reservation[K] {
-	return m.reserve(nil, wantAll(keys))
+// ReserveSet is [Manager.Reserve] for all that [Manager.AcquireSet] may ask for: it enters the
+// queue of each key, all at one instant.
+func (m *Manager[K]) ReserveSet(set ...Want[K]) Reservation[K] {
+	return m.reserve(nil, wantSet(set))
 }
 
 // reserve is behind all calls that ask now and wait later.
@@ -580,6 +588,42 @@ func (m *Manager[K]) do(ctx context.Context, s *sessionState[K], want table.Requ
 	}
 	defer lock.Release()
 	return fn(ctx)
+}
+
+// Locker returns the lock of key as a [sync.Locker], for code that wants one: a sync.Cond, or
+// an interface with Lock and Unlock. Each Locker is one holder at a time: its Unlock ends what its
+// own Lock has acquired, and an Unlock without a Lock panics, as that of a sync.Mutex does. A
+// Locker that is locked by several goroutines gives the key to one after the other.
+//
+// Lock has neither a context nor an error. It panics with [ErrClosed] when the manager is or
+// becomes closed, with [ErrInvalidKey] for a key that is not equal to itself, and with
+// [ErrQueueFull] where [WithMaxWaiters] says so. Unlock does nothing after the end.
+func (m *Manager[K]) Locker(key K) sync.Locker {
+	m.mustBeStarted()
+	return &locker[K]{m: m, key: key}
+}
+
+// A locker is behind Locker.
+type locker[K comparable] struct {
+	m    *Manager[K]
+	key  K
+	held atomic.Pointer[Lock[K]] // nil while it is not locked
+}
+
+func (l *locker[K]) Lock() {
+	lock, err := l.m.Acquire(context.Background(), l.key)
+	if err != nil {
+		panic(err)
+	}
+	l.held.Store(&lock)
+}
+
+func (l *locker[K]) Unlock() {
+	lock := l.held.Swap(nil)
+	if lock == nil {
+		panic("keylock: Unlock of a Locker that is not locked")
+	}
+	lock.Release()
 }
 
 // WaitIdle waits for the first moment after the call at which no key is held or waited

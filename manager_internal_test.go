@@ -205,9 +205,9 @@ func TestRequestInThePoolKeepsNothing(t *testing.T) {
 	session := m.Session("s")
 	lock, _ = session.Acquire(ctx, key())
 	require.False(t, lock.Handoff("value"))
-	_, ok := session.TryAcquireAll(lock.Key())
+	_, ok := session.TryAcquireSet(exclusively(lock.Key())...)
 	require.False(t, ok)
-	withdrawn := m.ReserveAll(append(many, lock.Key())...)
+	withdrawn := m.ReserveSet(exclusively(append(many, lock.Key())...)...)
 	waiting := m.Reserve(lock.Key())
 	cancel()
 	_, err := withdrawn.Wait(cancelled)
@@ -277,4 +277,12 @@ func TestZeroAndNilValues(t *testing.T) {
 		}
 		assert.Equal(t, "no session", s.String(), name)
 	}
+}
+
+// exclusively wants keys exclusively.
+func exclusively[K comparable](keys ...K) (set []Want[K]) {
+	for _, key := range keys {
+		set = append(set, Want[K]{Key: key})
+	}
+	return set
 }

@@ -60,7 +60,7 @@ func TestGuarantee07MemoryOfABurstGoesBack(t *testing.T) {
 			writer, _ := m.TryAcquire(0)
 			line := make([]keylock.Reservation[int], waiters)
 			for i := range line {
-				line[i] = m.ReserveShared(0)
+				line[i] = m.ReserveSet(sharing(0)...)
 			}
 			writer.Release()
 			assert.Equal(t, waiters, statsOf(t, m).Shared)

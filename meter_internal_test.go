@@ -112,7 +112,7 @@ func TestRequestsForManyKeysAreTimed(t *testing.T) {
 		keys[i] = i
 	}
 	for range 20 {
-		locks, ok := m.TryAcquireAll(keys...)
+		locks, ok := m.TryAcquireSet(exclusively(keys...)...)
 		require.True(t, ok)
 		locks.Release()
 	}

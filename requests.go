@@ -346,7 +346,8 @@ func (o *owner[K]) handOff(grant table.Token[K], value any) bool {
 	o.released(s)
 	for i, g := range granted {
 		w := g.Tag.(*acquire[K])
-		if i > 0 && !w.acceptsHandoff() { // the first is the next that was found
+		// The first is the next that was found. The lock of many keys comes with no value.
+		if i > 0 && (w.want.Keys != nil || !w.acceptsHandoff()) {
 			continue
 		}
 		if w.value = value; w.session != nil && value != nil {

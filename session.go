@@ -59,19 +59,19 @@ func (s *Session[K]) AcquireAll(ctx context.Context, keys ...K) (Lock[K], error)
 	return s.manager().acquire(ctx, &s.state, wantAll(keys), false)
 }
 
+// AcquireSet is [Manager.AcquireSet] for the session; it fails as [Session.Acquire] does.
+func (s *Session[K]) AcquireSet(ctx context.Context, set ...Want[K]) (Lock[K], error) {
+	return s.manager().acquire(ctx, &s.state, wantSet(set), false)
+}
+
 // TryAcquire is [Manager.TryAcquire] for the session. It is false for a closed session.
 func (s *Session[K]) TryAcquire(key K) (Lock[K], bool) {
 	return s.manager().try(&s.state, table.Request[K]{Key: key})
 }
 
-// TryAcquireShared is [Manager.TryAcquireShared] for the session.
-func (s *Session[K]) TryAcquireShared(key K) (Lock[K], bool) {
-	return s.manager().try(&s.state, table.Request[K]{Key: key, Mode: table.Shared})
-}
-
-// TryAcquireAll is [Manager.TryAcquireAll] for the session.
-func (s *Session[K]) TryAcquireAll(keys ...K) (Lock[K], bool) {
-	return s.manager().try(&s.state, wantAll(keys))
+// TryAcquireSet is [Manager.TryAcquireSet] for the session.
+func (s *Session[K]) TryAcquireSet(set ...Want[K]) (Lock[K], bool) {
+	return s.manager().try(&s.state, wantSet(set))
 }
 
 // Reserve is [Manager.Reserve] for the session; Wait fails as [Session.Acquire] does. The
@@ -80,14 +80,9 @@ func (s *Session[K]) Reserve(key K) Reservation[K] {
 	return s.manager().reserve(&s.state, table.Request[K]{Key: key})
 }
 
-// ReserveShared is [Manager.ReserveShared] for the session, see [Session.Reserve].
-func (s *Session[K]) ReserveShared(key K) Reservation[K] {
-	return s.manager().reserve(&s.state, table.Request[K]{Key: key, Mode: table.Shared})
-}
-
-// ReserveAll is [Manager.ReserveAll] for the session, see [Session.Reserve].
-func (s *Session[K]) ReserveAll(keys ...K) Reservation[K] {
-	return s.manager().reserve(&s.state, wantAll(keys))
+// ReserveSet is [Manager.ReserveSet] for the session, see [Session.Reserve].
+func (s *Session[K]) ReserveSet(set ...Want[K]) Reservation[K] {
+	return s.manager().reserve(&s.state, wantSet(set))
 }
 
 // Do is [Manager.Do] for the session; it fails as [Session.Acquire] does.

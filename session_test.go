@@ -62,7 +62,7 @@ func TestTryOfAClosedSessionFails(t *testing.T) {
 		require.NoError(t, s.Close())
 		_, ok := s.TryAcquire("k")
 		assert.False(t, ok)
-		_, ok = s.TryAcquireAll("k", "l")
+		_, ok = s.TryAcquireSet(alone("k", "l")...)
 		assert.False(t, ok)
 		requireFree(t, m, "k")
 	})

@@ -47,7 +47,7 @@ func TestSlowLogTellsWhileItHappensAndWhenItIsOver(t *testing.T) {
 		culprit, _ := m.Session("culprit").TryAcquire("k")
 		time.Sleep(500 * time.Millisecond)
 		victim := m.Session("victim").Reserve("k")
-		m.ReserveShared("k")
+		m.ReserveSet(sharing("k")...)
 		time.Sleep(3 * time.Second)
 		culprit.Release()
 		lock, err := victim.Wait(t.Context())
@@ -96,8 +96,8 @@ func TestSlowLogTellsWhereAndHowAWaitEnded(t *testing.T) {
 
 func TestSlowLogTellsForWhichOfItsKeysARequestWaits(t *testing.T) {
 	lines := slowLogged(t, time.Second, func(t *testing.T, m *keylock.Manager[string]) {
-		m.TryAcquireAll("b", "c")
-		m.ReserveAll("a", "b", "c")
+		m.TryAcquireSet(alone("b", "c")...)
+		m.ReserveSet(alone("a", "b", "c")...)
 		m.Reserve("c")
 		m.Reserve("a")
 		m.AcquireAll(t.Context())
@@ -355,7 +355,7 @@ func TestBatchThatMovesOnDoesNotSilenceItsFirstKey(t *testing.T) {
 	records := slowLogged(t, time.Second, func(t *testing.T, m *keylock.Manager[string]) {
 		a, _ := m.TryAcquire("a")
 		m.TryAcquire("b")
-		m.ReserveAll("a", "b")
+		m.ReserveSet(alone("a", "b")...)
 		time.Sleep(1100 * time.Millisecond) // logged: it waits for a
 		a.Release()                         // it stands first there
 		time.Sleep(time.Second)             // logged: it waits for b

@@ -36,7 +36,7 @@ func TestSnapshotIsOnePointOfTheHistory(t *testing.T) {
 			for !over.Load() {
 				if len(held) < 20 {
 					k := random.IntN(pairs)
-					if l, ok := m.TryAcquireAll(2*k, 2*k+1); ok {
+					if l, ok := m.TryAcquireSet(alone(2*k, 2*k+1)...); ok {
 						held = append(held, l)
 						continue
 					}
@@ -52,7 +52,7 @@ func TestSnapshotIsOnePointOfTheHistory(t *testing.T) {
 		})
 	}
 	for range 20 {
-		mine, ok := m.TryAcquireAll(-10_000, -10_001)
+		mine, ok := m.TryAcquireSet(alone(-10_000, -10_001)...)
 		require.True(t, ok)
 		keys, err := m.Snapshot(ctx)
 		require.NoError(t, err)
@@ -188,7 +188,7 @@ func TestSnapshotsAreRefusedWhenTheManagerEnds(t *testing.T) {
 			for i := range many {
 				many[i] = i
 			}
-			locks, _ := m.TryAcquireAll(many...)
+			locks, _ := m.TryAcquireSet(alone(many...)...)
 			var all sync.WaitGroup
 			for range 5 {
 				all.Go(func() {
@@ -230,7 +230,7 @@ func TestSnapshotShowsTheFirstOfManyAndInspectToo(t *testing.T) {
 	m := keylock.Start[int](t.Context())
 	defer m.Close()
 	for range 1500 {
-		m.TryAcquireShared(1)
+		m.TryAcquireSet(sharing(1)...)
 	}
 	for range 1700 {
 		m.Reserve(1)

@@ -133,7 +133,7 @@ func (s *storm) call(random *rand.Rand) {
 			s.write(random, late, l, nil, key)
 		}
 	case 6:
-		r := s.m.ReserveShared(key)
+		r := s.m.ReserveSet(sharing(key)...)
 		s.provoke(random, key, r.Cancel)
 		l, err := r.Wait(ctx)
 		s.read(random, late, l, err, key)

@@ -23,10 +23,10 @@ func TestNoKeysIsNotTheZeroKey(t *testing.T) {
 	require.NoError(t, err)
 	defer zero.Release()
 
-	locks, ok := m.TryAcquireAll()
+	locks, ok := m.TryAcquireSet()
 	assert.True(t, ok, "there is nothing to wait for")
 	locks.Release()
-	defer m.ReserveAll().Cancel()
+	defer m.ReserveSet().Cancel()
 
 	stats, err := m.Stats(ctx)
 	require.NoError(t, err)

@@ -95,11 +95,10 @@ type locker interface {
 	AcquireShared(context.Context, float64) (keylock.Lock[float64], error)
 	AcquireAll(context.Context, ...float64) (keylock.Lock[float64], error)
 	TryAcquire(float64) (keylock.Lock[float64], bool)
-	TryAcquireShared(float64) (keylock.Lock[float64], bool)
-	TryAcquireAll(...float64) (keylock.Lock[float64], bool)
+	AcquireSet(context.Context, ...keylock.Want[float64]) (keylock.Lock[float64], error)
+	TryAcquireSet(...keylock.Want[float64]) (keylock.Lock[float64], bool)
 	Reserve(float64) keylock.Reservation[float64]
-	ReserveShared(float64) keylock.Reservation[float64]
-	ReserveAll(...float64) keylock.Reservation[float64]
+	ReserveSet(...keylock.Want[float64]) keylock.Reservation[float64]
 }
 
 // options are the options of the program's manager.
@@ -259,6 +258,13 @@ func (w *world) racing(a, cancellation action, cancelFirst bool) []history {
 // choose makes the choices of a step; false when there is nothing to choose from.
 func (r *managerRun) choose(s step) (a action, ok bool) {
 	a = action{step: s, verb: managerVerb(s), value: len(r.calls)}
+	switch {
+	case a.verb == reserve:
+		a.each = nil // of many that share, nobody may see which grant is whose before the Wait
+		fallthrough
+	case a.verb == try || a.each != nil:
+		a.step = a.single()
+	}
 	switch a.verb {
 	case other:
 	case cancel:
@@ -295,8 +301,10 @@ func (r *managerRun) do(a action) {
 	case acquire:
 		r.start(a, func(ctx context.Context) (keylock.Lock[float64], error) {
 			switch {
-			case a.many:
+			case a.many && a.each == nil:
 				return from.AcquireAll(ctx, names...)
+			case a.many || a.limit > 0:
+				return from.AcquireSet(ctx, a.wants(names)...)
 			case a.shared:
 				return from.AcquireShared(ctx, names[0])
 			}
@@ -305,24 +313,19 @@ func (r *managerRun) do(a action) {
 	case try:
 		var l keylock.Lock[float64]
 		var ok bool
-		switch {
-		case a.many:
-			l, ok = from.TryAcquireAll(names...)
-		case a.shared:
-			l, ok = from.TryAcquireShared(names[0])
-		default:
+		if a.many || a.shared {
+			l, ok = from.TryAcquireSet(a.wants(names)...)
+		} else {
 			l, ok = from.TryAcquire(names[0])
 		}
 		r.returned(l, ok)
 	case reserve:
 		var v keylock.Reservation[float64]
-		switch {
-		case a.many:
-			v = from.ReserveAll(names...)
-			clear(names) // they are the caller's
-		case a.shared:
-			v = from.ReserveShared(names[0])
-		default:
+		if a.many || a.shared {
+			set := a.wants(names)
+			v = from.ReserveSet(set...)
+			clear(set) // it is the caller's
+		} else {
 			v = from.Reserve(names[0])
 		}
 		r.reservations = append(r.reservations, v)
@@ -354,6 +357,31 @@ func (r *managerRun) do(a action) {
 	case endContext:
 		r.cancel()
 	}
+}
+
+// single is the step for one key where a set is of one.
+func (s step) single() step {
+	if s.many && len(s.keys) == 1 {
+		if s.many = false; s.each != nil {
+			s.shared, s.limit, s.each = s.each[0].Mode == table.Shared, s.each[0].Limit, nil
+		}
+	}
+	return s
+}
+
+// wants are the keys with their terms.
+func (a action) wants(names []float64) (set []keylock.Want[float64]) {
+	for i, name := range names {
+		is := table.Terms{Limit: a.limit}
+		if a.shared {
+			is.Mode = table.Shared
+		}
+		if a.each != nil {
+			is = a.each[i]
+		}
+		set = append(set, keylock.Want[float64]{Key: name, Mode: keylock.Mode(is.Mode), Limit: int(is.Limit)})
+	}
+	return set
 }
 
 // start makes a call in a goroutine and with a context of its own.

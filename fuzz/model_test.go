@@ -5,6 +5,7 @@
 package fuzz
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -17,19 +18,36 @@ type request struct {
 	id      int
 	keys    []int // as they were named, duplicates and all
 	many    bool  // they were named as many, even if it is one
+	each    []table.Terms
 	shared  bool
+	limit   int32
 	session string // its label; empty when it has none
 	holds   bool
 	seq     uint64 // of its grant, as the real thing numbered it
 	value   any    // that was handed over with it
 }
 
-// mode is the request's mode as the table calls it.
-func (r *request) mode() table.Mode {
+// terms are those on which it asks for a key.
+func (m *model) terms(r *request, key int) table.Terms {
+	is := table.Terms{Limit: r.limit}
 	if r.shared {
-		return table.Shared
+		is.Mode = table.Shared
 	}
-	return table.Exclusive
+	if i := slices.Index(r.keys, key); r.each != nil && i >= 0 {
+		is = r.each[i]
+	}
+	switch {
+	case is.Mode == table.Exclusive:
+		is.Limit = 0
+	case is.Limit == 0:
+		is.Limit = int32(m.sharedLimit)
+	}
+	return is
+}
+
+// shares says whether a request shares all its keys.
+func (m *model) shares(r *request) bool {
+	return len(r.keys) > 0 && !slices.ContainsFunc(r.keys, func(key int) bool { return m.terms(r, key).Mode == table.Exclusive })
 }
 
 // A model says who holds and who waits.
@@ -80,9 +98,10 @@ func (m *model) join(r *request, try bool) answer {
 // its keys for which it is not is the one that it is told.
 func (m *model) mayWait(r *request, try bool) answer {
 	for _, key := range r.keys {
-		alone := &request{keys: []int{key}, shared: r.shared}
+		is := m.terms(r, key)
+		alone := &request{keys: []int{key}, shared: is.Mode == table.Shared, limit: is.Limit}
 		switch {
-		case m.grantable(alone, m.present):
+		case m.grantable(alone, m.present) && (try || m.maxWaiters < 0):
 		case try:
 			return answer{outcome: table.Busy}
 		case m.maxWaiters != 0 && m.waiting(key) >= m.maxWaiters:
@@ -100,7 +119,7 @@ func (m *model) deadlocks(r *request) bool {
 		return false
 	}
 	what := m.clone()
-	what.present = append(what.present, &request{id: r.id, keys: r.keys, shared: r.shared, session: r.session})
+	what.present = append(what.present, &request{id: r.id, keys: r.keys, each: r.each, shared: r.shared, limit: r.limit, session: r.session})
 	for {
 		waits := make(map[string]bool) // sessions
 		for _, waiter := range what.waiters() {
@@ -131,26 +150,45 @@ func (m *model) leave(r *request) []*request {
 // handoff is leave for a holder that leaves only if that lets in somebody who asked for
 // one key.
 func (m *model) handoff(r *request, value any) []*request {
+	if r.many {
+		return nil
+	}
+	first := m.firstBlocked(r.keys[0])
 	next := m.clone().leave(r)
-	if r.many || len(next) == 0 || next[0].many {
+	if first == nil || first.many || !slices.ContainsFunc(next, func(r *request) bool { return r.id == first.id }) {
 		return nil
 	}
 	granted := m.leave(r)
 	for _, next := range granted {
-		next.value = value
+		if !next.many {
+			next.value = value
+		}
 	}
 	return granted
 }
 
 // downgrade makes a holder share all its keys and returns who is granted because of that.
 func (m *model) downgrade(r *request) []*request {
-	r.shared = r.shared || len(r.keys) > 0
+	if !m.shares(r) && len(r.keys) > 0 {
+		r.shared, r.each, r.limit = true, nil, 0
+	}
 	return m.settle()
 }
 
-// wanted says whether a request waits for one of the keys of a holder.
+// wanted says whether a request has to wait for one of the keys of a holder.
 func (m *model) wanted(r *request) bool {
-	return slices.ContainsFunc(r.keys, func(key int) bool { return m.waiting(key) > 0 })
+	return slices.ContainsFunc(r.keys, func(key int) bool { return m.firstBlocked(key) != nil })
+}
+
+// firstBlocked returns the first waiter that would wait for a key also if it asked for no
+// other; nil when there is none.
+func (m *model) firstBlocked(key int) *request {
+	for i, r := range m.present {
+		if !r.holds && slices.Contains(r.keys, key) && m.blocked(r, key, m.present[:i]) {
+			return r
+		}
+	}
+	return nil
 }
 
 // leaveAll cancels everybody who waits and returns them. Nobody is granted.
@@ -192,27 +230,35 @@ func (m *model) settle() []*request {
 // grantable is the rule: a request is granted when it conflicts with no holder and with
 // no earlier waiter. Holders who came later than r count as well.
 func (m *model) grantable(r *request, earlier []*request) bool {
-	for _, key := range r.keys {
-		sharers := 0
-		for _, holder := range m.holders() {
-			if !slices.Contains(holder.keys, key) {
-				continue
-			}
-			if !r.shared || !holder.shared {
-				return false
-			}
-			sharers++
+	return !slices.ContainsFunc(r.keys, func(key int) bool { return m.blocked(r, key, earlier) })
+}
+
+// blocked is the rule for one key. A shared request without a limit does not conflict with
+// waiters of that kind; with one, it conflicts with all waiters.
+func (m *model) blocked(r *request, key int, earlier []*request) bool {
+	is := m.terms(r, key)
+	sharers := int32(0)
+	for _, holder := range m.holders() {
+		if !slices.Contains(holder.keys, key) {
+			continue
 		}
-		if m.sharedLimit > 0 && r.shared && sharers >= m.sharedLimit {
-			return false
+		if is.Mode == table.Exclusive || m.terms(holder, key).Mode == table.Exclusive {
+			return true
 		}
-		for _, waiter := range earlier {
-			if !waiter.holds && slices.Contains(waiter.keys, key) && !(r.shared && waiter.shared) {
-				return false
-			}
+		sharers++
+	}
+	if is.Limit > 0 && sharers >= is.Limit {
+		return true
+	}
+	for _, waiter := range earlier {
+		if waiter.holds || !slices.Contains(waiter.keys, key) {
+			continue
+		}
+		if other := m.terms(waiter, key); is.Mode == table.Exclusive || other.Mode == table.Exclusive || is.Limit > 0 || other.Limit > 0 {
+			return true
 		}
 	}
-	return true
+	return false
 }
 
 func (m *model) holders() []*request { return m.all(func(r *request) bool { return r.holds }) }
@@ -247,10 +293,12 @@ func (m *model) waiting(key int) int {
 // waiters.
 func (m *model) lines() map[int][]table.Entry {
 	lines := make(map[int][]table.Entry)
-	for _, r := range append(m.holders(), m.waiters()...) {
+	holders := m.holders()
+	slices.SortStableFunc(holders, func(a, b *request) int { return cmp.Compare(a.seq, b.seq) })
+	for _, r := range append(holders, m.waiters()...) {
 		for i, key := range r.keys {
 			if !slices.Contains(r.keys[:i], key) {
-				lines[key] = append(lines[key], table.Entry{Seq: r.seq, Mode: r.mode(), Label: r.session})
+				lines[key] = append(lines[key], table.Entry{Seq: r.seq, Mode: m.terms(r, key).Mode, Label: r.session})
 			}
 		}
 	}
@@ -261,7 +309,7 @@ func (m *model) lines() map[int][]table.Entry {
 func (m *model) totals() table.Counts {
 	c := m.counts
 	c.Keys, c.Held, c.Waiting = len(m.lines()), len(m.holders()), len(m.waiters())
-	c.Shared = len(m.all(func(r *request) bool { return r.holds && r.shared }))
+	c.Shared = len(m.all(func(r *request) bool { return r.holds && m.shares(r) }))
 	return c
 }
 
@@ -269,7 +317,7 @@ func (m *model) totals() table.Counts {
 // waits that it would close.
 func (m *model) cycleError(r *request, cycle []table.WaitEdge[int]) error {
 	what := m.clone()
-	what.present = append(what.present, &request{id: r.id, keys: r.keys, shared: r.shared, session: r.session})
+	what.present = append(what.present, &request{id: r.id, keys: r.keys, each: r.each, shared: r.shared, limit: r.limit, session: r.session})
 	for i, e := range cycle {
 		if i == 0 && e.Waiter != r.session {
 			return fmt.Errorf("the cycle begins with %q, not with %q", e.Waiter, r.session)
@@ -309,11 +357,13 @@ func (m *model) blocks(earlier, waiter *request, key int) bool {
 	if !slices.Contains(earlier.keys, key) || !slices.Contains(waiter.keys, key) {
 		return false
 	}
-	if !earlier.shared || !waiter.shared || m.sharedLimit > 0 {
+	one, two := m.terms(earlier, key), m.terms(waiter, key)
+	if one.Mode == table.Exclusive || two.Mode == table.Exclusive || two.Limit > 0 || one.Limit > 0 && !earlier.holds {
 		return true
 	}
 	from, to := slices.Index(m.present, earlier), slices.Index(m.present, waiter)
 	return slices.ContainsFunc(m.present[from+1:to], func(between *request) bool {
-		return !between.holds && !between.shared && between.session == "" && slices.Contains(between.keys, key)
+		is := m.terms(between, key)
+		return !between.holds && (is.Mode == table.Exclusive || is.Limit > 0) && between.session == "" && slices.Contains(between.keys, key)
 	})
 }

@@ -30,10 +30,12 @@ type step struct {
 	shared bool
 	many   bool // for the keys below, not for the first of them alone
 	try    bool
-	race   bool  // the next step comes at the same time
-	owner  int   // 0 is nobody, the others are sessions
-	keys   []int // up to three, with duplicates and in any order
-	arg    byte  // picks one of those that are there
+	race   bool          // the next step comes at the same time
+	owner  int           // 0 is nobody, the others are sessions
+	keys   []int         // up to three, with duplicates and in any order
+	each   []table.Terms // of many keys; nil when all are exclusive
+	limit  int32         // of one that is shared
+	arg    byte          // picks one of those that are there
 }
 
 func parse(bytes []byte) program {
@@ -59,13 +61,35 @@ func parse(bytes []byte) program {
 		}
 		if s.many {
 			s.keys = s.keys[:flags>>6]
-			s.shared = false // many keys are always exclusive
+			if s.shared {
+				s.each = termsOf(s.keys, arg)
+			}
+			s.shared = false // it is said for each of them
 		} else {
 			s.keys = s.keys[:1]
+			if s.shared && flags>>4&3 == 2 {
+				s.limit = int32(1 + flags>>6%3)
+			}
 		}
 		p.steps = append(p.steps, s)
 	}
 	return p
+}
+
+// termsOf makes terms for keys out of a byte: one key is exclusive, and the others are shared,
+// perhaps with a limit.
+func termsOf(keys []int, arg byte) (each []table.Terms) {
+	for _, key := range keys {
+		is := table.Terms{Mode: table.Shared}
+		switch n := int(arg)/7 + key; {
+		case n%3 == 0:
+			is.Mode = table.Exclusive
+		case n%4 == 1:
+			is.Limit = int32(1 + n%2)
+		}
+		each = append(each, is)
+	}
+	return each
 }
 
 // error is what went wrong at the last of so many steps.
@@ -80,6 +104,9 @@ func (p program) error(last int, err error, verb func(step) string) error {
 // String shows a step, without its verb.
 func (s step) String() string {
 	text := fmt.Sprintf("owner %d, keys %v, arg %d", s.owner, s.keys, s.arg)
+	if s.each != nil || s.limit > 0 {
+		text += fmt.Sprintf(", each %v, limit %d", s.each, s.limit)
+	}
 	for _, flag := range []struct {
 		name string
 		set  bool

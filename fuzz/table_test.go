@@ -200,13 +200,13 @@ func (r *tableRun) goOn() error {
 }
 
 func (r *tableRun) join(s step) error {
-	asked := &request{id: r.nextID, keys: s.keys, many: s.many, shared: s.shared, session: label(s.owner)}
+	asked := &request{id: r.nextID, keys: s.keys, many: s.many, each: s.each, shared: s.shared, limit: s.limit, session: label(s.owner)}
 	r.nextID++
-	t := table.Request[int]{Mode: asked.mode(), Session: r.sessions[s.owner], Try: s.try, Tag: asked.id}
+	t := table.Request[int]{Each: s.each, Limit: s.limit, Session: r.sessions[s.owner], Try: s.try, Tag: asked.id}
 	if s.many {
 		t.Keys = s.keys
-	} else {
-		t.Key = s.keys[0]
+	} else if t.Key = s.keys[0]; s.shared {
+		t.Mode = table.Shared
 	}
 	got := r.table.Join(&t)
 	var want answer
@@ -353,21 +353,30 @@ func (r *tableRun) granted(grants []table.Grant[int], want []*request) error {
 		r.tokens = append(r.tokens, g.Token)
 		r.owners = append(r.owners, want[i].id)
 	}
-	return inOrder(want)
+	return r.model.inOrder(want)
 }
 
 // inOrder returns an error when of two grants for one key the later request has the earlier
 // number. The requests are in the order in which they came.
-func inOrder(granted []*request) error {
+func (m *model) inOrder(granted []*request) error {
 	for i, later := range granted {
 		for _, earlier := range granted[:i] {
-			meet := slices.ContainsFunc(later.keys, func(key int) bool { return slices.Contains(earlier.keys, key) })
+			meet := slices.ContainsFunc(later.keys, func(key int) bool { return m.meet(earlier, later, key) })
 			if meet && earlier.seq >= later.seq {
 				return fmt.Errorf("request %d was granted before request %d", later.id, earlier.id)
 			}
 		}
 	}
 	return nil
+}
+
+// meet says whether a later request may not pass an earlier one for a key.
+func (m *model) meet(earlier, later *request, key int) bool {
+	if !slices.Contains(earlier.keys, key) || !slices.Contains(later.keys, key) {
+		return false
+	}
+	one, two := m.terms(earlier, key), m.terms(later, key)
+	return !earlier.many || one.Mode == table.Exclusive || two.Mode == table.Exclusive || one.Limit > 0 || two.Limit > 0
 }
 
 // compare compares all that can be seen.

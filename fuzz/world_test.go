@@ -168,7 +168,7 @@ func (w *world) do(a action) {
 
 // ask asks for keys and returns the error with which the manager answers at once.
 func (w *world) ask(id int, a action) error {
-	r := &request{id: id, keys: a.keys, many: a.many, shared: a.shared, session: label(a.owner)}
+	r := &request{id: id, keys: a.keys, many: a.many, each: a.each, shared: a.shared, limit: a.limit, session: label(a.owner)}
 	switch {
 	case a.verb == acquire && a.done():
 		return context.Canceled
@@ -429,15 +429,24 @@ func (w *world) number(v view, before *world) error {
 			granted = append(granted, r)
 		}
 	}
-	for key, places := range v.lines {
-		i := 0
+	for i, c := range w.calls { // some know it
+		if r := w.model.get(c.request); r != nil && r.seq == 0 && c.returned && c.err == nil {
+			r.seq = v.results[i].seq
+		}
+	}
+	for key, places := range v.lines { // and of the others the earlier one has the earlier number
+		var others []*request
 		for _, r := range w.model.holders() {
-			if slices.Contains(r.keys, key) && i < len(places) {
-				if r.seq == 0 {
-					r.seq = places[i].Seq
-				}
-				i++
+			if !slices.Contains(r.keys, key) {
+				continue
 			}
+			if r.seq == 0 {
+				others = append(others, r)
+			}
+			places = slices.DeleteFunc(slices.Clone(places), func(p table.Entry) bool { return p.Seq == r.seq || p.Seq == 0 })
+		}
+		for i, r := range others[:min(len(others), len(places))] {
+			r.seq = places[i].Seq
 		}
 	}
 	for i := range w.calls {
@@ -470,5 +479,5 @@ func (w *world) number(v view, before *world) error {
 		}
 		known = append(known, r)
 	}
-	return inOrder(known)
+	return w.model.inOrder(known)
 }

@@ -41,6 +41,8 @@ func (m *model) wantOf(call *ast.CallExpr) (w want, ok bool) {
 		from = 1
 	}
 	switch {
+	case strings.HasSuffix(name, "Set"): // its keys have modes
+		return w, false
 	case name == "Do" || isGranting(name) && name != "Wait" && !strings.HasPrefix(name, "Reserve"):
 		if !strings.HasSuffix(name, "All") {
 			to = from + 1

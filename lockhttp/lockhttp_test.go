@@ -95,8 +95,8 @@ func TestQueuesAndHoldersAreShown(t *testing.T) {
 	m := start[string](t)
 	m.Session("culprit").TryAcquire("k")
 	m.Session("victim").Reserve("k")
-	m.ReserveShared("k")
-	m.ReserveAll("k", "free")
+	m.ReserveSet(sharing("k")...)
+	m.ReserveSet(keylock.Want[string]{Key: "k"}, keylock.Want[string]{Key: "free"})
 	address := serve(t, map[string]lockhttp.Manager{"orders": lockhttp.Of(m)})
 
 	_, s := getJSON(t, address)
@@ -396,4 +396,9 @@ func TestNilManagersPanicWhereTheyArePassed(t *testing.T) {
 	assert.PanicsWithValue(t, `lockhttp: Handler with manager "locks", which Of did not make`, func() {
 		lockhttp.Handler(map[string]lockhttp.Manager{"locks": {}})
 	})
+}
+
+// sharing wants a key shared.
+func sharing[K comparable](key K) []keylock.Want[K] {
+	return []keylock.Want[K]{{Key: key, Mode: keylock.Shared}}
 }

@@ -45,8 +45,8 @@ func busy(t *testing.T) *keylock.Manager[string] {
 	require.NoError(t, err)
 	m.Reserve("k")
 	m.Reserve("k")
-	m.TryAcquireShared("s")
-	m.TryAcquireShared("s")
+	m.TryAcquireSet(sharing("s")...)
+	m.TryAcquireSet(sharing("s")...)
 	time.Sleep(4 * time.Second)
 	return m
 }
@@ -337,4 +337,9 @@ func promtool(t *testing.T, args ...string) {
 	}
 	out, err := exec.CommandContext(t.Context(), tool, args...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
+}
+
+// sharing wants a key shared.
+func sharing[K comparable](key K) []keylock.Want[K] {
+	return []keylock.Want[K]{{Key: key, Mode: keylock.Shared}}
 }

@@ -91,6 +91,22 @@ func (m *Manager[K]) AcquireAll(ctx context.Context, keys ...K) (keylock.Lock[K]
 	return locks, err
 }
 
+// AcquireSet is [keylock.Manager.AcquireSet], traced. Its mode is shared when that of all keys is.
+func (m *Manager[K]) AcquireSet(ctx context.Context, set ...keylock.Want[K]) (keylock.Lock[K], error) {
+	mode, keys := keylock.Shared, make([]K, len(set))
+	for i, w := range set {
+		keys[i] = w.Key
+		if w.Mode == keylock.Exclusive {
+			mode = keylock.Exclusive
+		}
+	}
+	w := m.begin(ctx, mode, keys...)
+	addKeys(w, keys)
+	lock, err := m.Manager.AcquireSet(ctx, set...)
+	w.end(err, lock.Seq())
+	return lock, err
+}
+
 // Do is [keylock.Manager.Do], traced: the span ends when fn begins.
 func (m *Manager[K]) Do(ctx context.Context, key K, fn func(context.Context) error) error {
 	w := m.begin(ctx, keylock.Exclusive, key)

@@ -246,7 +246,7 @@ func TestWaitThatTheLookDidNotForeseeIsTraced(t *testing.T) {
 		ctx, _ := provider.Tracer("test").Start(t.Context(), "request")
 		m := keylock.Start[string](t.Context(), keylock.WithSharedLimit(1)) // a bound that the look does not show
 		defer m.Close()
-		holder, _ := m.TryAcquireShared("k")
+		holder, _ := m.TryAcquireSet(sharing("k")...)
 		time.AfterFunc(time.Millisecond, holder.Release)
 		_, err := otelkeylock.Trace(m, otelkeylock.WithTracerProvider(provider)).AcquireShared(ctx, "k")
 		require.NoError(t, err)

@@ -42,8 +42,8 @@ func busy(t *testing.T) *keylock.Manager[string] {
 	require.NoError(t, err)
 	m.Reserve("k")
 	m.Reserve("k")
-	m.TryAcquireShared("s")
-	m.TryAcquireShared("s")
+	m.TryAcquireSet(sharing("s")...)
+	m.TryAcquireSet(sharing("s")...)
 	time.Sleep(4 * time.Second)
 	return m
 }
@@ -330,4 +330,9 @@ func described(t *testing.T) map[string]bool {
 func TestNilManagersPanicWhereTheyArePassed(t *testing.T) {
 	assert.PanicsWithValue(t, "prom: NewCollector with a nil manager", func() { prom.NewCollector("locks", nil) })
 	assert.PanicsWithValue(t, "prom: NewCohortCollector with a nil manager", func() { prom.NewCohortCollector("locks", nil) })
+}
+
+// sharing wants a key shared.
+func sharing[K comparable](key K) []keylock.Want[K] {
+	return []keylock.Want[K]{{Key: key, Mode: keylock.Shared}}
 }

@@ -45,16 +45,21 @@ func (c *checker[K]) search() error {
 		}
 	}
 	for _, scan := range s.scans[:cap(s.scans)] {
-		if scan.queue != nil || scan.next != nil || scan.looked != nil || scan.exclusive != nil {
+		if scan.queue != nil || scan.next != nil || scan.looked != nil || scan.barred != nil || scan.request != nil {
 			return fmt.Errorf("it keeps a queue")
 		}
 	}
-	for _, q := range s.keys[:cap(s.keys)] {
-		if q != nil {
-			return fmt.Errorf("it keeps the queue of %v", q.key)
+	for _, a := range s.keys[:cap(s.keys)] {
+		if a.queue != nil {
+			return fmt.Errorf("it keeps the queue of %v", a.queue.key)
 		}
 	}
-	if s.request != nil || s.last.queue != nil || len(s.nodes)+len(s.scans)+len(s.order)+len(s.free)+len(s.keys) > 0 {
+	for _, k := range s.gets[:cap(s.gets)] {
+		if k != nil {
+			return fmt.Errorf("it keeps a ticket")
+		}
+	}
+	if s.request != nil || s.last.queue != nil || len(s.nodes)+len(s.scans)+len(s.order)+len(s.free)+len(s.keys)+len(s.gets) > 0 {
 		return fmt.Errorf("it is not over")
 	}
 	return nil
@@ -75,7 +80,7 @@ func (c *checker[K]) watches() error {
 			if _, there := w.at[q][k]; !there {
 				return fmt.Errorf("grant %d is watched, but not in the queue of %v", k.seq(), q.key)
 			}
-			if q.next != nil {
+			if q.blocked != nil {
 				return fmt.Errorf("grant %d is watched, but a request waits for %v", k.seq(), q.key)
 			}
 			found++
@@ -97,6 +102,7 @@ type checker[K comparable] struct {
 	table   *Table[K]
 	blocked map[*Ticket[K]]int // queues in which somebody before it is in its way
 	entries map[*Ticket[K]]int // entries that were found
+	limits  int                // of these, those that have one
 }
 
 // queue checks one queue, from its head to its tail.
@@ -107,12 +113,13 @@ func (c *checker[K]) queue(q *queue[K]) error {
 	}
 	var (
 		prev, next    *entry[K]
+		first         *entry[K] // the first that is blocked
 		held, waiting int
 		exclusive     bool // somebody exclusive stands before p
+		inOrder       bool // and somebody who waits and has a limit
 		lastSeq       uint64
 		lastArrival   uint64
 	)
-	limit := c.table.config.SharedLimit
 	for p := q.head; p != nil; prev, p = p, p.next {
 		k := p.ticket
 		switch {
@@ -124,7 +131,7 @@ func (c *checker[K]) queue(q *queue[K]) error {
 			return fmt.Errorf("entry %d: its ticket does not have it", held+waiting)
 		}
 		before := held + waiting
-		blocked := before > 0 && (exclusive || k.mode == Exclusive || limit > 0 && before >= limit)
+		blocked := before > 0 && (exclusive || p.Mode == Exclusive || inOrder || p.Limit > 0 && (waiting > 0 || held >= int(p.Limit)))
 		switch {
 		case !p.granted() && k.number <= lastArrival:
 			return fmt.Errorf("entry %d: arrival %d comes after arrival %d", before, k.number, lastArrival)
@@ -135,7 +142,7 @@ func (c *checker[K]) queue(q *queue[K]) error {
 				next = p
 			}
 		case waiting > 0:
-			return fmt.Errorf("entry %d: grant %d has passed a waiter", before, k.seq())
+			return fmt.Errorf("entry %d: grant %d stands behind a waiter", before, k.seq())
 		case blocked:
 			return fmt.Errorf("entry %d: grant %d conflicts with a holder", before, k.seq())
 		case k.granted && k.number <= lastSeq:
@@ -145,10 +152,20 @@ func (c *checker[K]) queue(q *queue[K]) error {
 			lastSeq = k.number
 		}
 		c.entries[k]++
+		switch {
+		case !blocked && first != nil:
+			return fmt.Errorf("entry %d: it is blocked by nobody, but somebody before it is", before)
+		case blocked && first == nil:
+			first = p
+		}
 		if blocked {
 			c.blocked[k]++
 		}
-		exclusive = exclusive || k.mode == Exclusive
+		if p.Limit > 0 {
+			c.limits++
+		}
+		exclusive = exclusive || p.Mode == Exclusive
+		inOrder = inOrder || !p.granted() && p.Limit > 0
 	}
 	maxWaiters := c.table.config.MaxWaiters
 	switch {
@@ -156,6 +173,8 @@ func (c *checker[K]) queue(q *queue[K]) error {
 		return fmt.Errorf("its tail is not its last entry")
 	case q.next != next:
 		return fmt.Errorf("its next entry is not the first that waits")
+	case q.blocked != first:
+		return fmt.Errorf("its first blocked entry is not the first that is")
 	case int(q.held) != held || int(q.waiting) != waiting:
 		return fmt.Errorf("it counts %d held and %d waiting, but has %d and %d", q.held, q.waiting, held, waiting)
 	case maxWaiters != 0 && waiting > max(maxWaiters, 0):
@@ -305,6 +324,9 @@ func (s *Session[K]) check() error {
 
 // totals checks the counts.
 func (c *checker[K]) totals() error {
+	if c.limits != c.table.limits {
+		return fmt.Errorf("%d entries are counted as limited, %d are", c.table.limits, c.limits)
+	}
 	counts := c.table.Counts()
 	var held, shared, waiting int
 	seqs := make(map[uint64]bool)

@@ -15,7 +15,8 @@ type Entry struct {
 	Blocked int // in how many of their queues somebody is in its way
 }
 
-// Entry returns what is the same of all entries of a ticket: everything but Behind.
+// Entry returns what is the same of all entries of a ticket: everything but Behind, and the
+// mode where the keys have different ones.
 func (k *Ticket[K]) Entry() Entry {
 	d := Entry{Seq: k.seq(), Mode: k.mode, Tag: k.tag, Keys: 1}
 	if k.session != nil {
@@ -38,14 +39,16 @@ type View[K comparable] struct {
 	Key           K
 	Held, Waiting int
 
-	queue       *queue[K] // nil when it is empty
-	sharedLimit int
-	cut         *Cut[K] // whose instant is described; nil for now
+	queue *queue[K] // nil when it is empty
+	cut   *Cut[K]   // whose instant is described; nil for now
 }
 
 func (t *Table[K]) view(q *queue[K]) View[K] {
-	return View[K]{Key: q.key, Held: int(q.held), Waiting: int(q.waiting), queue: q, sharedLimit: t.config.SharedLimit}
+	return View[K]{Key: q.key, Held: int(q.held), Waiting: int(q.waiting), queue: q}
 }
+
+// Blocked reports whether a waiter has to wait for the key, and not only for others.
+func (v View[K]) Blocked() bool { return v.queue != nil && v.queue.blocked != nil }
 
 // Shown is how many holders and how many waiters of a key are shown.
 const Shown = 1000
@@ -62,20 +65,22 @@ func (v View[K]) First(most int) iter.Seq[Entry] {
 		}
 		p := v.queue.head
 		for range min(v.Held, most) {
-			if !yield(p.ticket.Entry()) {
+			d := p.ticket.Entry()
+			d.Mode = p.Mode
+			if !yield(d) {
 				return
 			}
 			p = p.next
 		}
 		p = v.queue.next
-		exclusive := 0 // the position of the last exclusive waiter
+		last := 0 // the position of the last waiter that no other passes
 		for position := range min(v.Waiting, most) {
 			d := v.waiter(p.ticket)
-			d.Behind = position
-			if d.Mode == Exclusive {
-				exclusive = position + 1
-			} else if v.sharedLimit == 0 {
-				d.Behind = exclusive
+			d.Mode, d.Behind = p.Mode, position
+			if p.Mode == Exclusive || p.Limit > 0 {
+				last = position + 1
+			} else {
+				d.Behind = last
 			}
 			if !yield(d) {
 				return

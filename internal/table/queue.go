@@ -9,6 +9,7 @@ type queue[K comparable] struct {
 
 	head, tail *entry[K]
 	next       *entry[K] // the first that is not granted; nil when nobody waits
+	blocked    *entry[K] // the first of these that somebody before it is in the way of; those before it wait for other keys
 	held       int32     // entries that are granted
 	waiting    int32     // entries that are not
 
@@ -24,6 +25,7 @@ type entry[K comparable] struct {
 	queue      *queue[K]
 	ticket     *Ticket[K]
 	prev, next *entry[K]
+	Terms
 }
 
 func (p *entry[K]) granted() bool { return p.ticket.granted }
@@ -39,21 +41,44 @@ func (p *entry[K]) before(at *entry[K]) bool {
 	return p.ticket.number < at.ticket.number
 }
 
-// fits reports whether the queue's next entry may be granted beside its holders.
-func (q *queue[K]) fits(mode Mode, sharedLimit int) bool {
-	if q.held == 0 {
+// fits reports whether an entry is blocked neither by so many holders nor by the waiters before
+// it, of which before is the last; nil when there are none. These wait for other keys. A shared
+// entry without a limit passes those of them that have none either. One with a limit stands
+// in order: it does not pass, and is not passed.
+func (q *queue[K]) fits(is Terms, held int32, before *entry[K]) bool {
+	switch {
+	case held == 0 && before == nil:
 		return true
+	case is.Mode == Exclusive || q.head.Mode == Exclusive:
+		return false
+	case before != nil:
+		return is.Limit == 0 && before.Limit == 0
 	}
-	return mode == Shared && q.head.ticket.mode == Shared && (sharedLimit == 0 || int(q.held) < sharedLimit)
+	return is.Limit == 0 || held < is.Limit
 }
 
-// admits reports whether somebody who comes now would be granted.
-func (q *queue[K]) admits(mode Mode, sharedLimit int) bool {
-	return q.next == nil && q.fits(mode, sharedLimit)
+// admits reports whether somebody who comes now would be blocked by nobody.
+func (q *queue[K]) admits(is Terms) bool {
+	return q.blocked == nil && q.fits(is, q.held, q.waiterBefore(nil))
 }
 
-// push puts an entry at the end.
-func (q *queue[K]) push(p *entry[K]) {
+// waiterBefore returns the last waiter before an entry, or before the end; nil when there is
+// none.
+func (q *queue[K]) waiterBefore(p *entry[K]) *entry[K] {
+	switch {
+	case q.next == p:
+		return nil
+	case p == nil:
+		return q.tail
+	}
+	return p.prev
+}
+
+// ready reports whether a waiter is blocked by nobody in its queue.
+func (p *entry[K]) ready() bool { return p.before(p.queue.blocked) }
+
+// push puts an entry at the end, as one that is blocked or not.
+func (q *queue[K]) push(p *entry[K], blocked bool) {
 	p.prev = q.tail
 	if q.tail == nil {
 		q.head = p
@@ -64,7 +89,33 @@ func (q *queue[K]) push(p *entry[K]) {
 	if q.next == nil {
 		q.next = p
 	}
+	if blocked && q.blocked == nil {
+		q.blocked = p
+	}
 	q.waiting++
+}
+
+// grant makes a waiter that is ready the last of the holders.
+func (q *queue[K]) grant(p *entry[K]) {
+	q.waiting--
+	q.held++
+	if q.next == p {
+		q.next = p.next
+		return
+	}
+	p.prev.next = p.next
+	if p.next == nil {
+		q.tail = p.prev
+	} else {
+		p.next.prev = p.prev
+	}
+	p.prev, p.next = q.next.prev, q.next
+	if p.prev == nil {
+		q.head = p
+	} else {
+		p.prev.next = p
+	}
+	q.next.prev = p
 }
 
 // remove takes an entry out, wherever it stands.
@@ -87,6 +138,9 @@ func (q *queue[K]) remove(p *entry[K]) {
 	if q.next == p {
 		q.next = p.next
 	}
+	if q.blocked == p {
+		q.blocked = p.next
+	}
 }
 
 // A Ticket is one request: its entries in queue and, once it is granted, the grant.
@@ -98,7 +152,7 @@ type Ticket[K comparable] struct {
 	many    *many[K]    // of a request for many; else nil
 	session *Session[K] // whose it is; nil when it has none
 	index   int32       // where it is in its session
-	mode    Mode
+	mode    Mode        // of all its keys; exclusive when one of them is
 	granted bool
 }
 
@@ -114,6 +168,10 @@ func (k *Ticket[K]) seq() uint64 {
 type many[K comparable] struct {
 	entries []entry[K] // one for each key; never grown, because queues point into it
 	blocked int        // entries that somebody before them is in the way of
+	search  struct {   // of a running search, see search.reduce
+		left int  // entries that are not known to go on
+		gets bool // all are, so it holds its keys then
+	}
 	// solo owns the ticket when no session does, so that a cycle search, which goes from
 	// session to session, finds the way from one of its queues to the others.
 	solo Session[K]

@@ -31,6 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	table [max-waiters=N] [shared-limit=N]  begins anew with an empty table
 //	NAME: lock [KEY...]                     asks for keys, alone; NAME stands for the request
 //	NAME: share KEY                         asks for a key, with other sharers
+//	NAME: take KEY[+[LIMIT]]...             asks for keys, those with a + shared, up to a limit
 //	NAME: try-lock [KEY...]                 asks, but does not wait
 //	NAME: try-share KEY
 //	NAME: VERB [KEY...] in SESSION          asks for a session
@@ -218,6 +219,16 @@ func (s *script) join(name string, words []string) ([]string, error) {
 	switch {
 	case verb == "share":
 		r.Key, r.Mode = keys[0], table.Shared
+	case verb == "take":
+		for _, key := range keys {
+			key, limit, shared := strings.Cut(key, "+")
+			is := table.Terms{}
+			if shared {
+				n, _ := strconv.Atoi(limit)
+				is = table.Terms{Mode: table.Shared, Limit: int32(n)}
+			}
+			r.Keys, r.Each = append(r.Keys, key), append(r.Each, is)
+		}
 	case verb != "lock":
 		return nil, fmt.Errorf("unknown step %q", verb)
 	case len(keys) == 1:

@@ -1,5 +1,7 @@
 package table
 
+import "slices"
+
 // A WaitEdge is one of the wait-for graph: a session waits for a key that another one
 // holds, or claims by an earlier entry in its queue.
 type WaitEdge[K comparable] struct {
@@ -18,8 +20,9 @@ func (t *Table[K]) cycle(r *Request[K]) []WaitEdge[K] {
 		return nil
 	}
 	s := &t.search
-	s.limit, s.request = t.config.SharedLimit, r
+	s.request = r
 	s.keys = t.blocking(r, s.keys)
+	s.limited = t.limits > 0 || slices.ContainsFunc(s.keys, func(a asked[K]) bool { return a.Limit > 0 })
 	defer func() {
 		t.worked += s.looked
 		s.reset()
@@ -29,7 +32,7 @@ func (t *Table[K]) cycle(r *Request[K]) []WaitEdge[K] {
 	if !s.reach() {
 		return nil
 	}
-	if s.limit > 0 {
+	if s.limited {
 		// A request that waits for room among shared holders waits for any of them and not
 		// for all, so a way back to the start does not prove anything yet.
 		if !s.reduce() {
@@ -77,19 +80,25 @@ func (t *Table[K]) mayClose(r *Request[K]) bool {
 }
 
 // blocking returns the queues in which a request would have to wait.
-func (t *Table[K]) blocking(r *Request[K], queues []*queue[K]) []*queue[K] {
-	add := func(key K) {
-		if q, _ := t.queues.find(key); q != nil && !q.admits(r.mode(), t.config.SharedLimit) {
-			queues = append(queues, q)
+func (t *Table[K]) blocking(r *Request[K], queues []asked[K]) []asked[K] {
+	add := func(key K, is Terms) {
+		if q, _ := t.queues.find(key); q != nil && !q.admits(is) {
+			queues = append(queues, asked[K]{q, is})
 		}
 	}
 	if r.Keys == nil {
-		add(r.Key)
+		add(r.Key, t.terms(r))
 	}
-	for _, key := range r.Keys {
-		add(key)
+	for i, key := range r.Keys {
+		add(key, t.termsOf(r, i))
 	}
 	return queues
+}
+
+// asked is what a request asks for in one queue.
+type asked[K comparable] struct {
+	queue *queue[K]
+	Terms
 }
 
 // A search looks, breadth first, for a short way from a session that is about to wait back
@@ -101,9 +110,9 @@ func (t *Table[K]) blocking(r *Request[K], queues []*queue[K]) []*queue[K] {
 // them; it holds when that place has them, too. Thus nothing in them refers to a search, or
 // to what a search has met.
 type search[K comparable] struct {
-	limit   int
+	limited bool        // some entries have a limit
 	request *Request[K] // the one that is about to wait
-	keys    []*queue[K] // in which it would
+	keys    []asked[K]  // where it would
 
 	nodes []node[K] // the first is the start
 	scans []scan[K]
@@ -115,7 +124,8 @@ type search[K comparable] struct {
 
 	looked uint64 // at how many entries it has
 
-	free []int32 // nodes that can go on, and have not been dealt with
+	free []int32      // nodes that can go on, and have not been dealt with
+	gets []*Ticket[K] // for many keys, of which all go on: likewise
 }
 
 // A node is a session that was reached.
@@ -140,20 +150,21 @@ type scan[K comparable] struct {
 	next  *entry[K] // all before it are reached
 	owned *entry[K] // the first of them that has a session; nil when none has
 
-	// A shared waiter, without a limit, waits for no shared entry beside it, only for
-	// the last exclusive one before it, which waits for all before it in its turn.
-	looked    *entry[K] // all before it were looked at
-	exclusive *entry[K] // the last of them that is exclusive
+	// A shared waiter without a limit waits for no shared entry beside it, only for the last
+	// one before it that it does not pass, which waits for all before it in its turn.
+	looked *entry[K] // all before it were looked at
+	barred *entry[K] // the last of them that is not passed: that is exclusive, or waits and has a limit
 
-	// Of reduce. An exclusive entry is stuck when anything before it is; a shared one when
-	// an exclusive one before it is, or as many shared ones as the limit allows. What is
-	// stuck becomes ever less, so both only move on.
-	request    bool      // the request would wait at the end of this queue
-	first      *entry[K] // nothing before it is stuck
-	atFirst    bool      // that was noted of it
-	room       *entry[K] // it has room, as far as what is before it goes
-	atRoom     bool      // that was noted of it
-	stuckShare int       // shared entries before room that are stuck
+	// Of reduce. An exclusive entry is stuck when anything before it is; a shared one when one
+	// that it does not pass is; and one with a limit when any waiter before it is, or as many
+	// holders as the limit allows. What is stuck becomes ever less, so both only move on.
+	request   *asked[K] // what the request would wait for at the end of this queue; nil when nothing
+	first     *entry[K] // nothing before it is stuck
+	atFirst   bool      // that was noted of it
+	room      *entry[K] // nothing before it is stuck that is not passed
+	atRoom    bool      // that it goes on was noted of it
+	stuckHeld int32     // shared entries before room that hold, now or some day, and are stuck
+	stuckWait int32     // shared entries before room that wait for other keys, and are stuck
 }
 
 // maxKept is how much room a search keeps for the next one.
@@ -161,14 +172,15 @@ const maxKept = 1024
 
 // reset forgets everything that the search has met.
 func (s *search[K]) reset() {
-	if cap(s.nodes)+cap(s.scans)+cap(s.order)+cap(s.free)+cap(s.keys) > maxKept {
+	if cap(s.nodes)+cap(s.scans)+cap(s.order)+cap(s.free)+cap(s.keys)+cap(s.gets) > maxKept {
 		*s = search[K]{}
 		return
 	}
 	clear(s.nodes)
 	clear(s.scans)
 	clear(s.keys)
-	*s = search[K]{nodes: s.nodes[:0], scans: s.scans[:0], order: s.order[:0], free: s.free[:0], keys: s.keys[:0]}
+	clear(s.gets[:cap(s.gets)])
+	*s = search[K]{nodes: s.nodes[:0], scans: s.scans[:0], order: s.order[:0], free: s.free[:0], gets: s.gets[:0], keys: s.keys[:0]}
 }
 
 // nodeOf returns the node of a session; nil when it was not reached.
@@ -205,17 +217,17 @@ func (s *search[K]) reach() bool {
 	}
 	for i := range s.scans {
 		c := &s.scans[i]
-		c.next, c.looked, c.exclusive = c.queue.head, c.queue.head, nil
+		c.next, c.looked, c.barred = c.queue.head, c.queue.head, nil
 	}
-	for _, q := range s.keys {
-		s.waits(0, q, nil, s.request.mode())
+	for _, a := range s.keys {
+		s.waits(0, a.queue, nil, a.Terms)
 	}
 	for i := 1; i < len(s.order) && !s.over(); i++ {
 		from := s.order[i]
 		for _, k := range s.nodes[from].session.waiting {
 			entries := k.entries()
 			for j := range entries {
-				s.waits(from, entries[j].queue, &entries[j], k.mode)
+				s.waits(from, entries[j].queue, &entries[j], entries[j].Terms)
 			}
 		}
 	}
@@ -223,24 +235,21 @@ func (s *search[K]) reach() bool {
 }
 
 // over reports whether there is nothing more to look for.
-func (s *search[K]) over() bool { return s.found && (s.limit == 0 || s.stuckOnly) }
+func (s *search[K]) over() bool { return s.found && (!s.limited || s.stuckOnly) }
 
 // waits reaches what a waiter waits for in one queue; nil stands for the end of it.
-func (s *search[K]) waits(from int32, q *queue[K], at *entry[K], mode Mode) {
+func (s *search[K]) waits(from int32, q *queue[K], at *entry[K], is Terms) {
+	if at != nil && at.ready() {
+		return
+	}
 	c := s.scanOf(q)
-	if mode == Exclusive || s.limit > 0 {
-		for p := c.next; p != nil && p.before(at) && !s.over(); p = p.next {
-			if c.owned == nil && p.ticket.session != nil {
-				c.owned = p
-			}
-			s.visit(from, p)
-			c.next = p.next
-		}
+	if is.Mode == Exclusive || is.Limit > 0 {
+		s.visitUpTo(c, from, at)
 		return
 	}
 	for p := c.looked; p != nil && p.before(at); p = p.next {
-		if p.ticket.mode == Exclusive {
-			c.exclusive = p
+		if p.Mode == Exclusive || p.Limit > 0 && !p.granted() {
+			c.barred = p
 			if from == 0 && p.ticket.session == s.request.Session {
 				s.visit(from, p) // a cycle of one edge; those that are nearer may close longer ones
 			}
@@ -249,16 +258,24 @@ func (s *search[K]) waits(from int32, q *queue[K], at *entry[K], mode Mode) {
 		s.looked++
 	}
 	// When more was looked at already than this waiter asks for, it was reached then.
-	last := c.exclusive
+	last := c.barred
 	switch {
 	case last == nil || !last.before(at) || s.over():
 	case last.ticket.session != nil:
 		s.visit(from, last) // its own session goes on from here
 	default:
-		for p := c.next; p != nil && p.before(last.next) && !s.over(); p = p.next {
-			s.visit(from, p)
-			c.next = p.next
+		s.visitUpTo(c, from, last.next)
+	}
+}
+
+// visitUpTo visits the entries of a queue before one that it has not visited; nil is the end.
+func (s *search[K]) visitUpTo(c *scan[K], from int32, at *entry[K]) {
+	for p := c.next; p != nil && p.before(at) && !s.over(); p = p.next {
+		if c.owned == nil && p.ticket.session != nil {
+			c.owned = p
 		}
+		s.visit(from, p)
+		c.next = p.next
 	}
 }
 
@@ -319,11 +336,14 @@ func (s *search[K]) reduce() bool {
 				s.looked++
 				s.nodes[i].blocked++
 			}
+			if k.many != nil {
+				k.many.search.left, k.many.search.gets = len(entries), false
+			}
 		}
 	}
-	for _, q := range s.keys {
-		if c := s.scanOf(q); !c.request { // a key that is named twice counts once
-			c.request = true
+	for i := range s.keys {
+		if c := s.scanOf(s.keys[i].queue); c.request == nil { // a key that is named twice counts once
+			c.request = &s.keys[i]
 			s.nodes[0].blocked++
 		}
 	}
@@ -341,14 +361,24 @@ func (s *search[K]) reduce() bool {
 	for i := range s.scans {
 		s.settle(&s.scans[i])
 	}
-	for len(s.free) > 0 && s.nodes[0].stuck {
+	for len(s.free)+len(s.gets) > 0 && s.nodes[0].stuck {
+		if last := len(s.gets) - 1; last >= 0 {
+			k := s.gets[last]
+			s.gets = s.gets[:last]
+			s.holds(k)
+			continue
+		}
 		n := &s.nodes[s.free[len(s.free)-1]]
 		s.free = s.free[:len(s.free)-1]
 		n.stuck = false
 		// First all are taken back that were counted, or what is passed only now would be.
 		for p := range n.session.entries {
-			if c := s.known(p.queue); c != nil && p.ticket.mode == Shared && p.before(c.room) {
-				c.stuckShare--
+			if c := s.known(p.queue); c != nil && p.Mode == Shared && p.before(c.room) {
+				if p.gets() {
+					c.stuckHeld--
+				} else {
+					c.stuckWait--
+				}
 			}
 		}
 		for p := range n.session.entries {
@@ -358,6 +388,28 @@ func (s *search[K]) reduce() bool {
 		}
 	}
 	return s.nodes[0].stuck
+}
+
+// holds assumes that a ticket for many keys holds them, while its session may be stuck.
+func (s *search[K]) holds(k *Ticket[K]) {
+	k.many.search.gets = true
+	entries := k.entries()
+	for i := range entries {
+		p := &entries[i]
+		if c := s.known(p.queue); p.Mode == Shared && p.before(c.room) && s.stuck(p) {
+			c.stuckWait--
+			c.stuckHeld++
+		}
+	}
+	for i := range entries {
+		s.settle(s.known(entries[i].queue))
+	}
+}
+
+// gets reports whether an entry that goes on in its queue holds then, and does not wait for
+// other keys.
+func (p *entry[K]) gets() bool {
+	return p.granted() || p.ticket.many == nil || p.ticket.many.search.gets
 }
 
 // entries yields all entries of a session.
@@ -386,21 +438,35 @@ func (s *search[K]) settle(c *scan[K]) {
 		}
 		c.first, c.atFirst = c.first.next, false
 	}
-	for c.stuckShare < s.limit {
-		if !c.atRoom {
-			c.atRoom = true
-			s.goesOn(c, c.room, Shared)
-		}
+	for {
 		p := c.room
-		if p == nil {
-			break
+		is := Terms{}
+		switch {
+		case p != nil:
+			is = p.Terms
+		case c.request != nil:
+			is = c.request.Terms
 		}
-		k := p.ticket
-		switch stuck := s.stuck(p); {
-		case k.mode == Exclusive && (stuck || k.session == nil && !k.granted && c.first != nil && c.first.before(p)):
+		if !c.atRoom && (is.Limit == 0 || c.stuckWait == 0 && c.stuckHeld < is.Limit) {
+			c.atRoom = true
+			s.goesOn(c, p, Shared)
+		}
+		if p == nil {
 			return
-		case k.mode == Shared && stuck:
-			c.stuckShare++
+		}
+		stuck := s.stuck(p)
+		switch {
+		case is.Mode == Exclusive:
+			if stuck || p.ticket.session == nil && !p.granted() && c.first != nil && c.first.before(p) {
+				return
+			}
+		case is.Limit > 0 && !p.granted() && (!c.atRoom || stuck && !p.gets()):
+			return // nobody passes it
+		case !stuck:
+		case p.gets():
+			c.stuckHeld++
+		default:
+			c.stuckWait++
 		}
 		c.room, c.atRoom = p.next, false
 	}
@@ -418,13 +484,18 @@ func (s *search[K]) goesOn(c *scan[K], p *entry[K], mode Mode) {
 	at := int32(0)
 	switch {
 	case p == nil:
-		if !c.request || s.request.mode() != mode {
+		if c.request == nil || c.request.Mode != mode {
 			return
 		}
-	case p.granted() || p.ticket.mode != mode || s.nodeOf(p.ticket.session) == nil:
+	case p.granted() || p.Mode != mode || s.nodeOf(p.ticket.session) == nil:
 		return
 	default:
 		at = p.ticket.session.node
+		if m := p.ticket.many; m != nil {
+			if m.search.left--; m.search.left == 0 {
+				s.gets = append(s.gets, p.ticket)
+			}
+		}
 	}
 	if s.nodes[at].blocked--; s.nodes[at].blocked == 0 {
 		s.free = append(s.free, at)

@@ -18,6 +18,7 @@ import (
 type slowSearch struct {
 	table *Table[int]
 	stuck map[*Session[int]]bool
+	gets  map[*Ticket[int]]bool // for many keys: whether it gets them, as far as it is known
 }
 
 // deadlocks assumes that every session that can go on releases all that it holds.
@@ -36,6 +37,7 @@ func (s *slowSearch) deadlocks(r *Request[int], all []*Session[int]) bool {
 	for changed := true; changed; {
 		changed = false
 		for o, stuck := range s.stuck {
+			s.gets = make(map[*Ticket[int]]bool)
 			if stuck && !s.waits(o, r) {
 				s.stuck[o], changed = false, true
 			}
@@ -47,15 +49,15 @@ func (s *slowSearch) deadlocks(r *Request[int], all []*Session[int]) bool {
 // waits reports whether a session waits for one that is stuck.
 func (s *slowSearch) waits(o *Session[int], r *Request[int]) bool {
 	if o == r.Session {
-		for _, q := range s.table.blocking(r, nil) {
-			if s.blocked(q, nil, r.mode()) {
+		for _, a := range s.table.blocking(r, nil) {
+			if s.blocked(a.queue, nil, a.Terms) {
 				return true
 			}
 		}
 	}
 	for _, k := range o.waiting {
 		for i := range k.entries() {
-			if p := &k.entries()[i]; s.blocked(p.queue, p, k.mode) {
+			if p := &k.entries()[i]; s.blocked(p.queue, p, p.Terms) {
 				return true
 			}
 		}
@@ -64,43 +66,64 @@ func (s *slowSearch) waits(o *Session[int], r *Request[int]) bool {
 }
 
 // blocked reports whether what is stuck before an entry is in its way.
-func (s *slowSearch) blocked(q *queue[int], at *entry[int], mode Mode) bool {
-	exclusive, shared, limit := 0, 0, s.table.config.SharedLimit
-	blocks := func(mode Mode) bool {
-		if mode == Exclusive {
-			return exclusive+shared > 0
+func (s *slowSearch) blocked(q *queue[int], at *entry[int], is Terms) bool {
+	barred, held, waiting := 0, int32(0), 0 // entries that are stuck
+	blocks := func(is Terms) bool {
+		if is.Mode == Exclusive {
+			return barred+int(held)+waiting > 0
 		}
-		return exclusive > 0 || limit > 0 && shared >= limit
+		return barred > 0 || is.Limit > 0 && (waiting > 0 || held >= is.Limit)
 	}
 	for p := q.head; p != at; p = p.next {
+		blocked := !p.granted() && blocks(p.Terms)
 		stuck := s.stuck[p.ticket.session]
 		if p.ticket.session == nil {
-			stuck = !p.granted() && blocks(p.ticket.mode)
+			stuck = blocked
 		}
+		gets := p.granted() || !blocked && (p.ticket.many == nil || s.getsAll(p.ticket))
 		switch {
-		case stuck && p.ticket.mode == Exclusive:
-			exclusive++
-		case stuck:
-			shared++
+		case !stuck:
+		case p.Mode == Exclusive || blocked || !gets && p.Limit > 0:
+			barred++
+		case gets:
+			held++
+		default:
+			waiting++
 		}
 	}
-	return blocks(mode)
+	return blocks(is)
+}
+
+// getsAll reports whether a request for many keys is blocked in none of its queues.
+func (s *slowSearch) getsAll(k *Ticket[int]) bool {
+	if gets, known := s.gets[k]; known {
+		return gets
+	}
+	gets := true
+	for i := range k.entries() {
+		p := &k.entries()[i]
+		gets = gets && !s.blocked(p.queue, p, p.Terms)
+	}
+	s.gets[k] = gets
+	return gets
 }
 
 // real reports whether an edge is there: an entry of the one stands behind one of the other,
 // and in conflict with it, or with a request without a session between the two that is.
 func (s *slowSearch) real(e WaitEdge[int], r *Request[int], first bool) bool {
 	q, _ := s.table.queues.find(e.Key)
-	conflict := func(a, b Mode) bool { return a == Exclusive || b == Exclusive || s.table.config.SharedLimit > 0 }
-	check := func(at *entry[int], mode Mode) bool {
+	conflict := func(a *entry[int], b Terms) bool {
+		return a.Mode == Exclusive || b.Mode == Exclusive || b.Limit > 0 || a.Limit > 0 && !a.granted()
+	}
+	check := func(at *entry[int], is Terms) bool {
 		passed := false // an exclusive one without a session is between the two
 		for p := q.head; p != at; p = p.next {
 			if p.ticket.session == nil || p.ticket.session.label != e.Blocker || p.granted() != e.Held {
 				continue
 			}
-			passed = conflict(p.ticket.mode, mode)
+			passed = conflict(p, is)
 			for o := p.next; o != at; o = o.next {
-				passed = passed || o.ticket.session == nil && o.ticket.mode == Exclusive
+				passed = passed || o.ticket.session == nil && (o.Mode == Exclusive || o.Limit > 0)
 			}
 			if passed {
 				return true
@@ -109,10 +132,10 @@ func (s *slowSearch) real(e WaitEdge[int], r *Request[int], first bool) bool {
 		return false
 	}
 	if first {
-		return slices.Contains(s.table.blocking(r, nil), q) && check(nil, r.mode())
+		return slices.ContainsFunc(s.table.blocking(r, nil), func(a asked[int]) bool { return a.queue == q && check(nil, a.Terms) })
 	}
 	for p := q.next; p != nil; p = p.next {
-		if o := p.ticket.session; o != nil && o.label == e.Waiter && check(p, p.ticket.mode) {
+		if o := p.ticket.session; o != nil && o.label == e.Waiter && check(p, p.Terms) {
 			return true
 		}
 	}
@@ -141,6 +164,16 @@ func TestSearchFindsWhatTheSlowSearchFinds(t *testing.T) {
 			}
 			if random.IntN(6) == 0 {
 				r.Keys = []int{random.IntN(keys), random.IntN(keys), random.IntN(keys)}
+			}
+			if seed%2 == 0 {
+				r.Limit = int32(max(0, random.IntN(6)-2))
+				each := make(map[int]Terms)
+				for _, key := range r.Keys {
+					if _, twice := each[key]; !twice {
+						each[key] = Terms{Mode: Mode(min(1, random.IntN(4))), Limit: int32(max(0, random.IntN(6)-3))}
+					}
+					r.Each = append(r.Each, each[key])
+				}
 			}
 			want := r.Session != nil && len(tab.blocking(r, nil)) > 0 && slow.deadlocks(r, sessions)
 			var known []WaitEdge[int]

@@ -1,5 +1,10 @@
 package table
 
+import (
+	"cmp"
+	"slices"
+)
+
 // A Session is one logical owner of requests, who may wait while it holds. Sessions
 // are what a wait-for graph is made of: a session waits for another when one of its
 // waiting tickets has to wait until a ticket of the other is gone.
@@ -64,6 +69,11 @@ func (t *Table[K]) CloseSession(s *Session[K]) (cancelled, released []any, grant
 func (t *Table[K]) CancelSession(s *Session[K]) (cancelled []any, granted []Grant[K]) {
 	t.begin()
 	s.closed = true
+	// The last that came goes first, or the session would be granted what it gives up.
+	slices.SortFunc(s.waiting, func(a, b *Ticket[K]) int { return cmp.Compare(a.number, b.number) })
+	for i, k := range s.waiting {
+		k.index = int32(i)
+	}
 	for len(s.waiting) > 0 {
 		k := s.waiting[len(s.waiting)-1]
 		cancelled = append(cancelled, k.tag)

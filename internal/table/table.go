@@ -48,7 +48,9 @@ type Table[K comparable] struct {
 	search   search[K]
 	cuts     cuts[K]
 	watches  watches[K]
+	limits   int // entries that have one
 
+	opened  []*queue[K]  // where somebody who waited for other keys holds now; empty between transitions
 	granted []Grant[K]   // what the running transition grants; its array is reused
 	led     []*Ticket[K] // what it makes the first holder of a key; likewise
 	spare   spare[K]
@@ -62,18 +64,57 @@ func New[K comparable](config Config) *Table[K] {
 // A Request asks for one key, or for many at once.
 type Request[K comparable] struct {
 	Key     K
-	Keys    []K  // where it is not nil, all of these instead of Key; duplicates count once
-	Mode    Mode // of Key; many keys are always exclusive
+	Keys    []K     // where it is not nil, all of these instead of Key; duplicates, on the same terms, count once
+	Each    []Terms // of the Keys; nil when all are exclusive
+	Mode    Mode    // of Key
+	Limit   int32   // of Key
 	Session *Session[K]
 	Try     bool // do not wait
 	Tag     any  // comes back in the Grant, or when the wait is cancelled for it
 }
 
+// Terms are the terms on which a request asks for a key.
+type Terms struct {
+	Limit int32 // a shared one is granted while fewer hold the key; 0 is Config.SharedLimit
+	Mode  Mode
+}
+
+// terms returns the terms on which a request asks for its only key.
+func (t *Table[K]) terms(r *Request[K]) Terms { return t.limited(Terms{r.Limit, r.Mode}) }
+
+// termsOf returns the terms on which a request for many keys asks for the i-th.
+func (t *Table[K]) termsOf(r *Request[K], i int) Terms {
+	if r.Each == nil {
+		return Terms{}
+	}
+	return t.limited(r.Each[i])
+}
+
+// limited returns the terms with the limit that counts.
+func (t *Table[K]) limited(is Terms) Terms {
+	switch {
+	case is.Mode == Exclusive:
+		is.Limit = 0
+	case is.Limit == 0:
+		is.Limit = int32(t.config.SharedLimit)
+	}
+	return is
+}
+
+// mode is Shared when all its keys are.
 func (r *Request[K]) mode() Mode {
-	if r.Keys != nil {
+	if r.Keys == nil {
+		return r.Mode
+	}
+	for _, is := range r.Each {
+		if is.Mode == Exclusive {
+			return Exclusive
+		}
+	}
+	if len(r.Each) == 0 {
 		return Exclusive
 	}
-	return r.Mode
+	return Shared
 }
 
 // An Outcome is what became of a request when it joined.
@@ -125,8 +166,9 @@ func (t *Table[K]) Join(r *Request[K]) Answer[K] {
 	if r.Keys != nil {
 		return t.joinAll(r)
 	}
+	is := t.terms(r)
 	q, hash := t.queues.find(r.Key)
-	free := q == nil || q.admits(r.Mode, t.config.SharedLimit)
+	free := q == nil || q.admits(is)
 	if !free {
 		if outcome, refusal := t.mayWait(q, r); outcome != Waiting {
 			return t.reject(outcome, refusal)
@@ -139,9 +181,8 @@ func (t *Table[K]) Join(r *Request[K]) Answer[K] {
 		q = t.open(r.Key, hash)
 	}
 	k := t.ticket(r)
-	k.one[0] = entry[K]{queue: q, ticket: k}
-	t.cuts.touch(q)
-	q.push(&k.one[0])
+	k.one[0] = entry[K]{queue: q, ticket: k, Terms: is}
+	t.push(&k.one[0], !free)
 	return t.settle(k, free)
 }
 
@@ -149,11 +190,11 @@ func (t *Table[K]) Join(r *Request[K]) Answer[K] {
 func (t *Table[K]) joinAll(r *Request[K]) Answer[K] {
 	// A refusal must leave no trace, so where one is possible every queue is asked
 	// before the first is joined.
-	if r.Try || t.config.MaxWaiters != 0 {
-		for _, key := range r.Keys {
+	if (r.Try || t.config.MaxWaiters != 0) && t.blocks(r) {
+		for i, key := range r.Keys {
 			q, _ := t.queues.find(key)
-			if q == nil {
-				continue // an exclusive request is let in only where nobody is
+			if q == nil || (r.Try || t.config.MaxWaiters == NoWaiters) && q.admits(t.termsOf(r, i)) {
+				continue // another one is in the way
 			}
 			if outcome, refusal := t.mayWait(q, r); outcome != Waiting {
 				return t.reject(outcome, refusal)
@@ -169,21 +210,41 @@ func (t *Table[K]) joinAll(r *Request[K]) Answer[K] {
 	if k.session == nil {
 		k.session = &k.many.solo
 	}
-	for _, key := range r.Keys {
+	for i, key := range r.Keys {
 		q, hash := t.queues.find(key)
 		if q == nil {
 			q = t.open(key, hash)
 		} else if q.tail.ticket == k {
 			continue // a duplicate: nobody else can have come since
 		}
-		if !q.admits(Exclusive, 0) {
+		is := t.termsOf(r, i)
+		blocked := !q.admits(is)
+		if blocked {
 			k.many.blocked++
 		}
-		k.many.entries = append(k.many.entries, entry[K]{queue: q, ticket: k})
-		t.cuts.touch(q)
-		q.push(&k.many.entries[len(k.many.entries)-1])
+		k.many.entries = append(k.many.entries, entry[K]{queue: q, ticket: k, Terms: is})
+		t.push(&k.many.entries[len(k.many.entries)-1], blocked)
 	}
 	return t.settle(k, k.many.blocked == 0)
+}
+
+// push puts an entry at the end of its queue.
+func (t *Table[K]) push(p *entry[K], blocked bool) {
+	t.cuts.touch(p.queue)
+	p.queue.push(p, blocked)
+	if p.Limit > 0 {
+		t.limits++
+	}
+}
+
+// blocks reports whether a request for many keys would have to wait for one of them.
+func (t *Table[K]) blocks(r *Request[K]) bool {
+	for i, key := range r.Keys {
+		if q, _ := t.queues.find(key); q != nil && !q.admits(t.termsOf(r, i)) {
+			return true
+		}
+	}
+	return false
 }
 
 // mayWait says whether a request may join a queue in which it cannot be granted.
@@ -223,7 +284,9 @@ func (t *Table[K]) settle(k *Ticket[K], free bool) Answer[K] {
 		if len(t.watches.tags) > 0 {
 			entries := k.entries()
 			for i := range entries {
-				t.want(entries[i].queue)
+				if !entries[i].ready() {
+					t.want(entries[i].queue)
+				}
 			}
 		}
 		return Answer[K]{Outcome: Waiting, Ticket: k}
@@ -305,28 +368,31 @@ func (t *Table[K]) Downgrade(token Token[K]) []Grant[K] {
 	for i := range entries { // before any of them is different
 		t.cuts.touch(entries[i].queue)
 	}
+	for i := range entries {
+		entries[i].Mode = Shared
+	}
 	k.mode = Shared
 	t.counts.Shared++
 	for i := range entries {
 		t.advance(entries[i].queue)
 	}
+	t.advanceOpened()
 	return t.granted
 }
 
-// NextWaiter returns the first ticket that waits for the key of a token, and whether Release
-// of the token would grant it, and for that key alone; nil when none waits, and for a grant
-// of many keys or one that has ended.
+// NextWaiter returns the first ticket that has to wait for the key of a token, and whether
+// Release of the token would grant it, and for that key alone; nil when none has to wait, and
+// for a grant of many keys or one that has ended.
 func (t *Table[K]) NextWaiter(token Token[K]) (next *Ticket[K], alone bool) {
 	if !token.Live() || token.ticket.many != nil {
 		return nil, false
 	}
 	q := token.ticket.one[0].queue
-	if q.next == nil {
+	p := q.blocked
+	if p == nil {
 		return nil, false
 	}
-	next = q.next.ticket
-	// Other holders, who are shared, are in the way of an exclusive one.
-	return next, next.many == nil && (q.held == 1 || next.mode == Shared)
+	return p.ticket, p.ticket.many == nil && q.fits(p.Terms, q.held-1, q.waiterBefore(p))
 }
 
 // CancelAll cancels every waiting ticket, grants nothing, and returns their tags.
@@ -365,12 +431,13 @@ func (t *Table[K]) leave(k *Ticket[K]) {
 		if p.granted() && p == q.head && q.held > 1 {
 			t.led = append(t.led, p.next.ticket)
 		}
-		opens := p == q.next || p.granted() // nobody was blocked by an entry behind the next
+		opens := p == q.blocked || p.ready() // nobody is blocked by an entry that is blocked itself, but for the first
 		t.remove(p)
 		if opens {
 			t.advance(q)
 		}
 	}
+	t.advanceOpened()
 	t.discard(k)
 }
 
@@ -382,22 +449,50 @@ func (t *Table[K]) discard(k *Ticket[K]) {
 	t.spare.putTicket(k)
 }
 
-// advance grants everybody in a queue who no longer conflicts with anyone before
-// him. It is called when a holder or the next waiter has left, or a holder shares now, so the
-// entry that is next now was not free in this queue before.
+// advance looks at those in a queue who are blocked there, until one still is, and grants
+// those who are blocked nowhere any more. It is called when somebody has left who was in the
+// way, or shares now.
 func (t *Table[K]) advance(q *queue[K]) {
-	for p := q.next; p != nil && q.fits(p.ticket.mode, t.config.SharedLimit); p = q.next {
+	for p := q.blocked; p != nil && q.fits(p.Terms, q.held, q.waiterBefore(p)); p = q.blocked {
+		q.blocked = p.next
 		k := p.ticket
 		if k.many != nil {
+			t.worked++
 			t.cuts.keepBlocked(k)
 			if k.many.blocked--; k.many.blocked > 0 {
-				return // it keeps its entry here until its other queues are free too
+				continue // it keeps its entry here until its other queues are free too
 			}
 		}
 		t.counts.Waited++
 		tag := k.tag
 		t.granted = append(t.granted, Grant[K]{Tag: tag, Token: t.grant(k)})
 		t.rank(k)
+		if k.many != nil {
+			t.opens(k)
+		}
+	}
+}
+
+// opens notes that a ticket for many keys holds them now. Where it shares, those behind it may
+// have waited for that, because of a limit.
+func (t *Table[K]) opens(k *Ticket[K]) {
+	for i := range k.many.entries {
+		if p := &k.many.entries[i]; p.Mode == Shared && p.queue.blocked != nil {
+			t.opened = append(t.opened, p.queue)
+		}
+	}
+}
+
+// advanceOpened advances the queues that were opened, until none is.
+func (t *Table[K]) advanceOpened() {
+	for len(t.opened) > 0 {
+		last := len(t.opened) - 1
+		q := t.opened[last]
+		t.opened[last], t.opened = nil, t.opened[:last]
+		t.advance(q)
+	}
+	if cap(t.opened) > spareMax {
+		t.opened = nil
 	}
 }
 
@@ -420,11 +515,7 @@ func (t *Table[K]) grant(k *Ticket[K]) Token[K] {
 		k.session.add(k)
 	}
 	for i := range entries {
-		p := &entries[i]
-		q := p.queue
-		q.next = p.next
-		q.waiting--
-		q.held++
+		entries[i].queue.grant(&entries[i])
 	}
 	t.counts.Waiting--
 	t.counts.Held++
@@ -448,6 +539,9 @@ func (t *Table[K]) open(key K, hash uint64) *queue[K] {
 func (t *Table[K]) remove(p *entry[K]) {
 	q := p.queue
 	t.cuts.touch(q)
+	if p.Limit > 0 {
+		t.limits--
+	}
 	q.remove(p)
 	t.ranking.update(q)
 	if q.head != nil {

@@ -24,7 +24,7 @@ func (t *Table[K]) Watch(token Token[K], tag any) any {
 	}
 	entries := k.entries()
 	for i := range entries {
-		if entries[i].queue.next != nil {
+		if entries[i].queue.blocked != nil {
 			return nil
 		}
 	}

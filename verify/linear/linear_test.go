@@ -225,7 +225,7 @@ func totals(s model.State) counts {
 		switch {
 		case !s.Holds(r.ID):
 			c.waiting++
-		case r.Shared:
+		case r.Shares():
 			c.shared++
 			fallthrough
 		default:
@@ -322,8 +322,16 @@ func (c *caller) call() {
 // lock asks for a lock in one of the ways, and releases it.
 func (c *caller) lock(ctx context.Context) {
 	r := model.Request{ID: int(c.ids.Add(1)), Keys: []int{c.random.IntN(keys)}, Shared: c.random.IntN(2) == 0}
-	if c.random.IntN(5) == 0 {
+	switch c.random.IntN(10) {
+	case 0:
 		r.Keys, r.Shared = []int{0, 1}, false
+	case 1:
+		r.Keys = []int{0, 1}
+		for range r.Keys {
+			r.Each = append(r.Each, model.Terms{Shared: c.random.IntN(3) > 0, Limit: max(0, c.random.IntN(4)-1)})
+		}
+	case 2:
+		r.Each = []model.Terms{{Shared: true, Limit: 1 + c.random.IntN(2)}}
 	}
 	var by verbs.Caller = c.manager
 	if c.asking || c.random.IntN(3) == 0 {

@@ -7,9 +7,33 @@ import "slices"
 // A Request is for a lock of one key or of many.
 type Request struct {
 	ID      int
-	Keys    []int // without duplicates
-	Shared  bool
-	Session int // 0 is none
+	Keys    []int   // without duplicates
+	Shared  bool    // all of them
+	Each    []Terms // of the Keys, where they are not nil, instead of Shared
+	Session int     // 0 is none
+}
+
+// Terms are what a request asks of one key.
+type Terms struct {
+	Shared bool
+	Limit  int // it shares while fewer hold; 0 is that of the state
+}
+
+// Of returns the terms on which a request asks for a key.
+func (r Request) Of(key int) Terms {
+	if i := slices.Index(r.Keys, key); i >= 0 && r.Each != nil {
+		return r.Each[i]
+	}
+	return Terms{Shared: r.Shared}
+}
+
+// Shares reports whether a request shares all its keys, and Plain whether it shares none.
+func (r Request) Shares() bool {
+	return len(r.Keys) > 0 && !slices.ContainsFunc(r.Keys, func(key int) bool { return !r.Of(key).Shared })
+}
+
+func (r Request) Plain() bool {
+	return !slices.ContainsFunc(r.Keys, func(key int) bool { return r.Of(key).Shared })
 }
 
 // A State is a manager at one moment. Its methods return the next state and leave it as
@@ -64,7 +88,7 @@ func (s State) Leave(id int) State {
 func (s State) Downgrade(id int) State {
 	if i := s.index(id); i >= 0 && s.Holds(id) {
 		s.Present = slices.Clone(s.Present)
-		s.Present[i].Shared = len(s.Present[i].Keys) > 0
+		s.Present[i].Shared, s.Present[i].Each = len(s.Present[i].Keys) > 0, nil
 	}
 	return s
 }
@@ -72,10 +96,20 @@ func (s State) Downgrade(id int) State {
 // Wanted reports whether a request waits for what a holder holds.
 func (s State) Wanted(id int) bool {
 	return slices.ContainsFunc(s.Present[s.index(id)].Keys, func(key int) bool {
-		return slices.ContainsFunc(s.Present, func(r Request) bool {
-			return slices.Contains(r.Keys, key) && s.blocked(r, key, s.index(r.ID))
-		})
+		return s.FirstBlocked(key) >= 0
 	})
+}
+
+// FirstBlocked returns the first that has to wait for a key, and would if it asked for no
+// other; -1 when none has to.
+func (s State) FirstBlocked(key int) int {
+	holds := s.holding()
+	for i, r := range s.Present {
+		if slices.Contains(r.Keys, key) && s.blocked(r, key, i, holds) {
+			return r.ID
+		}
+	}
+	return -1
 }
 
 // CloseSession takes out all of a session, for good.
@@ -112,17 +146,25 @@ func (s State) Has(id int) bool { return s.index(id) >= 0 }
 // before it.
 func (s State) Holds(id int) bool {
 	i := s.index(id)
-	return i >= 0 && !slices.ContainsFunc(s.Present[i].Keys, func(key int) bool {
-		return s.blocked(s.Present[i], key, i)
-	})
+	return i >= 0 && s.holding()[i]
+}
+
+// holding says of each who is there whether it holds.
+func (s State) holding() []bool {
+	holds := make([]bool, len(s.Present))
+	for i, r := range s.Present {
+		holds[i] = !slices.ContainsFunc(r.Keys, func(key int) bool { return s.blocked(r, key, i, holds) })
+	}
+	return holds
 }
 
 // Line returns who holds a key and who waits for it, in their order.
 func (s State) Line(key int) (holders, waiters []int) {
-	for _, r := range s.Present {
+	holds := s.holding()
+	for i, r := range s.Present {
 		switch {
 		case !slices.Contains(r.Keys, key):
-		case s.Holds(r.ID):
+		case holds[i]:
 			holders = append(holders, r.ID)
 		default:
 			waiters = append(waiters, r.ID)
@@ -142,26 +184,39 @@ func (s State) index(id int) int {
 	return slices.IndexFunc(s.Present, func(r Request) bool { return r.ID == id })
 }
 
-// blocked reports whether r, with i others before it, has to wait for a key.
-func (s State) blocked(r Request, key, i int) bool {
+// blocked reports whether r, with i others before it, has to wait for a key: because another
+// does not share it, for room, or, where one of the two has a limit, for its place.
+func (s State) blocked(r Request, key, i int, holds []bool) bool {
+	limit := s.limit(r, key)
 	before := 0
-	for _, other := range s.Present[:i] {
+	for j, other := range s.Present[:i] {
 		if !slices.Contains(other.Keys, key) {
 			continue
 		}
-		if !r.Shared || !other.Shared {
+		if !r.Of(key).Shared || !other.Of(key).Shared {
+			return true
+		}
+		if !holds[j] && (limit > 0 || s.limit(other, key) > 0) {
 			return true
 		}
 		before++
 	}
-	return s.SharedLimit > 0 && before >= s.SharedLimit
+	return limit > 0 && before >= limit
+}
+
+// limit is how many may hold a key when r begins to, less one; 0 when it does not matter.
+func (s State) limit(r Request, key int) int {
+	if limit := r.Of(key).Limit; limit > 0 {
+		return limit
+	}
+	return s.SharedLimit
 }
 
 // full reports whether r would have to wait where no more may.
 func (s State) full(r Request) bool {
 	return s.MaxWaiters != 0 && slices.ContainsFunc(r.Keys, func(key int) bool {
 		_, waiters := s.Line(key)
-		return s.blocked(r, key, len(s.Present)) && len(waiters) >= s.MaxWaiters
+		return (s.MaxWaiters > 0 || s.blocked(r, key, len(s.Present), s.holding())) && len(waiters) >= s.MaxWaiters
 	})
 }
 

@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
+
+	"github.com/seed-46f81e6d/keylock/verify/model"
 )
 
 func TestMain(m *testing.M) {
@@ -80,6 +82,7 @@ func (p program) String() string {
 type step struct {
 	verb    string
 	keys    []int
+	terms   []int // of the keys: -1 is alone, 0 shared, n shared with a limit; nil is what the verb says
 	session int
 	of      int
 }
@@ -101,6 +104,20 @@ func pass() step               { return step{verb: "pass"} } // of a second
 func shutdown() step           { return step{verb: "shutdown"} }
 func closeAll() step           { return step{verb: "closeAll"} }
 
+// on is the step, on terms for each of its keys.
+func (s step) on(terms ...int) step {
+	s.terms = terms
+	return s
+}
+
+// each are the terms as the model has them.
+func (s step) each() (each []model.Terms) {
+	for _, n := range s.terms {
+		each = append(each, model.Terms{Shared: n >= 0, Limit: max(n, 0)})
+	}
+	return each
+}
+
 // by is the step, made by a session.
 func (s step) by(session int) step {
 	s.session = session
@@ -110,11 +127,15 @@ func (s step) by(session int) step {
 func (s step) String() string {
 	switch {
 	case s.keys != nil:
-		args := strings.Trim(strings.ReplaceAll(fmt.Sprint(s.keys), " ", ", "), "[]")
-		if s.session == 0 {
-			return fmt.Sprintf("%s(%s)", s.verb, args)
+		list := func(n []int) string { return strings.Trim(strings.ReplaceAll(fmt.Sprint(n), " ", ", "), "[]") }
+		text := fmt.Sprintf("%s(%s)", s.verb, list(s.keys))
+		if s.terms != nil {
+			text += fmt.Sprintf(".on(%s)", list(s.terms))
 		}
-		return fmt.Sprintf("%s(%s).by(%d)", s.verb, args, s.session)
+		if s.session != 0 {
+			text += fmt.Sprintf(".by(%d)", s.session)
+		}
+		return text
 	case s.verb == "closeSession":
 		return fmt.Sprintf("%s(%d)", s.verb, s.session)
 	case s.verb == "pass" || s.verb == "waitIdle" || s.verb == "shutdown" || s.verb == "closeAll":
@@ -135,16 +156,22 @@ func drawStep(t *rapid.T) step {
 		return acquire(key()).by(session)
 	case n < 24:
 		return share(key()).by(session)
-	case n < 34:
+	case n < 28:
 		return acquire(keys()...).by(session).named()
+	case n < 34:
+		return acquire(keys()...).by(session).named().drawn(t)
 	case n < 38:
 		return try(key()).by(session)
 	case n < 41:
 		return tryShare(key()).by(session)
-	case n < 44:
+	case n < 43:
 		return try(keys()...).by(session).named()
-	case n < 50:
+	case n < 44:
+		return try(keys()...).by(session).named().drawn(t)
+	case n < 48:
 		return reserve(key()).by(session)
+	case n < 50:
+		return reserve(keys()...).by(session).named().drawn(t)
 	case n < 56:
 		return await(of())
 	case n < 68:
@@ -168,6 +195,14 @@ func drawStep(t *rapid.T) step {
 	default:
 		return closeAll()
 	}
+}
+
+// drawn is the step on terms that are made up.
+func (s step) drawn(t *rapid.T) step {
+	if len(s.keys) > 0 {
+		s.terms = rapid.SliceOfN(rapid.SampledFrom([]int{-1, 0, 0, 0, 1, 2}), len(s.keys), len(s.keys)).Draw(t, "terms")
+	}
+	return s
 }
 
 // named is the step with a list of keys, also if it is an empty one.

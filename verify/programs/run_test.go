@@ -197,6 +197,7 @@ func (r *runner) ask(s step) error {
 	q := &request{Request: model.Request{ID: len(r.requests), Keys: s.keys, Session: s.session}, since: time.Now()}
 	q.what = fmt.Sprintf("request %d", q.ID)
 	q.Shared = s.verb == "share" || s.verb == "tryShare"
+	q.Each = s.each()
 	r.requests = append(r.requests, q)
 	var caller verbs.Caller = r.manager
 	if s.session != 0 {
@@ -259,7 +260,7 @@ func (r *runner) use(s step, q *request) error {
 		q.lock.Downgrade()
 		if q.lock.Seq() != 0 && !r.state.Ended() {
 			if r.state.Holds(q.ID) {
-				q.Shared = len(q.Keys) > 0
+				q.Shared, q.Each = len(q.Keys) > 0, nil
 			}
 			r.state = r.state.Downgrade(q.ID)
 		}
@@ -295,8 +296,8 @@ func (r *runner) takes(s model.State, q *request) bool {
 	if len(q.Keys) != 1 {
 		return false
 	}
-	_, waiters := s.Line(q.Keys[0])
-	return len(waiters) > 0 && len(r.requests[waiters[0]].Keys) == 1 && s.Leave(q.ID).Holds(waiters[0])
+	next := s.FirstBlocked(q.Keys[0])
+	return next >= 0 && len(r.requests[next].Keys) == 1 && s.Leave(q.ID).Holds(next)
 }
 
 // passOn returns the state that follows when a request leaves and those that are granted then
@@ -305,7 +306,7 @@ func (r *runner) passOn(s model.State, q *request, value any) model.State {
 	next := s.Leave(q.ID)
 	if value != nil && r.takes(s, q) {
 		for _, other := range r.requests {
-			if next.Holds(other.ID) && !s.Holds(other.ID) {
+			if next.Holds(other.ID) && !s.Holds(other.ID) && len(other.Keys) == 1 {
 				other.passed = value
 			}
 		}
@@ -436,7 +437,7 @@ func (r *runner) compareLooks() error {
 		switch {
 		case !r.state.Holds(q.ID):
 			want.Waiting++
-		case q.Shared:
+		case q.Shares():
 			want.Shared++
 			fallthrough
 		default:
@@ -454,7 +455,7 @@ func (r *runner) compareLooks() error {
 			return fmt.Errorf("Inspect(%d) is %v", key, info)
 		}
 		i := slices.IndexFunc(snapshot, func(info keylock.KeyInfo[int]) bool { return info.Key == key })
-		if i >= 0 != active || active && !r.shows(snapshot[i], holders, waiters) {
+		if i >= 0 != active || active && !r.shows(snapshot[i], key, holders, waiters) {
 			return fmt.Errorf("Snapshot is %+v; key %d is held by %v, and %v wait", snapshot, key, holders, waiters)
 		}
 	}
@@ -482,8 +483,8 @@ func (r *runner) compareLooks() error {
 }
 
 // shows reports whether a snapshot of a key shows these holders and these waiters, in
-// this order.
-func (r *runner) shows(info keylock.KeyInfo[int], holders, waiters []int) bool {
+// this order, but for holders: one that shares may have passed another.
+func (r *runner) shows(info keylock.KeyInfo[int], key int, holders, waiters []int) bool {
 	var held, waiting []string
 	for _, h := range info.Holders {
 		if h.Since.IsZero() == (r.watch.HoldTimes || r.watch.SlowLog != nil) || (h.Caller.String() == "") == r.watch.Callers {
@@ -494,16 +495,19 @@ func (r *runner) shows(info keylock.KeyInfo[int], holders, waiters []int) bool {
 	for _, w := range info.Waiters {
 		waiting = append(waiting, w.Mode.String()+" "+w.Session)
 	}
-	return slices.Equal(held, r.describe(holders)) && slices.Equal(waiting, r.describe(waiters))
+	hold := r.describe(key, holders)
+	slices.Sort(held)
+	slices.Sort(hold)
+	return slices.Equal(held, hold) && slices.Equal(waiting, r.describe(key, waiters))
 }
 
 // describe tells of each request its mode and its session.
-func (r *runner) describe(ids []int) []string {
+func (r *runner) describe(key int, ids []int) []string {
 	var all []string
 	for _, id := range ids {
 		q := r.requests[id]
 		mode, session := keylock.Exclusive, ""
-		if q.Shared {
+		if q.Of(key).Shared {
 			mode = keylock.Shared
 		}
 		if q.Session != 0 {

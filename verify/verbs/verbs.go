@@ -16,12 +16,11 @@ type Caller interface {
 	Acquire(context.Context, int) (keylock.Lock[int], error)
 	AcquireShared(context.Context, int) (keylock.Lock[int], error)
 	AcquireAll(context.Context, ...int) (keylock.Lock[int], error)
+	AcquireSet(context.Context, ...keylock.Want[int]) (keylock.Lock[int], error)
 	TryAcquire(int) (keylock.Lock[int], bool)
-	TryAcquireShared(int) (keylock.Lock[int], bool)
-	TryAcquireAll(...int) (keylock.Lock[int], bool)
+	TryAcquireSet(...keylock.Want[int]) (keylock.Lock[int], bool)
 	Reserve(int) keylock.Reservation[int]
-	ReserveShared(int) keylock.Reservation[int]
-	ReserveAll(...int) keylock.Reservation[int]
+	ReserveSet(...keylock.Want[int]) keylock.Reservation[int]
 	Do(context.Context, int, func(context.Context) error) error
 }
 
@@ -62,32 +61,40 @@ func (o Observer) Options() (opts []keylock.Option) {
 // Acquire makes the call that waits for what r asks for.
 func Acquire(ctx context.Context, c Caller, r model.Request) (keylock.Lock[int], error) {
 	switch {
-	case len(r.Keys) != 1:
+	case r.Plain() && len(r.Keys) == 1:
+		return c.Acquire(ctx, r.Keys[0])
+	case r.Plain():
 		return c.AcquireAll(ctx, r.Keys...)
-	case r.Shared:
+	case len(r.Keys) == 1 && r.Of(r.Keys[0]).Limit == 0:
 		return c.AcquireShared(ctx, r.Keys[0])
 	}
-	return c.Acquire(ctx, r.Keys[0])
+	return c.AcquireSet(ctx, wants(r)...)
 }
 
 // Try makes the call that does not wait for what r asks for.
 func Try(c Caller, r model.Request) (keylock.Lock[int], bool) {
-	switch {
-	case len(r.Keys) != 1:
-		return c.TryAcquireAll(r.Keys...)
-	case r.Shared:
-		return c.TryAcquireShared(r.Keys[0])
+	if r.Plain() && len(r.Keys) == 1 {
+		return c.TryAcquire(r.Keys[0])
 	}
-	return c.TryAcquire(r.Keys[0])
+	return c.TryAcquireSet(wants(r)...)
 }
 
 // Reserve makes the call that reserves what r asks for.
 func Reserve(c Caller, r model.Request) keylock.Reservation[int] {
-	switch {
-	case len(r.Keys) != 1:
-		return c.ReserveAll(r.Keys...)
-	case r.Shared:
-		return c.ReserveShared(r.Keys[0])
+	if r.Plain() && len(r.Keys) == 1 {
+		return c.Reserve(r.Keys[0])
 	}
-	return c.Reserve(r.Keys[0])
+	return c.ReserveSet(wants(r)...)
+}
+
+// wants are the keys of r with their modes.
+func wants(r model.Request) (set []keylock.Want[int]) {
+	for _, key := range r.Keys {
+		w := keylock.Want[int]{Key: key, Limit: r.Of(key).Limit}
+		if r.Of(key).Shared {
+			w.Mode = keylock.Shared
+		}
+		set = append(set, w)
+	}
+	return set
 }

@@ -162,8 +162,8 @@ func readers(n int) scene {
 	m.Session("waits for it").Reserve("own") //keylock:held until the scene is over
 	for range n {
 		s := m.Session("")
-		s.TryAcquireShared("first") //keylock:held until the scene is over
-		s.ReserveShared("second")   //keylock:held until the scene is over
+		s.TryAcquireSet(sharing("first")...) //keylock:held until the scene is over
+		s.ReserveSet(sharing("second")...)   //keylock:held until the scene is over
 	}
 	return scene{m, func() {
 		starter.Reserve("first").Cancel()
@@ -181,7 +181,7 @@ func images(n int) scene {
 	for i := range n {
 		key := strconv.Itoa(i)
 		for range shown {
-			m.TryAcquireShared(key) //keylock:held until the scene is over
+			m.TryAcquireSet(sharing(key)...) //keylock:held until the scene is over
 		}
 		for range shown - 1 {
 			m.Reserve(key) //keylock:held until the scene is over
@@ -230,7 +230,7 @@ func readersBehind(n int) scene {
 	return scene{m, func() {
 		writer, _ := m.TryAcquire("shared")
 		for i := range readers {
-			readers[i] = m.ReserveShared("shared")
+			readers[i] = m.ReserveSet(sharing("shared")...)
 		}
 		writer.Release()
 		for _, r := range readers {
@@ -283,16 +283,16 @@ func row(n int) scene {
 	for i := range sessions {
 		sessions[i] = m.Session("")
 		for range n - 1 {
-			m.TryAcquireShared(strconv.Itoa(i)) //keylock:held until the scene is over
+			m.TryAcquireSet(sharing(strconv.Itoa(i))...) //keylock:held until the scene is over
 		}
-		sessions[i].TryAcquireShared(strconv.Itoa(i))
+		sessions[i].TryAcquireSet(sharing(strconv.Itoa(i))...)
 	}
 	start := m.Session("start")
 	for range n - 1 {
-		m.TryAcquireShared("last") //keylock:held until the scene is over
+		m.TryAcquireSet(sharing("last")...) //keylock:held until the scene is over
 	}
-	start.TryAcquireShared("last") //keylock:held until the scene is over
-	sessions[n-1].ReserveShared("last")
+	start.TryAcquireSet(sharing("last")...) //keylock:held until the scene is over
+	sessions[n-1].ReserveSet(sharing("last")...)
 	for i := n - 2; i >= 0; i-- {
 		sessions[i].Reserve(strconv.Itoa(i + 1))
 	}
@@ -305,7 +305,7 @@ func row(n int) scene {
 func sharers(n int) scene {
 	m := keylock.Start[string](context.Background(), keylock.WithHoldTimes())
 	for range n {
-		m.TryAcquireShared("shared") //keylock:held until the scene is over
+		m.TryAcquireSet(sharing("shared")...) //keylock:held until the scene is over
 	}
 	m.TryAcquire("another") //keylock:held until the scene is over
 	m.Reserve("shared")     //keylock:held until the scene is over
@@ -386,4 +386,9 @@ func loop(goroutines int, sessions bool, slice time.Duration) float64 {
 	over.Store(true)
 	all.Wait()
 	return rate
+}
+
+// sharing wants a key shared.
+func sharing[K comparable](key K) []keylock.Want[K] {
+	return []keylock.Want[K]{{Key: key, Mode: keylock.Shared}}
 }

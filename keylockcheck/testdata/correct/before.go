@@ -891,7 +891,7 @@ func SharedReaders(ctx context.Context, m *keylock.Manager[string], x bool) erro
 		return err
 	}
 	defer first.Release()
-	if second, ok := m.TryAcquireShared("k"); ok {
+	if second, ok := m.TryAcquireSet(keylock.Want[string]{Key: "k", Mode: keylock.Shared}); ok {
 		defer second.Release()
 	}
 	return nil

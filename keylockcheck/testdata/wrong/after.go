@@ -71,7 +71,7 @@ func DroppedInGoroutine(ctx context.Context, m *keylock.Manager[string], x bool)
 }
 
 func DroppedByDefer(ctx context.Context, m *keylock.Manager[string], x bool) error {
-	defer m.TryAcquireAll("a", "b")
+	defer m.TryAcquireSet(keylock.Want[string]{Key: "a"}, keylock.Want[string]{Key: "b"})
 	return nil
 }
 
@@ -93,7 +93,7 @@ func ReservedOnOneBranch(ctx context.Context, m *keylock.Manager[string], x bool
 }
 
 func ReservedAndErrorFirst(ctx context.Context, m *keylock.Manager[string], x bool) error {
-	reserved := m.ReserveShared("k")
+	reserved := m.ReserveSet(keylock.Want[string]{Key: "k", Mode: keylock.Shared})
 	if err := ctx.Err(); err != nil || x {
 		return err
 	}

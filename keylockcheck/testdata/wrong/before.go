@@ -84,7 +84,7 @@ func ReservedAlone(ctx context.Context, m *keylock.Manager[string], x bool) erro
 }
 
 func ReservedBlank(ctx context.Context, m *keylock.Manager[string], x bool) error {
-	_ = m.ReserveAll("a", "b")
+	_ = m.ReserveSet(keylock.Want[string]{Key: "a"}, keylock.Want[string]{Key: "b"})
 	return nil
 }
 

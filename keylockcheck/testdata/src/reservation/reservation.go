@@ -8,7 +8,7 @@ import (
 
 func function(ctx context.Context, m *kl.Manager[string], x bool) error {
 	m.Reserve("k")             // want `the reservation of m.Reserve on line 10 is dropped`
-	_ = m.ReserveAll("k")      // want `dropped`
+	_ = m.ReserveSet()         // want `dropped`
 	reserved := m.Reserve("k") // want `the reservation of m.Reserve on line 12 is neither waited for nor cancelled when the function returns on line 14 \(line 13: x is true\)`
 	if x {
 		return nil

@@ -1,0 +1,61 @@
+package keylock
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/seed-46f81e6d/keylock/internal/table"
+)
+
+// A Want is one key that a request asks for, and on what terms.
+type Want[K comparable] struct {
+	Key  K
+	Mode Mode
+
+	// Limit is for a shared one: it is granted while fewer than so many hold the key. 0 is the
+	// limit of WithSharedLimit, if there is one. Requests for one key may have different limits,
+	// or none. A negative Limit panics; that of an exclusive one is not looked at.
+	Limit int
+}
+
+// wantSet asks for all that is wanted, at once.
+func wantSet[K comparable](wants []Want[K]) table.Request[K] {
+	if len(wants) == 1 {
+		is := wants[0].terms()
+		return table.Request[K]{Key: wants[0].Key, Mode: is.Mode, Limit: is.Limit}
+	}
+	set := table.Request[K]{Keys: make([]K, 0, len(wants)), Each: make([]table.Terms, 0, len(wants))}
+	seen := make(map[K]int, len(wants))
+	for _, w := range wants {
+		is := w.terms()
+		if i, twice := seen[w.Key]; twice {
+			set.Each[i] = stricter(set.Each[i], is)
+			continue
+		}
+		seen[w.Key] = len(set.Keys)
+		set.Keys, set.Each = append(set.Keys, w.Key), append(set.Each, is)
+	}
+	return set
+}
+
+// terms are what the table knows of it.
+func (w *Want[K]) terms() table.Terms {
+	switch {
+	case w.Limit < 0:
+		panic(fmt.Sprintf("keylock: Want with the Limit %d: want 0 or more", w.Limit))
+	case w.Mode != Shared:
+		return table.Terms{}
+	}
+	return table.Terms{Mode: table.Shared, Limit: int32(min(w.Limit, math.MaxInt32))}
+}
+
+// stricter returns the terms that fulfil both.
+func stricter(a, b table.Terms) table.Terms {
+	switch {
+	case a.Mode == table.Exclusive || b.Mode == table.Exclusive:
+		return table.Terms{}
+	case a.Limit == 0 || b.Limit > 0 && b.Limit < a.Limit:
+		a.Limit = b.Limit
+	}
+	return a
+}

@@ -1,0 +1,145 @@
+package keylock_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock"
+)
+
+func shared(key string) keylock.Want[string] {
+	return keylock.Want[string]{Key: key, Mode: keylock.Shared}
+}
+
+func upTo(limit int, key string) keylock.Want[string] {
+	return keylock.Want[string]{Key: key, Mode: keylock.Shared, Limit: limit}
+}
+
+func startSet(ctx context.Context, m manager, set ...keylock.Want[string]) *call {
+	return start(func() (lock, error) { return m.AcquireSet(ctx, set...) })
+}
+
+// Who waits for a child does not keep others from other children.
+func TestASetThatWaitsForOneKeyIsPassedWhereItShares(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		child := hold(t, m, "/docs/a")
+		waits := startSet(t.Context(), m, shared("/docs"), keylock.Want[string]{Key: "/docs/a"})
+		waits.requireWaits(t)
+		other := startSet(t.Context(), m, shared("/docs"), keylock.Want[string]{Key: "/docs/b"}).requireLock(t)
+		folder := startAcquire(t.Context(), m, "/docs")
+		folder.requireWaits(t)
+		late := startSet(t.Context(), m, shared("/docs"), keylock.Want[string]{Key: "/docs/c"})
+		late.requireWaits(t) // behind the one that wants the folder alone
+
+		child.Release()
+		first := waits.requireLock(t)
+		assert.Greater(t, first.Seq(), other.Seq())
+		first.Release()
+		folder.requireWaits(t)
+		other.Release()
+		folder.requireLock(t).Release()
+		late.requireLock(t).Release()
+	})
+}
+
+func TestALimitTravelsWithTheRequest(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		one := startSet(t.Context(), m, upTo(2, "a")).requireLock(t)
+		two := startSet(t.Context(), m, upTo(2, "a")).requireLock(t)
+		_, ok := m.TryAcquireSet(upTo(2, "a"))
+		assert.False(t, ok, "two hold it")
+		waits := startSet(t.Context(), m, upTo(2, "a"))
+		waits.requireWaits(t)
+		_, ok = m.TryAcquireSet(upTo(3, "a"))
+		assert.False(t, ok, "it does not pass one that waits")
+		other, ok := m.TryAcquireSet(upTo(1, "b"))
+		assert.True(t, ok, "each key has its own")
+		other.Release()
+		one.Release()
+		waits.requireLock(t).Release()
+		third, ok := m.TryAcquireSet(upTo(3, "a"))
+		assert.True(t, ok)
+		two.Release()
+		third.Release()
+		requireFree(t, m, "a")
+	})
+}
+
+func TestOfAKeyThatIsNamedTwiceTheStricterTermsCount(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		for name, set := range map[string][]keylock.Want[string]{
+			"alone":       {shared("k"), {Key: "k"}, shared("l")},
+			"alone first": {{Key: "k"}, shared("k")},
+			"limit":       {upTo(3, "k"), upTo(1, "k"), shared("k")},
+		} {
+			reader, ok := m.TryAcquireSet(shared("k"))
+			require.True(t, ok)
+			_, ok = m.TryAcquireSet(set...)
+			assert.False(t, ok, name)
+			reader.Release()
+			l, ok := m.TryAcquireSet(set...)
+			assert.True(t, ok, name)
+			l.Release()
+		}
+		none, ok := m.TryAcquireSet()
+		assert.True(t, ok)
+		none.Release()
+		assert.PanicsWithValue(t, "keylock: Want with the Limit -1: want 0 or more", func() { m.TryAcquireSet(upTo(-1, "k")) })
+		l, ok := m.TryAcquireSet(keylock.Want[string]{Key: "k"})
+		assert.True(t, ok)
+		assert.Equal(t, "k", l.Key())
+		l.Release()
+		requireFree(t, m, "k")
+	})
+}
+
+func TestSetsInSessionsDoNotDeadlock(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		one, two := m.Session("one"), m.Session("two")
+		defer one.Close()
+		defer two.Close()
+		one.Acquire(t.Context(), "a")
+		two.AcquireShared(t.Context(), "b")
+		waits := start(func() (lock, error) { return two.AcquireSet(t.Context(), shared("a"), shared("c")) })
+		waits.requireWaits(t)
+		free, err := one.AcquireSet(t.Context(), shared("b"), shared("c"))
+		require.NoError(t, err, "it shares both")
+		free.Release()
+		_, err = one.AcquireSet(t.Context(), keylock.Want[string]{Key: "b"}, shared("c"))
+		assert.ErrorIs(t, err, keylock.ErrDeadlock)
+	})
+}
+
+func TestLocker(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		l := m.Locker("k")
+		l.Lock()
+		waiter := startAcquire(t.Context(), m, "k")
+		waiter.requireWaits(t)
+		l.Unlock()
+		assert.PanicsWithValue(t, "keylock: Unlock of a Locker that is not locked", l.Unlock)
+		requireBusy(t, m, "k") // the second Unlock has freed nobody
+		waiter.requireLock(t).Release()
+
+		n := 0
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() {
+				l.Lock()
+				defer l.Unlock()
+				n++
+			})
+		}
+		all.Wait()
+		assert.Equal(t, 100, n)
+
+		l.Lock()
+		m.Close()
+		l.Unlock() // does nothing
+		assert.PanicsWithValue(t, keylock.ErrClosed, l.Lock)
+	})
+}
