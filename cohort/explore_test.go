@@ -101,7 +101,7 @@ func scenarios(level int) (all []scenario) {
 	add(1, [][]program{{locks, locks}}, false, waits)
 	add(2, [][]program{{locks, tries}}, false, try)
 	add(2, [][]program{{locks}}, false, waits, try)
-	add(2, [][]program{{locks}, {locks}}, false)
+	add(1, [][]program{{locks}, {locks}}, false)
 	add(3, [][]program{{locks, locksTwice}}, false, waits)
 	return all
 }
