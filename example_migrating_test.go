@@ -53,6 +53,7 @@ func TestMigrating(t *testing.T) {
 	{
 		changed := sync.NewCond(locks.Locker(key))
 		changed.L.Lock()
+		changed.Broadcast()
 		changed.L.Unlock()
 	}
 	{

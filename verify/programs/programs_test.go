@@ -47,6 +47,7 @@ func TestPrograms(t *testing.T) {
 		{steps: []step{acquire(0, 1), acquire(1, 0), acquire(0), cancel(1), release(0)}},
 		{steps: []step{acquire(0).by(1), acquire(1).by(2), acquire(1).by(1), acquire(0).by(2)}},
 		{sharedLimit: 1, steps: []step{share(0).by(1), share(0).by(1)}},
+		{steps: []step{acquire(0, 1).on(0, -1), share(0), acquire(1), acquire(0), release(0)}},
 		{maxWaiters: 1, steps: []step{acquire(0), acquire(0), acquire(0), cancel(1), acquire(0)}},
 		{steps: []step{reserve(0), reserve(0), cancel(0), await(1), cancel(1), release(1)}},
 		{steps: []step{acquire(0), acquire(0), waitIdle(), shutdown(), acquire(1), release(0), release(1)}},

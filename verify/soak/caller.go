@@ -145,7 +145,7 @@ func (c *caller) session(ctx context.Context, l *life) error {
 	s := l.manager.Session("soak")
 	defer s.Close()
 	for range 1 + c.random.IntN(4) {
-		lock, r, err := c.ask(ctx, l, s)
+		lock, r, err := c.ask(ctx, l, s) //keylock:held until the session is closed
 		switch {
 		case errors.Is(err, keylock.ErrDeadlock):
 			c.deadlocks.Add(1)
