@@ -121,11 +121,11 @@ func increment(conn net.Conn, replies *bufio.Scanner, token string) error {
 	return err
 }
 
-// believes reports whether the holder of the lock is to believe in it, and when it was asked.
-func believes(lock cohort.Lock) (time.Time, bool) {
+// believes reports whether the holder of the grant is to believe in it, and when it was asked.
+func believes(g cohort.Grant) (time.Time, bool) {
 	at := time.Now()
 	select {
-	case <-lock.Grant().Lost():
+	case <-g.Lost():
 		return at, false
 	default:
 		return at, true
@@ -173,7 +173,7 @@ func workerMain(arguments string) error {
 					time.Sleep(rand.N(10 * time.Millisecond))
 					continue
 				}
-				first, held := believes(lock)
+				first, held := believes(lock.Grant())
 				last := first
 				// It does not heed the loss, so that only the token keeps out what is late.
 				if err := increment(resource, replies, lock.Token().String()); err != nil {
@@ -187,7 +187,7 @@ func workerMain(arguments string) error {
 				}
 				for believed := held; believed; {
 					var at time.Time
-					if at, believed = believes(lock); believed {
+					if at, believed = believes(lock.Grant()); believed {
 						last, believed = at, at.Before(until)
 						time.Sleep(time.Millisecond)
 					}
@@ -209,6 +209,16 @@ func workerMain(arguments string) error {
 type belief struct {
 	token       string
 	first, last int64
+}
+
+// noOverlap checks that no two believed at once, and that tokens grow.
+func noOverlap(t *testing.T, beliefs []belief) {
+	slices.SortFunc(beliefs, func(a, b belief) int { return cmp.Compare(a.first, b.first) })
+	for i := 1; i < len(beliefs); i++ {
+		a, b := beliefs[i-1], beliefs[i]
+		assert.LessOrEqual(t, a.last, b.first, "%s and %s believe at once", a.token, b.token)
+		assert.Less(t, a.token, b.token, "tokens grow")
+	}
 }
 
 // worker is a worker process.
@@ -375,12 +385,7 @@ func TestChaos(t *testing.T) {
 			assert.True(t, written, "reported with token %s, and not there", token)
 		}
 	}
-	slices.SortFunc(beliefs, func(a, b belief) int { return cmp.Compare(a.first, b.first) })
-	for i := 1; i < len(beliefs); i++ {
-		a, b := beliefs[i-1], beliefs[i]
-		assert.LessOrEqual(t, a.last, b.first, "%s and %s believe at once", a.token, b.token)
-		assert.Less(t, a.token, b.token, "tokens grow")
-	}
+	noOverlap(t, beliefs)
 	t.Logf("%d increments, %d of them reported, %d beliefs, by %d processes; %v", len(c.log), reported, len(beliefs), len(past)+len(workers), counts)
 	assert.Greater(t, len(c.log), 20)
 }

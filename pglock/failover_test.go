@@ -1,6 +1,12 @@
 package pglock_test
 
 import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -112,4 +118,109 @@ func TestDurableLocksSurviveACrash(t *testing.T) {
 	assert.Greater(t, time.Since(begun), 1500*time.Millisecond, "the quarantine")
 	require.NoError(t, free.Release(t.Context()))
 	require.NoError(t, g.Guard(t.Context(), begin(t, s)), "it is still held")
+}
+
+// A standby that streams, and applies what it got an hour later, delays no lock. An engine that is led to it finds
+// that it is no primary, and goes on trying.
+func TestLaggingStandbyDelaysNothing(t *testing.T) {
+	t.Parallel()
+	s := alone(t)
+	b := s.Standby(t, "recovery_min_apply_delay='1h'")
+	conn := s.Connect(t)
+	eventually(t, conn, 1, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")
+	n := cohorttest.NewNetwork(t, s.Addr())
+	e := newEngine(t, s, n.Addr, pglock.WithTTL(time.Minute))
+	for range 100 {
+		require.NoError(t, acquire(t, e, "key").Release(t.Context()))
+	}
+
+	wrong := newEngine(t, b, "")
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := wrong.Acquire(short, "key")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NoError(t, acquire(t, e, "key").Release(t.Context()))
+}
+
+// Processes contend while the primary dies and a standby is promoted that has missed the newest grants. The
+// tables are logged and commits asynchronous, so that the standby has old rows and sessions, and not none: tokens
+// grow all the same, and no two believe at once.
+func TestPromotionUnderLoad(t *testing.T) {
+	t.Parallel()
+	s := alone(t)
+	conn := s.Connect(t)
+	pgtest.Must(t, conn, "ALTER TABLE pglock_session SET LOGGED")
+	pgtest.Must(t, conn, "ALTER TABLE pglock_key SET LOGGED")
+	stream := cohorttest.NewNetwork(t, s.Addr())
+	b := s.Standby(t, fmt.Sprintf("primary_conninfo='host=127.0.0.1 port=%s user=keylock'", stream.Addr[strings.LastIndex(stream.Addr, ":")+1:]))
+	eventually(t, conn, 1, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")
+
+	n := cohorttest.NewNetwork(t, s.Addr())
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var (
+		mu      sync.Mutex
+		beliefs []belief
+		newest  uint64
+		all     sync.WaitGroup
+	)
+	for range 4 {
+		e := newEngine(t, s, n.Addr, pglock.WithTTL(2*time.Second))
+		defer func() { closeEngine(e) }()
+		all.Go(func() {
+			for ctx.Err() == nil {
+				g, err := e.Acquire(ctx, "key")
+				if err != nil {
+					continue
+				}
+				until := time.Now().Add(rand.N(2 * time.Millisecond))
+				if rand.N(100) == 0 {
+					until = until.Add(rand.N(3 * time.Second))
+				}
+				at, believed := believes(g)
+				for first, last := at, at; believed; {
+					if at, believed = believes(g); believed && ctx.Err() == nil {
+						last, believed = at, at.Before(until)
+						runtime.Gosched()
+					} else {
+						believed = false
+					}
+					if !believed {
+						mu.Lock()
+						beliefs = append(beliefs, belief{fmt.Sprintf("%016x", g.(*pglock.Grant).Epoch()), first.UnixNano(), last.UnixNano()})
+						newest = max(newest, g.(*pglock.Grant).Epoch())
+						mu.Unlock()
+					}
+				}
+				_ = g.Release(t.Context())
+			}
+		})
+	}
+	grants := func(since uint64) func() bool {
+		return func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return newest > since && len(beliefs) > 20
+		}
+	}
+	require.Eventually(t, grants(0), pgtest.Patience, time.Millisecond)
+	eventually(t, b.Connect(t), 1, "SELECT count(*) FROM pglock_key")
+	stream.Set(cohorttest.Weather{Silent: true}) // from now on the standby misses everything
+	mu.Lock()
+	missed := newest
+	mu.Unlock()
+	require.Eventually(t, grants(missed), pgtest.Patience, time.Millisecond)
+	s.Crash(t)
+	mu.Lock()
+	last := newest
+	mu.Unlock()
+	require.NoError(t, b.Promote())
+	known := uint64(pgtest.Count(t, b.Connect(t), "SELECT epoch FROM pglock_key"))
+	require.NotZero(t, known)
+	require.Less(t, known, last, "the standby has missed a grant")
+	n.Target(b.Addr())
+	require.Eventually(t, grants(last), pgtest.Patience, time.Millisecond, "locks are granted again")
+	stop()
+	all.Wait()
+	noOverlap(t, beliefs)
 }

@@ -3,8 +3,10 @@ package pglock_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -292,28 +294,34 @@ func TestP13ConnectionsWereJustClosed(t *testing.T) {
 	_ = g
 }
 
+var hotLocks = flag.Int("hot", 5000, "how often TestP14HotKeyWithoutVacuum locks its key; 100,000 take a minute")
+
 // A hot key leaves a dead row behind for each change. The row is updated in place, so that it stays as fast
 // without a vacuum.
 func TestP14HotKeyWithoutVacuum(t *testing.T) {
 	t.Parallel()
 	s := alone(t, "autovacuum=off")
 	e := newEngine(t, s, "")
-	round := func(n int) time.Duration {
-		begun := time.Now()
-		for range n {
+	const n = 1000
+	rounds := *hotLocks / n
+	require.Greater(t, rounds, 2)
+	medians := make([]time.Duration, rounds) // which a pause of the machine does not change
+	for round := range medians {
+		each := make([]time.Duration, n)
+		for i := range each {
+			begun := time.Now()
 			require.NoError(t, acquire(t, e, "hot").Release(t.Context()))
+			each[i] = time.Since(begun)
 		}
-		return time.Since(begun)
+		slices.Sort(each)
+		medians[round] = each[n/2]
 	}
-	const n = 500
-	round(n)
-	first := round(n)
-	for range 6 {
-		round(n)
-	}
-	assert.Less(t, round(n), 5*first+time.Second)
+	first, last := medians[0], medians[rounds-1]
 	conn := s.Connect(t)
 	pages := pgtest.Count(t, conn, "SELECT (pg_relation_size('pglock_key') / 8192)::int")
+	t.Logf("%d locks without a vacuum: median of the first thousand %v, of the last %v, ratio %.2f; %d pages",
+		*hotLocks, first, last, float64(last)/float64(first), pages)
+	assert.Less(t, last, 3*first+time.Millisecond)
 	assert.LessOrEqual(t, pages, 4, "the row is updated in place")
 }
 
@@ -508,6 +516,7 @@ func TestErrorsAreJudgedByWhatTheyMean(t *testing.T) {
 		"40P01": false, // deadlock
 		"55P03": false, // lock not available
 		"25006": false, // a standby
+		"0A000": false, // a standby, of unlogged tables
 		"57014": false, // cancelled by a timeout
 		"58030": false, // I/O error
 		"XX000": false, // internal error
@@ -517,7 +526,6 @@ func TestErrorsAreJudgedByWhatTheyMean(t *testing.T) {
 		"28P01": true,  // wrong password
 		"28000": true,  // not in pg_hba.conf
 		"3D000": true,  // no such database
-		"0A000": true,  // not supported
 		"22P02": true,  // a value that cannot be
 	} {
 		assert.Equal(t, final, lease.IsRefused(pglock.Judge(&pgconn.PgError{Code: code})), code)

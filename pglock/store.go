@@ -175,13 +175,13 @@ func judge(err error) error {
 	case "42501", "3D000", "0LP01": // a privilege or a database that is missing
 		return lease.Refused(err)
 	case "55P03", // a guard holds the row
-		"25006", // a standby, before its promotion
+		"25006", "0A000", // a standby, before its promotion; the second of unlogged tables
 		"57014": // a statement_timeout
 		return err
 	}
 	switch reply.Code[:2] {
 	case "28", // a password, or pg_hba.conf
-		"22", "42", "0A", "23", "21": // a statement that this server does not understand
+		"22", "42", "23", "21": // a statement that this server does not understand
 		return lease.Refused(err)
 	}
 	// Connections (08), resources (53), conflicts (40), a shutdown (57), an I/O error (58), an internal
