@@ -29,7 +29,7 @@ func (w *world) check() error {
 			return fmt.Errorf("a request was answered twice")
 		}
 	}
-	for _, check := range []func() error{w.checkExclusion, w.checkWanted, w.checkGifts, w.checkLast, w.checkTracking, w.checkSlowLog, w.checkDeadlines} {
+	for _, check := range []func() error{w.checkExclusion, w.checkWanted, w.checkGifts, w.checkLast, w.checkTracking, w.checkSlowLog, w.checkDeadlines, w.checkKept} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -119,11 +119,10 @@ func (w *world) checkGifts() error {
 // checkLast checks that nothing is granted after the end of Start's context, and that no
 // request comes in when the manager is closed to new ones.
 func (w *world) checkLast() error {
-	counts := w.o.table.Counts()
-	if w.last != nil && counts.Acquired != *w.last {
+	if w.last != nil && w.acquired() != *w.last {
 		return fmt.Errorf("a lock was granted after Start's context had ended")
 	}
-	if w.joined != nil && joined(counts) != *w.joined {
+	if w.joined != nil && w.joins() != *w.joined {
 		return fmt.Errorf("a request came in after the manager was closed to new ones")
 	}
 	return nil
@@ -147,6 +146,9 @@ func mayTakeLong(msg message[int]) bool {
 // checkDeadlines checks that a call whose context may end does not listen to it only while
 // nothing that may take long is before its own request.
 func (w *world) checkDeadlines() error {
+	if w.keepsGrants() { // a caller stops between its look for what may take long and its request
+		return nil
+	}
 	for _, a := range w.actors {
 		c, ok := a.memory.(*caller)
 		if !ok || c.context == nil || c.context.endless || c.over || slices.ContainsFunc(c.moves, move.possible) {
@@ -257,8 +259,9 @@ func (w *world) checkEnd() error {
 		return nil
 	}
 	counts := w.o.table.Counts()
+	parked := w.parked()
 	switch {
-	case !w.o.table.Idle() || counts.Held != 0 || counts.Waiting != 0:
+	case counts.Keys != parked || counts.Held != parked || counts.Waiting != 0:
 		return fmt.Errorf("something was left in the table: %+v", counts)
 	case len(w.o.snapshots) > 0:
 		return fmt.Errorf("%d snapshots were not ended", len(w.o.snapshots))

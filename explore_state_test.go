@@ -29,6 +29,7 @@ type fingerprint struct {
 	shapes  map[reflect.Type]*shape
 	cuts    reflect.Value // that are under way, of the world's table
 	watched reflect.Value // grants, likewise
+	kept    keptCells     // of the world
 }
 
 func newFingerprint() *fingerprint { return &fingerprint{shapes: make(map[reflect.Type]*shape)} }
@@ -58,7 +59,7 @@ var irrelevant = map[string]map[string]bool{
 	// whose next is the first that is not, as Check says; who has which grant and whose
 	// turn it is, is written where a token or a turn is met.
 	"Ticket": {"number": true}, "Token": {"seq": true},
-	"abandon": {"generation": true, "since": true, "many": true},
+	"abandon": {"generation": true, "since": true, "many": true}, "countedReservation": {"generation": true, "since": true, "many": true},
 	"acquire": {"generation": true, "since": true, "many": true}, "Reservation": {"generation": true}, "cancelReservation": {"generation": true},
 	"owner":      {"meter": true, "tracking": true},                                                                        // counts and times
 	"tracked":    {"caller": true, "since": true, "list": true, "prev": true, "next": true, "seq": true},                   // as long as the rules hold
@@ -69,9 +70,10 @@ var irrelevant = map[string]map[string]bool{
 	"KeyInfo":         {"At": true}, "Entry": {"Seq": true, "Since": true, "Caller": true},
 	"actor":  {"name": true, "yield": true, "resume": true, "stop": true, "chosen": true, "did": true},
 	"caller": {"w": true, "mate": true},
+	// What the word of a cell says is written where a cell, a token or what a caller has seen is met.
+	"kept": {"m": true, "number": true, "seed": true, "_": true}, "cell": {"word": true, "_": true},
+	"keptCaller": {"had": true, "moments": true, "took": true}, // by what the program has done
 }
-
-var seed = maphash.MakeSeed()
 
 // of returns the fingerprint of a world. Callers who do the same are interchangeable, so
 // they come in an order that depends only on the state in which they are. Where that is
@@ -80,6 +82,7 @@ func (f *fingerprint) of(w *world, plain bool) uint64 {
 	f.bytes, f.objects = f.bytes[:0], f.objects[:0]
 	f.cuts = reflect.ValueOf(w.o.table).Elem().FieldByName("cuts").FieldByName("running")
 	f.watched = reflect.ValueOf(w.o.table).Elem().FieldByName("watches").FieldByName("tags")
+	f.kept = w.cells()
 	f.roots(w.o, w.ctx)
 	if plain {
 		for _, a := range w.actors {
@@ -271,9 +274,11 @@ func special(name string) func(*fingerprint, reflect.Value) bool {
 	switch name {
 	case "Token": // grant numbers are not used again, so all tokens of ended grants are alike
 		return func(f *fingerprint, v reflect.Value) bool {
-			live := (*table.Token[int])(v.Addr().UnsafePointer()).Live()
+			token := (*table.Token[int])(v.Addr().UnsafePointer())
+			live, cell := token.Live(), f.kept.cellOf(token.Seq())
 			f.bool(live)
-			return !live
+			f.number(cell)
+			return !live && cell == 0
 		}
 	case "Reservation":
 		return func(f *fingerprint, v reflect.Value) bool {
@@ -311,7 +316,7 @@ func special(name string) func(*fingerprint, reflect.Value) bool {
 	case "index":
 		return func(f *fingerprint, v reflect.Value) bool { f.index(v); return true }
 	}
-	return nil
+	return keptSpecial(name)
 }
 
 // index covers the lines, in the order of their keys. In which bucket they are is chance.

@@ -31,7 +31,7 @@ var exploreLevel = flag.Int("explore", 1, "how far TestEveryInterleaving goes: 1
 func TestEveryInterleaving(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // worlds are small, short-lived and many
 	var total explored
-	for _, f := range families {
+	for _, f := range slices.Concat(families, keptFamilies) {
 		if f.level > *exploreLevel {
 			continue
 		}
@@ -157,6 +157,7 @@ type scenario struct {
 	remembers   bool // callers remember what their calls returned
 	observes    bool // the manager has the options that track requests
 	logs        bool // and a slow log
+	kept        keptScenario
 	unhurried   bool // callers stop also between sending and looking whether the manager has ended
 }
 
@@ -188,7 +189,7 @@ func (s scenario) String() string {
 	if s.contextEnds {
 		names = append(names, "the end of Start's context")
 	}
-	return fmt.Sprintf("%s; room for %d requests; %+v", strings.Join(names, " | "), s.mailbox, s.config)
+	return fmt.Sprintf("%s; room for %d requests; %v%+v", strings.Join(names, " | "), s.mailbox, s.kept, s.config)
 }
 
 // A program is what one caller does.

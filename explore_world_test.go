@@ -46,6 +46,7 @@ type world struct {
 	others   []*actor
 	running  *actor
 	broken   error                             // an actor panicked
+	keeps    keeps                             // what it knows of kept grants
 	last     *uint64                           // grants when Start's context ended, after which there are no more
 	joined   *uint64                           // requests in the table when it was closed to new ones
 	instants map[*snapshot[int]][]KeyInfo[int] // what the table was when a snapshot began
@@ -65,6 +66,7 @@ func newWorld(s scenario) *world {
 	w.m, w.o = newManager[int](w.ctx.done, options, s.mailbox)
 	w.o.observe(options)
 	hashAlike(w.o.table)
+	w.fillCells()
 	w.m.gate.scheduler = w
 	w.m.pool.take, w.m.pool.keep = w.get, w.put
 	w.others = append(w.others, w.start("owner", w.own))
@@ -135,7 +137,7 @@ func (w *world) endContext(c *caller) {
 	c.context = forever
 	c.choose(move{label: "ends", outside: true})
 	w.ctx.end()
-	last := w.o.table.Counts().Acquired
+	last := w.acquired()
 	w.last = &last
 	w.m.wake()
 	w.woken = true
@@ -207,6 +209,7 @@ func (w *world) receives() {
 // which is worse.
 func (w *world) sends(done <-chan struct{}, msg message[int]) {
 	c := w.caller()
+	c.kept.sends()
 	c.meets(&msg)
 	if !c.straight {
 		late := c.until(done).ends("sees its context end, and sends nothing")
@@ -344,7 +347,7 @@ func (w *world) caller() *caller {
 // has in common with others is Start's context, the timer of the slow log, the generation of a reservation, the state
 // of a waiter when a lock is handed off, and the pool.
 func (w *world) servesUnseen() bool {
-	if w.scenario.contextEnds && !w.woken || w.timer != nil && w.timer.armed {
+	if w.keepsGrants() || w.scenario.contextEnds && !w.woken || w.timer != nil && w.timer.armed {
 		return false
 	}
 	mail := w.mail()
@@ -459,6 +462,7 @@ type caller struct {
 	straight bool      // the next send is the same step as the one before
 	ending   bool      // its context ends before it looks next
 	hidden   func()    // shows again what a select must not see
+	kept     keptCaller
 
 	// Of the program. What it does depends on what its calls have returned.
 	returned    []outcome
@@ -531,6 +535,7 @@ func (c *caller) begins(ctx *lifetime, first string) {
 func (c *caller) ends(token table.Token[int], what ...any) {
 	c.shows()
 	c.context, c.trail, c.met, c.straight, c.ending = nil, nil, nil, false, false
+	c.kept.sends()
 	c.returned = append(c.returned, outcome{fmt.Sprint(what...), token})
 }
 
@@ -706,6 +711,7 @@ func (c *caller) got(want table.Request[int], lock Lock[int], err error) (Lock[i
 	}
 	if err == nil {
 		c.holds = append(c.holds, held{lock, want})
+		c.w.keeps.gets(c, lock, want)
 	}
 	c.ends(lock.token, reason(err))
 	return lock, err
@@ -860,6 +866,9 @@ func (c *caller) Wanted(lock Lock[int]) {
 
 // isWanted reports whether a request waits for a grant, or it has ended.
 func (w *world) isWanted(grant table.Token[int]) bool {
+	if w.holdsKept(grant) {
+		return false
+	}
 	if w.o.ended || !grant.Live() {
 		return true
 	}
@@ -901,7 +910,9 @@ func (c *caller) CloseSession() {
 // WaitIdle is [Manager.WaitIdle].
 func (c *caller) WaitIdle() error {
 	c.begins(c.ctx, "asks")
+	c.kept.idle(true)
 	err := c.w.m.WaitIdle(c.ctx)
+	c.kept.idle(false)
 	c.ends(table.Token[int]{}, reason(err))
 	return err
 }
@@ -933,8 +944,9 @@ func (w *world) note() {
 			c.isWanted = c.isWanted || w.isWanted(c.asked)
 		}
 	}
-	if counts := w.o.table.Counts(); w.joined == nil && (w.o.draining || w.o.ended) {
-		n := joined(counts)
+	w.keeps.note(w)
+	if w.joined == nil && (w.o.draining || w.o.ended) && w.allCalled() {
+		n := w.joins()
 		w.joined = &n
 	}
 	for _, s := range w.o.snapshots {
@@ -947,8 +959,11 @@ func (w *world) note() {
 	}
 }
 
-// joined returns how many requests have come into the table.
-func joined(c table.Counts) uint64 { return c.Acquired + c.Cancelled + uint64(c.Waiting) }
+// joins returns how many requests have come in.
+func (w *world) joins() uint64 {
+	c := w.o.table.Counts()
+	return w.acquired() + c.Cancelled + uint64(c.Waiting)
+}
 
 // instant describes the table as it is, by its keys.
 func (w *world) instant() (found []KeyInfo[int]) {

@@ -12,7 +12,7 @@ import (
 // [ErrClosed] after the end.
 func (m *Manager[K]) Stats(ctx context.Context) (Stats, error) {
 	mustContext(ctx)
-	return ask(ctx, m, func(o *owner[K]) Stats { return o.stats(o.meter.read()) })
+	return askAll(ctx, m, func(o *owner[K]) Stats { return o.stats(o.meter.read()) })
 }
 
 // Top returns the totals, the n keys with the most waiters, and the n keys whose first
@@ -25,7 +25,7 @@ func (m *Manager[K]) Stats(ctx context.Context) (Stats, error) {
 // that wraps ctx.Err() when ctx is done, and [ErrClosed] after the end. A negative n is 0.
 func (m *Manager[K]) Top(ctx context.Context, n int) (Top[K], error) {
 	mustContext(ctx)
-	return ask(ctx, m, func(o *owner[K]) Top[K] { return o.top(n) })
+	return askAll(ctx, m, func(o *owner[K]) Top[K] { return o.top(n) })
 }
 
 // Inspect returns what is known of one key at one point of the manager's history: how many

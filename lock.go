@@ -35,7 +35,7 @@ func (l Lock[K]) Release() {
 	case l.ofMany():
 		m.long.Add(1)
 		m.send(message[K]{request: &releaseAll[K]{l.token}})
-	default:
+	case !l.park():
 		m.send(message[K]{release: l.token})
 	}
 }

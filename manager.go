@@ -19,6 +19,7 @@ type Manager[K comparable] struct {
 	done    chan struct{} // closed when the owner has exited
 	tracks  bool          // an option wants every request tracked
 	callers bool          // and the line of code that made it
+	kept    keeping[K]
 
 	// Used by all callers at any time, and by the owner.
 	long atomic.Int64               // requests that may take long, and are on their way or being served
@@ -51,6 +52,7 @@ func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 		m.wake()
 	})
 	o.observe(options)
+	m.kept = keptFor(m, o, options)
 	go func() {
 		o.run()
 		o.tracking.stop()
@@ -103,7 +105,16 @@ type owner[K comparable] struct {
 
 // run receives one request after the other, until the end.
 func (o *owner[K]) run() {
-	for !o.ended {
+	o.serve()
+	o.m.gate.before("sets ended")
+	o.m.ended.Store(true)
+	o.m.gate.before("empties the mailbox")
+	o.m.refuseAll()
+}
+
+// serve receives and serves one request after the other.
+func (o *owner[K]) serve() {
+	for !o.ended && !o.stops() {
 		o.m.gate.receives()
 		msg := <-o.m.mailbox
 		o.meter.next(len(o.m.mailbox))
@@ -121,10 +132,6 @@ func (o *owner[K]) run() {
 			o.meter.served()
 		}
 	}
-	o.m.gate.before("sets ended")
-	o.m.ended.Store(true)
-	o.m.gate.before("empties the mailbox")
-	o.m.refuseAll()
 }
 
 // serveLeft serves the requests that were abandoned when the mailbox was full: all of them,
@@ -176,6 +183,7 @@ func (o *owner[K]) checkIdle() {
 func (o *owner[K]) end(cause error) {
 	o.ended = true
 	o.m.cause = cause
+	o.callAllIn()
 	o.endSnapshots()
 	o.table.Unwatch()
 	o.endWatches()
@@ -312,6 +320,9 @@ func (m *Manager[K]) acquire(ctx context.Context, s *sessionState[K], want table
 	}
 	if err := checkKeys(want); err != nil {
 		return Lock[K]{}, err
+	}
+	if lock, ok := m.takeKept(s, want); ok {
+		return lock, nil
 	}
 	done := ctx.Done()
 	r := m.newAcquire(s, want)
@@ -523,6 +534,9 @@ func (m *Manager[K]) try(s *sessionState[K], want table.Request[K]) (Lock[K], bo
 	if checkKeys(want) != nil {
 		return Lock[K]{}, false
 	}
+	if lock, ok := m.takeKept(s, want); ok {
+		return lock, true
+	}
 	want.Try = true
 	r := m.newAcquire(s, want)
 	if r.long {
@@ -561,11 +575,11 @@ func (m *Manager[K]) reserve(s *sessionState[K], want table.Request[K]) Reservat
 	reservation := Reservation[K]{m: m, r: r, generation: r.generation.Add(1)}
 	if err != nil {
 		r.replyUnsent(err)
-	} else {
+	} else if !m.takeReserved(r) {
 		if r.long {
 			m.long.Add(1)
 		}
-		m.send(message[K]{request: r})
+		m.send(message[K]{request: m.reserving(r)})
 	}
 	return reservation
 }
@@ -633,9 +647,14 @@ func (l *locker[K]) Unlock() {
 func (m *Manager[K]) WaitIdle(ctx context.Context) error {
 	mustContext(ctx)
 	done := ctx.Done()
-	busy, err := ask(ctx, m, (*owner[K]).busyPeriod)
-	if busy == nil || err != nil {
+	var w waitIdle[K]
+	busy, err := askAll(ctx, m, w.begin())
+	if err != nil {
+		w.leave(m)
 		return err
+	}
+	if busy == nil {
+		return nil
 	}
 	m.gate.selects(ctx, busy.over, busy)
 	select {
@@ -644,6 +663,7 @@ func (m *Manager[K]) WaitIdle(ctx context.Context) error {
 	}
 	m.gate.before("looks at its context")
 	if isClosed(done) {
+		w.leave(m)
 		return endOf(ctx, named[K]{})
 	}
 	return busy.err

@@ -184,6 +184,7 @@ func (r *acquire[K]) join(o *owner[K]) {
 		if r.tracked != nil {
 			o.held(r, a.Token, unread)
 		}
+		o.keep(r, a.Token)
 		r.reply(a.Token, nil)
 	case table.Waiting:
 		r.ticket = a.Ticket
@@ -553,6 +554,11 @@ func (q *question[K]) refuse() { q.replied <- ErrClosed }
 
 // ask asks the owner a question and returns the answer, or ctx.Err() when ctx ends first.
 func ask[K comparable, V any](ctx context.Context, m *Manager[K], answer func(*owner[K]) V) (V, error) {
+	return askAs(ctx, m, answer, func(q *question[K]) request[K] { return q })
+}
+
+// askAs is ask with a request of another type.
+func askAs[K comparable, V any](ctx context.Context, m *Manager[K], answer func(*owner[K]) V, as func(*question[K]) request[K]) (V, error) {
 	var found, none V
 	m.mustBeStarted()
 	if ctx.Err() != nil {
@@ -561,7 +567,7 @@ func ask[K comparable, V any](ctx context.Context, m *Manager[K], answer func(*o
 	done := ctx.Done()
 	q := &question[K]{func(o *owner[K]) { found = answer(o) }, make(chan error, 1)}
 	m.long.Add(1)
-	if !m.sendUntil(done, message[K]{request: q}) {
+	if !m.sendUntil(done, message[K]{request: as(q)}) {
 		m.long.Add(-1)
 		return none, endOf(ctx, named[K]{})
 	}
@@ -585,6 +591,7 @@ type shutdown[K comparable] struct {
 
 func (r *shutdown[K]) serve(o *owner[K]) {
 	o.draining = true
+	o.callAllIn()
 	r.drains <- true
 	o.checkIdle() // the manager may be idle even now
 }

@@ -27,7 +27,7 @@ func (m *Manager[K]) Snapshot(ctx context.Context) ([]KeyInfo[K], error) {
 	done := ctx.Done()
 	s := &snapshot[K]{begun: make(chan struct{})}
 	defer m.endSnapshot(s)
-	if _, err := ask(ctx, m, s.ask); err != nil {
+	if _, err := askAll(ctx, m, s.ask); err != nil {
 		return nil, err
 	}
 	m.gate.selects(ctx, s.begun, s)
@@ -66,6 +66,7 @@ type snapshot[K comparable] struct {
 	at    time.Duration  // when that was
 	left  int            // keys that have not been found yet
 	found [][]KeyInfo[K] // since the last part, in pieces, because a copy of much would take long
+	gone  leaving        // it is over, or its caller has left
 	seen  uint64         // requests that the owner had received when it was asked for the last part
 }
 
@@ -84,6 +85,9 @@ const (
 
 // ask begins the snapshot, or lets it wait for its turn.
 func (s *snapshot[K]) ask(o *owner[K]) struct{} {
+	if s.gone.has() {
+		return struct{}{} // before the moment came that it asked for
+	}
 	o.snapshots = append(o.snapshots, s)
 	if len(o.snapshots) <= mostSnapshots {
 		s.begin(o)
@@ -148,6 +152,7 @@ func (s *abandonSnapshot[K]) refuse() {}
 
 // end frees what the snapshot needed, and begins the next that waits for its turn.
 func (s *snapshot[K]) end(o *owner[K]) {
+	s.gone.set()
 	i := slices.Index(o.snapshots, s)
 	if i < 0 {
 		return // it is over, or was never asked for
@@ -159,7 +164,7 @@ func (s *snapshot[K]) end(o *owner[K]) {
 	s.cut.End()
 	s.found = nil
 	if len(o.snapshots) >= mostSnapshots {
-		o.snapshots[mostSnapshots-1].begin(o)
+		o.snapshots[mostSnapshots-1].beginKnown(o)
 	}
 }
 

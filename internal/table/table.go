@@ -40,6 +40,7 @@ type Table[K comparable] struct {
 	config Config
 	queues index[K]
 	seq    uint64 // the last grant number given out
+	keeping
 	counts Counts
 
 	arrivals uint64 // requests that were let into a queue
@@ -167,7 +168,7 @@ func (t *Table[K]) Join(r *Request[K]) Answer[K] {
 		return t.joinAll(r)
 	}
 	is := t.terms(r)
-	q, hash := t.queues.find(r.Key)
+	q, hash := t.find(r.Key)
 	free := q == nil || q.admits(is)
 	if !free {
 		if outcome, refusal := t.mayWait(q, r); outcome != Waiting {
@@ -188,6 +189,7 @@ func (t *Table[K]) Join(r *Request[K]) Answer[K] {
 
 // joinAll is Join for a request that names its keys in Keys.
 func (t *Table[K]) joinAll(r *Request[K]) Answer[K] {
+	t.callAllIn(r)
 	// A refusal must leave no trace, so where one is possible every queue is asked
 	// before the first is joined.
 	if (r.Try || t.config.MaxWaiters != 0) && t.blocks(r) {
@@ -346,7 +348,7 @@ func (t *Table[K]) release(k *Ticket[K]) {
 // is what a grant number is for.
 func (t *Table[K]) Release(token Token[K]) []Grant[K] {
 	t.begin()
-	if token.Live() {
+	if t.live(token) {
 		t.release(token.ticket)
 	}
 	return t.granted
@@ -356,10 +358,10 @@ func (t *Table[K]) Release(token Token[K]) []Grant[K] {
 // in. It changes nothing when the grant is shared, has no keys, or has ended.
 func (t *Table[K]) Downgrade(token Token[K]) []Grant[K] {
 	t.begin()
-	k := token.Ticket()
-	if k == nil || k.mode == Shared {
+	if !t.live(token) || token.ticket.mode == Shared {
 		return t.granted
 	}
+	k := token.ticket
 	entries := k.entries()
 	if len(entries) == 0 {
 		return t.granted
@@ -384,7 +386,7 @@ func (t *Table[K]) Downgrade(token Token[K]) []Grant[K] {
 // Release of the token would grant it, and for that key alone; nil when none has to wait, and
 // for a grant of many keys or one that has ended.
 func (t *Table[K]) NextWaiter(token Token[K]) (next *Ticket[K], alone bool) {
-	if !token.Live() || token.ticket.many != nil {
+	if !t.live(token) || token.ticket.many != nil {
 		return nil, false
 	}
 	q := token.ticket.one[0].queue
@@ -508,7 +510,7 @@ func (t *Table[K]) grant(k *Ticket[K]) Token[K] {
 	if k.session != nil && k.index >= 0 {
 		k.session.remove(k)
 	}
-	t.seq++
+	t.seq = t.next(t.seq)
 	k.number, k.granted = t.seq, true
 	k.tag = nil
 	if k.session != nil {

@@ -14,10 +14,10 @@ type watches[K comparable] struct {
 // is watched, which is that of the first Watch; nil when there is nothing to watch, because the
 // grant has ended or a request waits for it.
 func (t *Table[K]) Watch(token Token[K], tag any) any {
-	k := token.Ticket()
-	if k == nil {
+	if !t.live(token) {
 		return nil
 	}
+	k := token.ticket
 	w := &t.watches
 	if first, watched := w.tags[k]; watched {
 		return first

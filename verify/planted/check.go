@@ -30,6 +30,9 @@ var checks = []check{
 	{"soak", "verify", "test -timeout=120s ./soak"},
 }
 
+// keptExplorer is the only check of bugs in grants that are kept, which no other builds.
+var keptExplorer = check{"kept-explorer", "", "test -tags=explore,kept -timeout=10m -failfast -run=" + skipped.Explorer + "/^kept: ."}
+
 var (
 	failedTest = regexp.MustCompile(`(?m)^--- FAIL: (\w+)`)
 	hungTest   = regexp.MustCompile(`(?m)running tests:\s+(\w+)`)

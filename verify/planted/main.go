@@ -35,12 +35,15 @@ func plant(out io.Writer, root string, names []string, all bool) error {
 	if err != nil {
 		return err
 	}
+	if len(names) > 0 {
+		bugs = slices.DeleteFunc(bugs, func(b bug) bool { return !slices.Contains(names, b.name) })
+	}
 	copied, err := copyModule(root)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(copied)
-	for _, c := range checks {
+	for _, c := range needed(bugs) {
 		if red, output := c.red(copied); red != "" {
 			return fmt.Errorf("%s is red without any bug: %s\n%s", c.name, red, output)
 		}
@@ -48,9 +51,6 @@ func plant(out io.Writer, root string, names []string, all bool) error {
 	fmt.Fprintf(out, "| bug | what it is | red |\n|---|---|---|\n")
 	survivors := 0
 	for _, b := range bugs {
-		if len(names) > 0 && !slices.Contains(names, b.name) {
-			continue
-		}
 		red, err := b.run(copied, all)
 		if err != nil {
 			return fmt.Errorf("%s: %w", b.name, err)
@@ -65,6 +65,18 @@ func plant(out io.Writer, root string, names []string, all bool) error {
 		return fmt.Errorf("%d bugs were seen by no check", survivors)
 	}
 	return nil
+}
+
+// needed returns the checks of these bugs.
+func needed(bugs []bug) (all []check) {
+	for _, b := range bugs {
+		for _, c := range b.order() {
+			if !slices.Contains(all, c) {
+				all = append(all, c)
+			}
+		}
+	}
+	return all
 }
 
 // run makes the bug, runs the checks until one is red, or all, and mends it again. It
