@@ -1,6 +1,6 @@
 // Package show makes texts of keys and labels, for people who read errors, logs and pages.
 //
-// A key may be of any comparable type, and its content may come from anyone. So a text
+// A key may be of any comparable type, and its content may come from outside. So a text
 //
 //   - reads no memory behind a pointer, at any depth: a pointer is an address. What it
 //     points to belongs to the holder of the lock, who may be writing it.

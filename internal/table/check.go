@@ -100,7 +100,7 @@ func (c *checker[K]) watches() error {
 // A checker collects what the queues say of each ticket.
 type checker[K comparable] struct {
 	table   *Table[K]
-	blocked map[*Ticket[K]]int // queues in which somebody before it is in its way
+	blocked map[*Ticket[K]]int // queues in which an entry before it blocks it
 	entries map[*Ticket[K]]int // entries that were found
 	limits  int                // of these, those that have one
 }
@@ -109,14 +109,14 @@ type checker[K comparable] struct {
 func (c *checker[K]) queue(q *queue[K]) error {
 	switch {
 	case q.head == nil:
-		return fmt.Errorf("nobody stands in it, but it was not evicted")
+		return fmt.Errorf("it has no entry, but it was not evicted")
 	}
 	var (
 		prev, next    *entry[K]
 		first         *entry[K] // the first that is blocked
 		held, waiting int
-		exclusive     bool // somebody exclusive stands before p
-		inOrder       bool // and somebody who waits and has a limit
+		exclusive     bool // an exclusive entry is before p
+		inOrder       bool // and a waiter with a limit
 		lastSeq       uint64
 		lastArrival   uint64
 	)
@@ -154,7 +154,7 @@ func (c *checker[K]) queue(q *queue[K]) error {
 		c.entries[k]++
 		switch {
 		case !blocked && first != nil:
-			return fmt.Errorf("entry %d: it is blocked by nobody, but somebody before it is", before)
+			return fmt.Errorf("entry %d: it is not blocked, but an entry before it is", before)
 		case blocked && first == nil:
 			first = p
 		}
@@ -231,7 +231,7 @@ func (x *index[K]) has(q *queue[K]) bool {
 	return found == q
 }
 
-// ranking checks that it has each queue in which somebody waits, once, in the rank of
+// ranking checks that it has each queue with a waiter, once, in the rank of
 // its number of waiters, and no other.
 func (c *checker[K]) ranking() error {
 	r := &c.table.ranking
@@ -283,7 +283,7 @@ func owns[K comparable](k *Ticket[K], p *entry[K]) bool {
 }
 
 // ticket checks that a ticket which the queues have shown stands in all its queues,
-// and waits if and only if somebody is in its way.
+// and waits if and only if an entry blocks it.
 func (c *checker[K]) ticket(k *Ticket[K]) error {
 	switch {
 	case c.entries[k] != len(k.entries()):
@@ -291,7 +291,7 @@ func (c *checker[K]) ticket(k *Ticket[K]) error {
 	case k.many != nil && k.many.blocked != c.blocked[k]:
 		return fmt.Errorf("it counts %d queues in which it is blocked, there are %d", k.many.blocked, c.blocked[k])
 	case !k.granted && c.blocked[k] == 0:
-		return fmt.Errorf("it waits for nobody")
+		return fmt.Errorf("it waits and nothing blocks it")
 	case k.seq() > c.table.seq:
 		return fmt.Errorf("the last grant was %d", c.table.seq)
 	}

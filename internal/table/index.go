@@ -33,7 +33,7 @@ const (
 
 // A bucket is a chain of queues. Its tags are a byte of each queue's hash, the first queue's
 // in the lowest, as far as there is room; the others are 0. They tell of most keys that
-// nobody holds that they are not here, without a look at queues that no cache remembers.
+// no request holds that they are not here, without a look at queues that no cache remembers.
 type bucket[K comparable] struct {
 	head *queue[K]
 	tags uint64

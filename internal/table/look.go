@@ -12,7 +12,7 @@ type Entry struct {
 	// Of a waiting entry:
 	Behind  int // the entry, counted from 1, of the last waiter before it that it has to let in first; 0 when there is none
 	Keys    int // how many keys its request names
-	Blocked int // in how many of their queues somebody is in its way
+	Blocked int // in how many of its queues an entry blocks it
 }
 
 // Entry returns what is the same of all entries of a ticket: everything but Behind, and the

@@ -8,15 +8,15 @@ type queue[K comparable] struct {
 	chain *queue[K] // the next in the index's bucket
 
 	head, tail *entry[K]
-	next       *entry[K] // the first that is not granted; nil when nobody waits
-	blocked    *entry[K] // the first of these that somebody before it is in the way of; those before it wait for other keys
+	next       *entry[K] // the first that is not granted; nil when none waits
+	blocked    *entry[K] // the first of these that an entry before it blocks; those before it wait for other keys
 	held       int32     // entries that are granted
 	waiting    int32     // entries that are not
 
 	scan int32  // where the running cycle search has it, see search.scanOf
 	cut  uint32 // the last cut that has seen it, or began before it was there
 
-	rank         *rank[K]  // of the queues with as many waiters; nil when nobody waits
+	rank         *rank[K]  // of the queues with as many waiters; nil when none waits
 	above, below *queue[K] // in its rank
 }
 
@@ -57,7 +57,7 @@ func (q *queue[K]) fits(is Terms, held int32, before *entry[K]) bool {
 	return is.Limit == 0 || held < is.Limit
 }
 
-// admits reports whether somebody who comes now would be blocked by nobody.
+// admits reports whether a request that comes now would not be blocked.
 func (q *queue[K]) admits(is Terms) bool {
 	return q.blocked == nil && q.fits(is, q.held, q.waiterBefore(nil))
 }
@@ -74,7 +74,7 @@ func (q *queue[K]) waiterBefore(p *entry[K]) *entry[K] {
 	return p.prev
 }
 
-// ready reports whether a waiter is blocked by nobody in its queue.
+// ready reports whether no entry of its queue blocks a waiter.
 func (p *entry[K]) ready() bool { return p.before(p.queue.blocked) }
 
 // push puts an entry at the end, as one that is blocked or not.
@@ -167,7 +167,7 @@ func (k *Ticket[K]) seq() uint64 {
 // many is what a ticket for many keys has instead of one entry.
 type many[K comparable] struct {
 	entries []entry[K] // one for each key; never grown, because queues point into it
-	blocked int        // entries that somebody before them is in the way of
+	blocked int        // entries that are blocked
 	search  struct {   // of a running search, see search.reduce
 		left int  // entries that are not known to go on
 		gets bool // all are, so it holds its keys then
@@ -185,7 +185,7 @@ func (k *Ticket[K]) entries() []entry[K] {
 	return k.one[:]
 }
 
-// A Token stands for one grant, for ever: grant numbers are not used again. The
+// A Token stands for one grant and no other: grant numbers are not used again. The
 // zero Token stands for none.
 type Token[K comparable] struct {
 	ticket *Ticket[K]

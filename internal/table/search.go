@@ -461,7 +461,7 @@ func (s *search[K]) settle(c *scan[K]) {
 				return
 			}
 		case is.Limit > 0 && !p.granted() && (!c.atRoom || stuck && !p.gets()):
-			return // nobody passes it
+			return // no entry passes it
 		case !stuck:
 		case p.gets():
 			c.stuckHeld++

@@ -51,7 +51,7 @@ func (s *Session[K]) remove(k *Ticket[K]) {
 
 // CloseSession cancels all that a session waits for, releases all that it holds, and
 // lets it ask for nothing more. It returns the tags of the cancelled requests and of the
-// ended grants, and whom their leaving let in. It costs in proportion to these.
+// ended grants, and the waiters that their leaving let in. It costs in proportion to these.
 func (t *Table[K]) CloseSession(s *Session[K]) (cancelled, released []any, granted []Grant[K]) {
 	// What waits goes first, or the session would be granted what it releases.
 	cancelled, _ = t.CancelSession(s)

@@ -5,24 +5,25 @@
 //
 // # How it is laid out
 //
-// A key that somebody holds or waits for has a queue. A request takes an entry at
+// A key that is held or waited for has a queue. A request takes an entry at
 // the end of the queue of every key that it names, and a ticket ties these entries
-// together. A ticket is granted when each of its entries conflicts with nobody who
-// stands before it: with no holder and with no earlier waiter. Two entries conflict
-// unless both are shared and the shared limit leaves room for both.
+// together. A ticket is granted when no entry before one of its own blocks it: no
+// holder and no earlier waiter. Two entries block each other unless both are shared
+// and their limits leave room for both.
 //
-// Two facts keep every transition short. In a queue the holders are always a prefix,
-// because nobody is granted past somebody whom he conflicts with; so the first
-// entry that is not granted decides for all behind it. And requests are totally
+// Two facts keep every transition short. In a queue the holders come first, then the
+// waiters that wait for another of their keys, then those that are blocked here: no
+// entry is granted past one that blocks it, so the first that is blocked decides
+// for all behind it. And requests are totally
 // ordered by their arrival, so the earliest waiter never waits for a later one, and
 // requests for many keys cannot deadlock with each other.
 package table
 
-// Mode says with whom a request shares its keys.
+// Mode says with which requests a request shares its keys.
 type Mode uint8
 
 const (
-	Exclusive Mode = iota // with nobody
+	Exclusive Mode = iota // with none
 	Shared                // with other shared requests
 )
 
@@ -51,7 +52,7 @@ type Table[K comparable] struct {
 	watches  watches[K]
 	limits   int // entries that have one
 
-	opened  []*queue[K]  // where somebody who waited for other keys holds now; empty between transitions
+	opened  []*queue[K]  // where a request that waited for other keys holds now; empty between transitions
 	granted []Grant[K]   // what the running transition grants; its array is reused
 	led     []*Ticket[K] // what it makes the first holder of a key; likewise
 	spare   spare[K]
@@ -217,7 +218,7 @@ func (t *Table[K]) joinAll(r *Request[K]) Answer[K] {
 		if q == nil {
 			q = t.open(key, hash)
 		} else if q.tail.ticket == k {
-			continue // a duplicate: nobody else can have come since
+			continue // a duplicate: no other can have come since
 		}
 		is := t.termsOf(r, i)
 		blocked := !q.admits(is)
@@ -303,7 +304,7 @@ func (t *Table[K]) Worked() uint64 { return t.worked }
 // Reject counts a request that the caller refused before it came to the table.
 func (t *Table[K]) Reject() { t.counts.Rejected++ }
 
-// Cancel takes a waiting ticket out of its queues and returns whom that let in.
+// Cancel takes a waiting ticket out of its queues and returns the grants that follow.
 // The ticket is gone afterwards. It costs the same wherever the ticket stands.
 func (t *Table[K]) Cancel(k *Ticket[K]) []Grant[K] {
 	t.begin()
@@ -343,8 +344,8 @@ func (t *Table[K]) release(k *Ticket[K]) {
 	t.leave(k)
 }
 
-// Release ends the grant that the token stands for and returns whom that let in.
-// A token whose grant has ended changes nothing, whoever holds the key now: that
+// Release ends the grant that the token stands for and returns the grants that follow.
+// A token whose grant has ended changes nothing, whatever holds the key now: that
 // is what a grant number is for.
 func (t *Table[K]) Release(token Token[K]) []Grant[K] {
 	t.begin()
@@ -354,8 +355,8 @@ func (t *Table[K]) Release(token Token[K]) []Grant[K] {
 	return t.granted
 }
 
-// Downgrade makes an exclusive grant shared, for each of its keys, and returns whom that let
-// in. It changes nothing when the grant is shared, has no keys, or has ended.
+// Downgrade makes an exclusive grant shared, for each of its keys, and returns the grants that
+// follow. It changes nothing when the grant is shared, has no keys, or has ended.
 func (t *Table[K]) Downgrade(token Token[K]) []Grant[K] {
 	t.begin()
 	if !t.live(token) || token.ticket.mode == Shared {
@@ -422,7 +423,7 @@ func (t *Table[K]) CancelAll() []any {
 	return tags
 }
 
-// leave takes a ticket out of all its queues, lets in whom it blocked, and
+// leave takes a ticket out of all its queues, lets in what it blocked, and
 // discards it.
 func (t *Table[K]) leave(k *Ticket[K]) {
 	entries := k.entries()
@@ -433,7 +434,7 @@ func (t *Table[K]) leave(k *Ticket[K]) {
 		if p.granted() && p == q.head && q.held > 1 {
 			t.led = append(t.led, p.next.ticket)
 		}
-		opens := p == q.blocked || p.ready() // nobody is blocked by an entry that is blocked itself, but for the first
+		opens := p == q.blocked || p.ready() // an entry that is blocked itself blocks no other, but for the first
 		t.remove(p)
 		if opens {
 			t.advance(q)
@@ -452,7 +453,7 @@ func (t *Table[K]) discard(k *Ticket[K]) {
 }
 
 // advance looks at those in a queue who are blocked there, until one still is, and grants
-// those who are blocked nowhere any more. It is called when somebody has left who was in the
+// those who are blocked nowhere any more. It is called when an entry has left that was in the
 // way, or shares now.
 func (t *Table[K]) advance(q *queue[K]) {
 	for p := q.blocked; p != nil && q.fits(p.Terms, q.held, q.waiterBefore(p)); p = q.blocked {
@@ -498,7 +499,7 @@ func (t *Table[K]) advanceOpened() {
 	}
 }
 
-// grant makes a ticket that nobody blocks a holder of all its keys.
+// grant makes a ticket that is not blocked a holder of all its keys.
 func (t *Table[K]) grant(k *Ticket[K]) Token[K] {
 	entries := k.entries()
 	t.worked += uint64(len(entries))
