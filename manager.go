@@ -435,15 +435,13 @@ func (m *Manager[K]) leave(r *acquire[K]) {
 		return
 	}
 	m.gate.before("lists its request")
-	for {
-		r.nextLeft = m.left.Load()
-		if m.left.CompareAndSwap(r.nextLeft, r) {
-			break
-		}
+	next := m.left.Load()
+	for r.nextLeft = next; !m.left.CompareAndSwap(next, r); r.nextLeft = next {
+		next = m.left.Load()
 	}
 	// The owner takes the whole list after each message that it receives. The request that was
-	// the first of its list sees to it that there is one.
-	if r.nextLeft == nil {
+	// the first of its list sees to it that there is one. The request itself is the owner's now.
+	if next == nil {
 		m.sendSoon(message[K]{request: wake[K]{}})
 	}
 }
