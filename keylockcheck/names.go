@@ -60,7 +60,7 @@ func kindOf(t types.Type) kind {
 	}
 	k := other
 	switch named.Obj().Name() {
-	case "Lock":
+	case "Lock", "Locks": // Locks of cohort
 		k = aLock
 	case "Reservation":
 		k = aReservation
