@@ -52,6 +52,17 @@ func TestMemoryOfBurstGoesBack(t *testing.T) {
 				tab.Release(token)
 			}
 		},
+		"holders who watch": func(t *testing.T, tab *table.Table[int], base int) {
+			tokens := make([]table.Token[int], burst)
+			for i := range tokens {
+				tokens[i] = join(t, tab, table.Request[int]{Key: base + i}, table.Granted).Token
+				require.NotNil(t, tab.Watch(tokens[i], i))
+			}
+			for _, token := range tokens[few:] {
+				tab.Release(token)
+			}
+			require.Len(t, tab.Over(), burst-few)
+		},
 		"waiters who are granted": func(t *testing.T, tab *table.Table[int], base int) {
 			holder := join(t, tab, table.Request[int]{Key: base}, table.Granted).Token
 			for range burst {

@@ -7,7 +7,12 @@ type watches[K comparable] struct {
 	tags map[*Ticket[K]]any
 	at   map[*queue[K]]map[*Ticket[K]]struct{} // the same, by the queues of their keys
 	over []any                                 // tags of those that have ended, see Over
+	keys int                                   // of all these grants
+	most int                                   // that there were since the maps were made
 }
+
+// fewWatched are so many keys that their watches may be copied at once.
+const fewWatched = 1024
 
 // Watch watches a live grant that no request waits for, until one has to wait for one of its
 // keys, or the grant ends: then Over returns the tag. It returns the tag with which the grant
@@ -29,9 +34,19 @@ func (t *Table[K]) Watch(token Token[K], tag any) any {
 		}
 	}
 	if w.tags == nil {
-		w.tags, w.at = make(map[*Ticket[K]]any), make(map[*queue[K]]map[*Ticket[K]]struct{})
+		w.empty()
 	}
+	w.add(k, tag)
+	t.worked += uint64(len(entries))
+	return tag
+}
+
+// add adds a ticket with its tag.
+func (w *watches[K]) add(k *Ticket[K], tag any) {
 	w.tags[k] = tag
+	entries := k.entries()
+	w.keys += len(entries)
+	w.most = max(w.most, w.keys)
 	for i := range entries {
 		q := entries[i].queue
 		if w.at[q] == nil {
@@ -39,8 +54,6 @@ func (t *Table[K]) Watch(token Token[K], tag any) any {
 		}
 		w.at[q][k] = struct{}{}
 	}
-	t.worked += uint64(len(entries))
-	return tag
 }
 
 // Over returns the tags of the watches that have ended since it was last called.
@@ -81,7 +94,21 @@ func (w *watches[K]) end(k *Ticket[K]) {
 			delete(w.at, q)
 		}
 	}
-	if len(w.tags) == 0 {
-		w.tags, w.at = nil, nil // maps do not shrink
+	w.keys -= len(entries)
+	switch { // maps do not shrink
+	case len(w.tags) == 0:
+		w.tags, w.at, w.most = nil, nil, 0
+	case w.keys <= fewWatched && w.most > 8*fewWatched:
+		tags := w.tags
+		w.empty()
+		for k, tag := range tags {
+			w.add(k, tag)
+		}
 	}
+}
+
+// empty makes the maps anew.
+func (w *watches[K]) empty() {
+	w.tags, w.at, w.most = make(map[*Ticket[K]]any), make(map[*queue[K]]map[*Ticket[K]]struct{}), 0
+	w.keys = 0
 }
