@@ -204,12 +204,15 @@ func TestPromotionUnderLoad(t *testing.T) {
 		}
 	}
 	require.Eventually(t, grants(0), pgtest.Patience, time.Millisecond)
-	eventually(t, b.Connect(t), 1, "SELECT count(*) FROM pglock_key")
+	standby := b.Connect(t)
+	eventually(t, standby, 1, "SELECT count(*) FROM pglock_key")
 	stream.Set(cohorttest.Weather{Silent: true}) // from now on the standby misses everything
-	mu.Lock()
-	missed := newest
-	mu.Unlock()
-	require.Eventually(t, grants(missed), pgtest.Patience, time.Millisecond)
+	had := uint64(0)
+	require.Eventually(t, func() bool {
+		was := had
+		had = uint64(pgtest.Count(t, standby, "SELECT epoch FROM pglock_key"))
+		return had == was && grants(had)()
+	}, pgtest.Patience, 100*time.Millisecond, "the standby has received all that was on its way")
 	s.Crash(t)
 	mu.Lock()
 	last := newest
