@@ -55,6 +55,9 @@ func (l Lock[K]) Seq() uint64 { return l.token.Seq() }
 // It returns false, and the lock stays held, when there is no waiter; when the lock is of
 // many keys; when the next waiter could not read the value, because it is a Do or requests
 // many keys, or has to wait for other holders; and when the grant, or the manager, has ended.
+// A waiter whose caller has left is passed over, and its wait ends then, which may be before
+// calls take effect that were made shortly before it left and do not wait for the owner:
+// Release, Cancel and Reserve.
 //
 // A value other than nil is not lost when its receiver is cancelled at that moment: the call
 // returns the lock with the value, and no error, even if its context has ended. When its

@@ -68,6 +68,7 @@ type state struct {
 	model.State
 	values [][2]int // the receiver, and the request whose value it is
 	loose  []int    // values of reservations that were cancelled when no waiter could read them
+	unsure []int    // who may have been handed its value, see cancel
 }
 
 func (s state) value(id int) int {
@@ -77,6 +78,16 @@ func (s state) value(id int) int {
 		}
 	}
 	return 0
+}
+
+// receivers is to how many requests a value was handed.
+func (s state) receivers(value int) (n int) {
+	for _, v := range s.values {
+		if v[1] == value {
+			n++
+		}
+	}
+	return n
 }
 
 // takes reports whether the first that is blocked at the key of a request, which holds it, can
@@ -100,7 +111,7 @@ func (s state) request(id int) model.Request {
 // passOn is what follows when a request leaves and those that are granted then receive a
 // value, if they ask for one key.
 func (s state) passOn(id, value int) state {
-	next := state{s.Leave(id), slices.Clone(s.values), s.loose}
+	next := state{s.Leave(id), slices.Clone(s.values), s.loose, s.unsure}
 	for _, r := range next.Present {
 		if len(r.Keys) == 1 && next.Holds(r.ID) && !s.Holds(r.ID) {
 			next.values = append(next.values, [2]int{r.ID, value})
@@ -110,7 +121,7 @@ func (s state) passOn(id, value int) state {
 }
 
 // with is the state with another one of the model.
-func (s state) with(m model.State) state { return state{m, s.values, s.loose} }
+func (s state) with(m model.State) state { return state{m, s.values, s.loose, s.unsure} }
 
 // An input is one transition, or one look. A call that asks and waits is two: it joins and,
 // later, it holds. Both lie between its beginning and its end.
@@ -154,7 +165,7 @@ func specification(initial state) porcupine.Model {
 		Init: func() any { return initial },
 		Equal: func(a, b any) bool {
 			s, other := a.(state), b.(state)
-			return s.Equal(other.State) && slices.Equal(s.values, other.values) && slices.Equal(s.loose, other.loose)
+			return s.Equal(other.State) && slices.Equal(s.values, other.values) && slices.Equal(s.loose, other.loose) && slices.Equal(s.unsure, other.unsure)
 		},
 		Step:              func(s, in, out any) (bool, any) { return step(s.(state), in.(input), out) },
 		DescribeOperation: func(in, out any) string { return fmt.Sprintf("%v -> %v", in, out) },
@@ -173,7 +184,8 @@ func step(s state, in input, out any) (bool, state) {
 		return outcome == model.Busy || outcome == model.Closed, s
 	case hold:
 		value := out.(int)
-		return s.Holds(in.id) && (value == s.value(in.id) || s.value(in.id) == 0 && slices.Contains(s.loose, value)), s
+		return s.Holds(in.id) && (value == s.value(in.id) || s.value(in.id) == 0 && slices.Contains(s.loose, value) ||
+			value == 0 && slices.Contains(s.unsure, in.id)), s
 	case leave:
 		return true, s.with(s.Leave(in.id))
 	case handoff:
@@ -186,6 +198,12 @@ func step(s state, in input, out any) (bool, state) {
 		switch value := s.value(in.id); {
 		case value != 0 && s.takes(in.id):
 			next = s.passOn(in.id, value)
+			if s.receivers(value) > 1 {
+				// Of several that share a lock with a value, one whose caller had left before got none.
+				for _, v := range next.values[len(s.values):] {
+					next.unsure = append(slices.Clone(next.unsure), v[0])
+				}
+			}
 		case value != 0:
 			// The owner may hear of it after a later Cancel, by which there is a waiter for it.
 			next.loose = append(slices.Clone(s.loose), value)
@@ -277,6 +295,16 @@ func record(initial state, random *rand.Rand) []porcupine.Operation {
 // now is later than every moment before.
 func (r *recorder) now() int64 { return r.clock.Add(1) }
 
+// arrived is now, after a call that does not wait for the owner. A handoff passes over a waiter
+// whose caller has left before the owner receives that, so its leaving may come before what is in
+// the mailbox. Histories in which locks are handed off wait until the mailbox has been served.
+func (r *recorder) arrived() int64 {
+	if r.passes {
+		r.manager.Stats(context.Background())
+	}
+	return r.now()
+}
+
 // note writes down what happened between two moments.
 func (c *caller) note(since, until int64, in input, out any) {
 	c.mu.Lock()
@@ -349,18 +377,13 @@ func (c *caller) lock(ctx context.Context) {
 		c.tried(since, r, lock, ok)
 	case 1:
 		reservation := verbs.Reserve(by, r)
-		if c.passes {
-			// A Handoff passes over a waiter whose caller has left, before the owner receives that.
-			// So it may come before a reservation that is in the mailbox.
-			c.manager.Stats(context.Background())
-		}
-		reserved := c.now()
+		reserved := c.arrived()
 		runtime.Gosched()
 		if c.random.IntN(4) == 0 {
 			gone := c.now()
 			reservation.Cancel()
 			c.note(since, reserved, input{verb: join, request: r}, maybe)
-			c.note(gone, c.now(), input{verb: cancel, id: r.ID}, nil)
+			c.note(gone, c.arrived(), input{verb: cancel, id: r.ID}, nil)
 			return
 		}
 		waits := c.now()
@@ -406,7 +429,7 @@ func (c *caller) waited(since, joined, waits int64, r model.Request, lock keyloc
 		c.note(since, until, input{verb: shut, id: r.ID}, nil)
 	default:
 		c.note(since, joined, input{verb: join, request: r}, maybe)
-		c.note(since, until, input{verb: leave, id: r.ID}, nil)
+		c.note(since, c.arrived(), input{verb: leave, id: r.ID}, nil)
 	}
 }
 
@@ -430,7 +453,7 @@ func (c *caller) release(r model.Request, lock keylock.Lock[int]) {
 		since = c.now()
 	}
 	lock.Release()
-	c.note(since, c.now(), input{verb: leave, id: r.ID}, nil)
+	c.note(since, c.arrived(), input{verb: leave, id: r.ID}, nil)
 	if c.random.IntN(4) == 0 {
 		lock.Release() // nothing happens, so there is nothing to write down
 	}
@@ -443,7 +466,7 @@ func (c *caller) closeSession() {
 	}
 	since := c.now()
 	c.session.Close()
-	c.note(since, c.now(), input{verb: end, id: c.number}, nil)
+	c.note(since, c.arrived(), input{verb: end, id: c.number}, nil)
 	c.session = nil
 }
 
