@@ -272,14 +272,19 @@ type releaseAll[K comparable] struct{ grant table.Token[K] }
 
 func (r *releaseAll[K]) serve(o *owner[K]) {
 	defer o.m.long.Add(-1)
-	if k := r.grant.Ticket(); k != nil && k.Entry().Keys > keptKeys {
-		o.meter.long(func() { o.release(r.grant) })
-		return
-	}
-	o.release(r.grant)
+	o.change(r.grant, func() { o.release(r.grant) })
 }
 
 func (r *releaseAll[K]) refuse() {}
+
+// change calls f, which changes a grant, and times it if the grant is of very many keys.
+func (o *owner[K]) change(grant table.Token[K], f func()) {
+	if k := grant.Ticket(); k != nil && k.Entry().Keys > keptKeys {
+		o.meter.long(f)
+		return
+	}
+	f()
+}
 
 // downgrade makes an exclusive grant shared, unless it has ended.
 type downgrade[K comparable] struct {
@@ -291,11 +296,7 @@ func (r *downgrade[K]) serve(o *owner[K]) {
 	if r.long {
 		defer o.m.long.Add(-1)
 	}
-	if k := r.grant.Ticket(); k != nil && k.Entry().Keys > keptKeys {
-		o.meter.long(func() { o.deliver(o.table.Downgrade(r.grant)) })
-		return
-	}
-	o.deliver(o.table.Downgrade(r.grant))
+	o.change(r.grant, func() { o.deliver(o.table.Downgrade(r.grant)) })
 }
 
 func (r *downgrade[K]) refuse() {}
