@@ -290,7 +290,7 @@ func (w *world) checkKept() error {
 	case w.o.ended || !w.atRest():
 		return nil
 	case k.reserving.Load() != 0:
-		return fmt.Errorf("%d reservations are on their way for ever", k.reserving.Load())
+		return fmt.Errorf("%d reservations never arrive", k.reserving.Load())
 	case k.looks || len(k.asked) > 0:
 		return fmt.Errorf("a question is not answered")
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/seed-46f81e6d/keylock"
 )
 
-// isWanted reports whether a channel of Wanted is closed, when everybody has come to rest.
+// isWanted reports whether a channel of Wanted is closed, when all goroutines have come to rest.
 func isWanted(wanted <-chan struct{}) bool {
 	synctest.Wait()
 	select {

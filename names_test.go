@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What is exported is read by everyone who uses the package, and stays. Who adds a name finds
+// What is exported is read by all users of the package, and stays. Who adds a name finds
 // another to merge, or argues here for a larger number.
 func TestExportedNamesDoNotGrow(t *testing.T) {
 	const mostNames, mostFields = 84, 50

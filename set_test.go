@@ -122,7 +122,7 @@ func TestLocker(t *testing.T) {
 		waiter.requireWaits(t)
 		l.Unlock()
 		assert.PanicsWithValue(t, "keylock: Unlock of a Locker that is not locked", l.Unlock)
-		requireBusy(t, m, "k") // the second Unlock has freed nobody
+		requireBusy(t, m, "k") // the second Unlock has freed no lock
 		waiter.requireLock(t).Release()
 
 		n := 0

@@ -260,7 +260,7 @@ func (r *managerRun) choose(s step) (a action, ok bool) {
 	a = action{step: s, verb: managerVerb(s), value: len(r.calls)}
 	switch {
 	case a.verb == reserve:
-		a.each = nil // of many that share, nobody may see which grant is whose before the Wait
+		a.each = nil // of many that share, it does not show which grant is whose before the Wait
 		fallthrough
 	case a.verb == try || a.each != nil:
 		a.step = a.single()

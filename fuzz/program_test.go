@@ -31,7 +31,7 @@ type step struct {
 	many   bool // for the keys below, not for the first of them alone
 	try    bool
 	race   bool          // the next step comes at the same time
-	owner  int           // 0 is nobody, the others are sessions
+	owner  int           // 0 is none, the others are sessions
 	keys   []int         // up to three, with duplicates and in any order
 	each   []table.Terms // of many keys; nil when all are exclusive
 	limit  int32         // of one that is shared

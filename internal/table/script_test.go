@@ -40,7 +40,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	release NAME                            releases the grant of NAME, even if it has ended
 //	hand-off NAME                           releases it only if that lets somebody in
 //	downgrade NAME                          makes the grant of NAME shared
-//	watch NAME                              watches the grant of NAME until somebody has to wait for it
+//	watch NAME                              watches the grant of NAME until a request has to wait for it
 //	unwatch                                 ends all watches
 //	close SESSION                           ends all that a session waits for and holds
 //	queues                                  shows each key, as holders | waiters
