@@ -40,8 +40,13 @@ type Group[K comparable, V any] struct {
 }
 
 // New returns a group whose calls hold their keys in the manager. Groups that share a manager
-// exclude each other: a key of one of them waits for the same key of the other.
+// exclude each other: a key of one of them waits for the same key of the other. New panics when
+// the manager is nil, or was not made by Start.
 func New[K comparable, V any](manager *keylock.Manager[K]) *Group[K, V] {
+	if manager == nil {
+		panic("share: New with a nil manager")
+	}
+	manager.Done() // panics for one that was not started
 	g := &Group[K, V]{manager: manager, calls: make(chan map[K]*call[V], 1)}
 	g.calls <- make(map[K]*call[V])
 	return g
@@ -73,8 +78,17 @@ type call[V any] struct {
 // and a closed manager. A result that is there is returned even if ctx has ended meanwhile. When fn
 // panics, every caller panics with a [*PanicError]; when no caller is left, the process ends with it.
 //
-// fn must not call Do, or lock, for the same key: it would wait for itself.
+// fn must not call Do, or lock, for the same key: it would wait for itself. A nil context, a nil fn
+// and a key that cannot be compared panic in the caller.
 func (g *Group[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error)) (V, error) {
+	switch {
+	case g == nil || g.manager == nil:
+		panic("share: a Group must be made by New")
+	case ctx == nil:
+		panic("share: nil context")
+	case fn == nil:
+		panic("share: Do with a nil function")
+	}
 	if ctx.Err() != nil {
 		return g.left(ctx, key)
 	}

@@ -333,6 +333,27 @@ func TestBadKeyFailsInItsOwnCall(t *testing.T) {
 	})
 }
 
+// What no program means panics at once, in the caller, and the process is not ended by another goroutine.
+func TestMisusePanicsInTheCaller(t *testing.T) {
+	assert.PanicsWithValue(t, "share: New with a nil manager", func() { share.New[string, int](nil) })
+	assert.PanicsWithValue(t, "keylock: a Manager must be made by Start", func() {
+		share.New[string, int](new(keylock.Manager[string]))
+	})
+	var zero share.Group[string, int]
+	assert.PanicsWithValue(t, "share: a Group must be made by New", func() { _, _ = zero.Do(t.Context(), "k", never) })
+	bubble(t, func(t *testing.T, m *keylock.Manager[string], g *share.Group[string, int]) {
+		var none context.Context
+		misuse := func() {
+			assert.PanicsWithValue(t, "share: Do with a nil function", func() { _, _ = g.Do(t.Context(), "k", nil) })
+			assert.PanicsWithValue(t, "share: nil context", func() { _, _ = g.Do(none, "k", never) })
+		}
+		misuse()
+		first := start(t.Context(), g, "k", after(time.Second, 7))
+		misuse() // also where the function would not be used
+		assert.Equal(t, outcome{value: 7}, <-first)
+	})
+}
+
 // Callers come and leave at random. Each gets a result of a run that it was there for, or its context's
 // error after its context has ended; no two runs overlap; nothing is left.
 func TestStormOfCallers(t *testing.T) {
