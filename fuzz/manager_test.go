@@ -24,6 +24,7 @@ import (
 //
 //	go test ./fuzz -run='^$' -fuzz=FuzzManager -fuzztime=30s -fuzzminimizetime=1x
 func FuzzManager(f *testing.F) {
+	addSeeds(f)
 	f.Fuzz(func(t *testing.T, bytes []byte) {
 		require.NoError(t, runManager(t, parse(bytes[:min(len(bytes), maxProgram)])))
 	})

@@ -1,7 +1,13 @@
 package fuzz
 
 import (
+	_ "embed"
 	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
@@ -151,4 +157,24 @@ func pick[E any](from []E, arg byte) (E, bool) {
 		return none, false
 	}
 	return from[int(arg)%len(from)], true
+}
+
+//go:embed testdata/seeds.txt
+var seeds string
+
+// addSeeds adds the programs of testdata/seeds.txt that are for this target.
+func addSeeds(f *testing.F) {
+	added := 0
+	for line := range strings.Lines(seeds) {
+		target, program, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if target != f.Name() {
+			continue
+		}
+		_, quoted, _ := strings.Cut(program, " ")
+		bytes, err := strconv.Unquote(quoted)
+		require.NoError(f, err, line)
+		f.Add([]byte(bytes))
+		added++
+	}
+	require.NotZero(f, added, "no seeds for this target")
 }

@@ -20,6 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //
 //	go test ./fuzz -run='^$' -fuzz=FuzzTable -fuzztime=30s -fuzzminimizetime=1x
 func FuzzTable(f *testing.F) {
+	addSeeds(f)
 	f.Fuzz(func(t *testing.T, bytes []byte) {
 		require.NoError(t, runTable(parse(bytes[:min(len(bytes), maxProgram)])))
 	})

@@ -320,5 +320,6 @@ func FuzzGroup(f *testing.F) {
 		program[0] = byte(seed)
 		f.Add(program)
 	}
+	f.Add([]byte("01700000700000C000007\x140\xb2 08")) // failed once
 	f.Fuzz(runProgram)
 }
