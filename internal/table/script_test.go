@@ -24,9 +24,9 @@ var update = flag.Bool("update", false, "rewrite the effects in testdata to what
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestScripts runs every script of testdata. A script is a list of steps. A step is
-// one line, and its effects stand under it, indented; a step without effects has
-// none. What begins with # is a comment. The steps are:
+// TestScripts runs every script of testdata. A script begins with its name, as -- NAME --,
+// and is a list of steps. A step is one line, and its effects are below it, indented; a
+// step without effects has none. What begins with # is a comment. The steps are:
 //
 //	table [max-waiters=N] [shared-limit=N]  begins anew with an empty table
 //	NAME: lock [KEY...]                     asks for keys, alone; NAME stands for the request
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	cancel NAME                             cancels a wait
 //	cancel-all                              cancels every wait
 //	release NAME                            releases the grant of NAME, even if it has ended
-//	hand-off NAME                           releases it only if that lets somebody in
+//	handoff NAME                            releases it only if a waiter is granted by that
 //	downgrade NAME                          makes the grant of NAME shared
 //	watch NAME                              watches the grant of NAME until a request has to wait for it
 //	unwatch                                 ends all watches
@@ -55,16 +55,25 @@ func TestScripts(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			require.NoError(t, err)
-			got := runScript(t, string(want))
-			if *update {
-				require.NoError(t, os.WriteFile(file, []byte(got), 0o666))
-				return
-			}
-			assert.Equal(t, string(want), got)
-		})
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		scripts := strings.Split("\n"+string(text), "\n-- ")
+		require.Empty(t, scripts[0], "%s begins without a name", file)
+		var updated strings.Builder
+		for _, script := range scripts[1:] {
+			name, want, named := strings.Cut(script, " --\n")
+			require.True(t, named, script)
+			t.Run(name, func(t *testing.T) {
+				got := runScript(t, want)
+				fmt.Fprintf(&updated, "\n-- %s --\n%s", name, got)
+				if !*update {
+					assert.Equal(t, want, got)
+				}
+			})
+		}
+		if *update {
+			require.NoError(t, os.WriteFile(file, []byte(strings.TrimPrefix(updated.String(), "\n")), 0o666))
+		}
 	}
 }
 
@@ -99,8 +108,8 @@ func runScript(t *testing.T, text string) string {
 // A script is the state of one that runs.
 type script struct {
 	table   *table.Table[string]
-	tickets map[string]*table.Ticket[string] // those who wait
-	tokens  map[string]table.Token[string]   // those who were granted, ever
+	tickets map[string]*table.Ticket[string] // of those that wait
+	tokens  map[string]table.Token[string]   // of all that were ever granted
 
 	sessions map[string]*table.Session[string]
 }
@@ -145,12 +154,12 @@ func (s *script) step(words []string) ([]string, error) {
 	case "close":
 		cancelled, _, granted := s.table.CloseSession(s.session(args[0]))
 		return append(s.cancelled(cancelled), s.granted(granted)...), nil
-	case "release", "hand-off":
+	case "release", "handoff":
 		token, ok := s.tokens[args[0]]
 		if !ok {
 			return nil, fmt.Errorf("%s was never granted", args[0])
 		}
-		if verb == "hand-off" {
+		if verb == "handoff" {
 			if _, alone := s.table.NextWaiter(token); !alone {
 				return s.granted(nil), nil
 			}
@@ -170,10 +179,10 @@ func (s *script) step(words []string) ([]string, error) {
 		return nil, nil
 	case "queues":
 		var effects []string
-		lines := slices.Collect(s.table.All())
-		slices.SortFunc(lines, func(a, b table.View[string]) int { return cmp.Compare(a.Key, b.Key) })
-		for _, line := range lines {
-			effects = append(effects, showQueue(line.Key, line.Entries))
+		queues := slices.Collect(s.table.All())
+		slices.SortFunc(queues, func(a, b table.View[string]) int { return cmp.Compare(a.Key, b.Key) })
+		for _, queue := range queues {
+			effects = append(effects, showQueue(queue.Key, queue.Entries))
 		}
 		if s.table.Idle() {
 			effects = append(effects, "idle")
@@ -263,7 +272,7 @@ func (s *script) join(name string, words []string) ([]string, error) {
 	}
 }
 
-// cancelled tells whose waits were ended, by name, because those who are cancelled together
+// cancelled shows whose waits were ended, by name, because those that are cancelled together
 // come in no particular order.
 func (s *script) cancelled(tags []any) []string {
 	var effects []string
@@ -275,7 +284,7 @@ func (s *script) cancelled(tags []any) []string {
 	return effects
 }
 
-// granted tells of grants, in the order in which they were made.
+// granted shows grants, in the order in which they were made.
 func (s *script) granted(grants []table.Grant[string]) []string {
 	var effects []string
 	for _, g := range grants {
@@ -315,7 +324,7 @@ func showQueue(key string, entries iter.Seq[table.Entry]) string {
 
 func list(texts []string) string {
 	if len(texts) == 0 {
-		return "nobody"
+		return "none"
 	}
 	return strings.Join(texts, ", ")
 }
