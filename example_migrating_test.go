@@ -18,7 +18,7 @@ func TestMigrating(t *testing.T) {
 	ctx := t.Context()
 	locks := keylock.Start[string](ctx)
 	defer locks.Close()
-	key, from, to, page := "k", "from", "to", "/news"
+	key, from, to, page, host, name, account := "k", "from", "to", "/news", "api.example.com", "n", "a"
 
 	{
 		var mu sync.Mutex
@@ -56,13 +56,22 @@ func TestMigrating(t *testing.T) {
 		changed.Broadcast()
 		changed.L.Unlock()
 	}
-	{
-		hosts := keylock.Start[string](ctx, keylock.WithSharedLimit(4))
-		lock, err := hosts.AcquireShared(ctx, "api.example.com") // at most four at a time
-		require.NoError(t, err)
-		lock.Release()
-		hosts.Close()
-	}
+	require.NoError(t, func() error {
+		lock, err := locks.AcquireSet(ctx, keylock.Want[string]{Key: host, Mode: keylock.Shared, Limit: 4})
+		if err != nil {
+			return err
+		}
+		defer lock.Release()
+		return nil
+	}())
+	require.NoError(t, func() error {
+		lock, err := locks.Acquire(ctx, name)
+		if err != nil {
+			return err
+		}
+		defer lock.Release()
+		return nil
+	}())
 	require.NoError(t, func() error {
 		both, err := locks.AcquireAll(ctx, from, to)
 		if err != nil {
@@ -85,6 +94,25 @@ func TestMigrating(t *testing.T) {
 		}
 		defer lock.Release()
 	}()
+	pay := func(_ context.Context, account string) error {
+		_, free := locks.TryAcquire(account)
+		require.False(t, free, "it is paid for under the lock")
+		return nil
+	}
+	require.NoError(t, func() error {
+		lock, err := locks.Acquire(ctx, account)
+		if err != nil {
+			return err
+		}
+		defer lock.Release()
+		return pay(ctx, account)
+	}())
+	{
+		err := locks.Do(ctx, account, func(ctx context.Context) error {
+			return pay(ctx, account)
+		})
+		require.NoError(t, err)
+	}
 	errBusy := errors.New("busy")
 	holder, err := locks.Acquire(ctx, key)
 	require.NoError(t, err)

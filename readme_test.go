@@ -40,7 +40,26 @@ func TestReadmeSnippetsAreCompiledExamples(t *testing.T) {
 // usesAnother reports whether a snippet shows the calls of a library that is not required
 // here.
 func usesAnother(snippet string) bool {
-	return strings.HasPrefix(snippet, "byName.") || strings.HasPrefix(snippet, "hashed.") || strings.Contains(snippet, "flight.Do(")
+	for _, call := range []string{"byName.Lock(", "hashed.LockKey(", "flight.Do(", "semaphoreOf("} {
+		if strings.Contains(snippet, call) {
+			return true
+		}
+	}
+	return false
+}
+
+// Each way over ends in lines of Go that are compiled and run.
+func TestEverySectionOfMigratingHasItsLines(t *testing.T) {
+	text, err := os.ReadFile("docs/MIGRATING.md")
+	require.NoError(t, err)
+	sections := strings.Split(string(text), "\n## ")[1:]
+	require.Len(t, sections, 11)
+	for _, section := range sections {
+		title, _, _ := strings.Cut(section, "\n")
+		snippets := strings.Split(section, "```go\n")
+		last, _, _ := strings.Cut(snippets[len(snippets)-1], "```")
+		assert.True(t, len(snippets) > 1 && !usesAnother(last), title)
+	}
 }
 
 func unindented(text string) string {
