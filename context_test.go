@@ -56,7 +56,7 @@ func (c *ownContext) Deadline() (time.Time, bool) {
 }
 
 // With a context of the standard library, or one that embeds it, nothing is granted once
-// its cancel function has returned, not even to who asked before.
+// its cancel function has returned, not even to a call that came before.
 func TestNothingIsGrantedAfterStartsContextEnded(t *testing.T) {
 	type key struct{}
 	type embedding struct{ context.Context }
@@ -117,7 +117,7 @@ func TestOwnContextTypeIsNotWatchedAfterTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := &ownContext{done: make(chan struct{})} // never ends
 		m := keylock.Start[string](ctx)
-		require.NoError(t, m.Close()) // the bubble ends only when nobody is left
+		require.NoError(t, m.Close()) // the bubble ends only when no goroutine is left
 	})
 }
 

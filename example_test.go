@@ -37,7 +37,7 @@ func Example() {
 	// Output: 120
 }
 
-// Goroutines do not start in order. Reserve takes the places in the order of the loop,
+// Goroutines do not start in order. Reserve enters the queues in the order of the loop,
 // so the events of each user are handled one after the other, in the order in which
 // they came, and those of different users at the same time.
 func ExampleManager_Reserve() {
@@ -139,9 +139,9 @@ func ExampleManager_WaitIdle() {
 
 	handled := make(chan string, 3)
 	for _, key := range []string{"a", "b", "a"} {
-		place := locks.Reserve(key)
+		reservation := locks.Reserve(key)
 		go func() {
-			lock, err := place.Wait(ctx)
+			lock, err := reservation.Wait(ctx)
 			if err != nil {
 				return
 			}
@@ -222,7 +222,7 @@ func ExampleLock_Wanted() {
 }
 
 // A configuration is written by one and then read by many. The writer goes on reading what it
-// has written: between its writing and its reading no other writer comes in.
+// has written: between its writing and its reading no other writer is granted.
 func ExampleLock_Downgrade() {
 	ctx := context.Background()
 	locks := keylock.Start[string](ctx)

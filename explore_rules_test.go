@@ -41,7 +41,7 @@ func (w *world) check() error {
 }
 
 // checkExclusion looks at what the callers have, whatever the table says: also after
-// the manager has ended nobody may have what somebody else holds.
+// the manager has ended no call may have what another holds.
 func (w *world) checkExclusion() error {
 	var exclusive, shared [exploreKeys]int
 	for _, a := range w.actors {
@@ -117,7 +117,7 @@ func (w *world) checkGifts() error {
 }
 
 // checkLast checks that nothing is granted after the end of Start's context, and that no
-// request comes in when the manager is closed to new ones.
+// request is accepted when the manager is closed to new ones.
 func (w *world) checkLast() error {
 	if w.last != nil && w.acquired() != *w.last {
 		return fmt.Errorf("a lock was granted after Start's context had ended")
@@ -231,8 +231,7 @@ func (w *world) atRest() bool {
 	return true
 }
 
-// checkEnd checks that nobody and nothing was left behind. All callers give back what
-// they get, so the manager is as it was, or has ended.
+// checkEnd checks that nothing was left behind. All callers give back what they get, so the manager is as it was, or has ended.
 func (w *world) checkEnd() error {
 	owner := w.actors[0]
 	for _, a := range w.actors {
@@ -266,7 +265,7 @@ func (w *world) checkEnd() error {
 	case len(w.o.snapshots) > 0:
 		return fmt.Errorf("%d snapshots were not ended", len(w.o.snapshots))
 	case w.o.idle != nil:
-		return fmt.Errorf("somebody still waits for a moment that has come")
+		return fmt.Errorf("a call still waits for a moment that has come")
 	case len(w.taken) > 0:
 		return fmt.Errorf("%d of %d requests did not come back", len(w.taken), len(w.requests))
 	}

@@ -21,7 +21,7 @@ import (
 // actors, field by field, with two kinds of exceptions: where objects lie in memory does
 // not count, only which of them are the same; and neither does what irrelevant names,
 // because no decision depends on it. A field that the code gains one day is covered
-// until somebody says that it is irrelevant, so the explorer may become slow by it, but
+// until it is listed as irrelevant, so the explorer may become slow by it, but
 // not blind.
 type fingerprint struct {
 	bytes   []byte
@@ -55,9 +55,9 @@ var irrelevant = map[string]map[string]bool{
 	"snapshot": {"at": true, "seen": true},
 	"many":     {"search": true}, // likewise
 	"Session":  {"node": true},   // of a search that is over
-	// Grants and turns are numbered for ever. Which ticket is granted is told by its line,
-	// whose next is the first that is not, as Check says; who has which grant and whose
-	// turn it is, is written where a token or a turn is met.
+	// Grants and generations are numbered without end. Which ticket is granted is known from its
+	// queue, whose next is the first that is not, as Check says; which actor has which grant and
+	// generation is written where a token or a reservation is met.
 	"Ticket": {"number": true}, "Token": {"seq": true},
 	"abandon": {"generation": true, "since": true, "many": true}, "countedReservation": {"generation": true, "since": true, "many": true},
 	"acquire": {"generation": true, "since": true, "many": true}, "Reservation": {"generation": true}, "cancelReservation": {"generation": true},
@@ -77,7 +77,7 @@ var irrelevant = map[string]map[string]bool{
 
 // of returns the fingerprint of a world. Callers who do the same are interchangeable, so
 // they come in an order that depends only on the state in which they are. Where that is
-// not wanted everybody comes as he is.
+// not wanted they come in the order in which they are.
 func (f *fingerprint) of(w *world, plain bool) uint64 {
 	f.bytes, f.objects = f.bytes[:0], f.objects[:0]
 	f.cuts = reflect.ValueOf(w.o.table).Elem().FieldByName("cuts").FieldByName("running")
@@ -112,8 +112,8 @@ func (f *fingerprint) alone(actors []*actor) []byte {
 	return said
 }
 
-// actors covers actors; of a caller whom nobody will ever meet again only what he holds,
-// and what he remembers.
+// actors covers actors; of a caller that no other will ever meet again only what it holds,
+// and what it remembers.
 func (f *fingerprint) actors(actors []*actor) {
 	for _, a := range actors {
 		if c, ok := a.memory.(*caller); ok && a.over && c.last() && c.w.scenario.apart {
@@ -319,21 +319,21 @@ func special(name string) func(*fingerprint, reflect.Value) bool {
 	return keptSpecial(name)
 }
 
-// index covers the lines, in the order of their keys. In which bucket they are is chance.
+// index covers the queues, in the order of their keys. In which bucket they are is chance.
 func (f *fingerprint) index(v reflect.Value) {
-	var lines []reflect.Value
+	var queues []reflect.Value
 	segments := v.FieldByName("segments")
 	for i := range segments.Len() {
 		for j := range segments.Index(i).Len() {
 			for l := segments.Index(i).Index(j).FieldByName("head"); !l.IsNil(); l = l.Elem().FieldByName("chain") {
-				lines = append(lines, l)
+				queues = append(queues, l)
 			}
 		}
 	}
 	key := func(l reflect.Value) int64 { return l.Elem().FieldByName("key").Int() }
-	slices.SortFunc(lines, func(a, b reflect.Value) int { return cmp.Compare(key(a), key(b)) })
-	f.number(uint64(len(lines)))
-	for _, l := range lines {
+	slices.SortFunc(queues, func(a, b reflect.Value) int { return cmp.Compare(key(a), key(b)) })
+	f.number(uint64(len(queues)))
+	for _, l := range queues {
 		f.pointer(l)
 	}
 }

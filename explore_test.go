@@ -161,7 +161,7 @@ type scenario struct {
 	unhurried   bool // callers stop also between sending and looking whether the manager has ended
 }
 
-// endless reports whether nobody can end the manager.
+// endless reports whether nothing can end the manager.
 func (s scenario) endless() bool {
 	for _, p := range s.callers {
 		if p.ends {
@@ -171,7 +171,7 @@ func (s scenario) endless() bool {
 	return !s.contextEnds
 }
 
-// passes reports whether anybody hands a lock over.
+// passes reports whether any program hands off a lock.
 func (s scenario) passes() bool {
 	return slices.ContainsFunc(s.callers, func(p program) bool { return p.passes })
 }
@@ -199,7 +199,7 @@ type program struct {
 	partner func(c, of *caller) // what another goroutine does with what the caller made
 	cancels bool                // its context may end at any time
 	ends    bool                // the manager
-	passes  bool                // a lock on
+	passes  bool                // hands off a lock
 	shares  bool                // its lock
 }
 
@@ -323,7 +323,7 @@ func (e *exploration) story(i int32) string {
 }
 
 // steps returns the steps to go on with: all that are possible, or, unless they are
-// wanted in full, those of one actor alone whose next move is his own. What the others do
+// wanted in full, those of one actor alone whose next move is its own. What the others do
 // before it they can do after it as well.
 func (w *world) steps(full bool) []node {
 	var steps []node

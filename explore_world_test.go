@@ -26,7 +26,7 @@ import (
 // context ends, and which request a pool returns. What a goroutine has to wait for is there
 // when it goes on, so none of them ever blocks.
 //
-// Not every gate is a stop: where two accesses are one step, the place says why nothing can
+// Not every gate is a stop: where two accesses are one step, the comment there says why nothing can
 // come between them that could not as well come before or after. The owner serves a message
 // in one step. It may reply to several callers in it, and the first of them may go on before
 // the second has its reply; but all that it can do is send, which the owner sees after the
@@ -193,7 +193,7 @@ func (w *world) put(request any) {
 }
 
 // receives is the owner's gate. To receive, to look at the context and to serve are one
-// step: nobody but the owner and refuseAll, which comes later, receives; and if the context
+// step: only the owner receives, and refuseAll, which comes later; and if the context
 // ends after the look it might as well have ended after the step.
 func (w *world) receives() {
 	a := w.at()
@@ -256,7 +256,7 @@ func (w *world) hears(channel, of any) {
 		return
 	}
 	// To receive the reply, to read it, to recycle the request and to look at the context
-	// are one step: nobody else uses the request, but for the generation, of which a Cancel
+	// are one step: no other caller uses the request, but for the generation, of which a Cancel
 	// learns nothing that it would not learn before.
 	told := move{label: "hears of its request", ready: filled(r.replied), own: c.unseen}
 	if c.choose(told, c.context.ends(told.label+", and its context ends").when(told.ready)) == 1 {
@@ -341,9 +341,9 @@ func (w *world) caller() *caller {
 	return c
 }
 
-// servesUnseen reports whether it makes no difference to anybody, and to the owner
-// neither, when it serves the first message of the mailbox. Whoever sends meanwhile puts
-// its message behind it; whoever gets a reply by it may look later. What else the owner
+// servesUnseen reports whether it makes no difference to any caller, and to the owner
+// neither, when it serves the first message of the mailbox. A caller that sends meanwhile puts
+// its message behind it; one that gets a reply by it may look later. What else the owner
 // has in common with others is Start's context, the timer of the slow log, the generation of a reservation, the state
 // of a waiter when a lock is handed off, and the pool.
 func (w *world) servesUnseen() bool {
@@ -421,7 +421,7 @@ func (w *world) receivable(grant table.Token[int], cancelled *sessionState[int])
 	return false
 }
 
-// looksAt reports whether anybody may yet look at the generation of a request.
+// looksAt reports whether any caller may yet look at the generation of a request.
 func (w *world) looksAt(r *acquire[int]) bool {
 	for _, a := range w.actors {
 		c, ok := a.memory.(*caller)
@@ -672,8 +672,8 @@ func (c *caller) drop(token table.Token[int]) {
 // what it has seen it may as well see later.
 func (c *caller) stops(r *acquire[int]) bool { return len(r.replied) > 0 || c.w.scenario.passes() }
 
-// unseen reports whether it makes no difference to anybody else when the caller takes up
-// a request or ends one: nobody else uses its pool, looks at the generation of its
+// unseen reports whether it makes no difference to any other caller when this one takes up
+// a request or ends one: no other uses its pool, looks at the generation of its
 // reservation or changes it, or closes the session that it looks at.
 func (c *caller) unseen() bool {
 	if !c.w.scenario.apart {
@@ -695,7 +695,7 @@ func (c *caller) unseen() bool {
 	return c.last()
 }
 
-// last reports whether nobody else will do anything with what the caller has.
+// last reports whether no other caller will do anything with what the caller has.
 func (c *caller) last() bool { return c.mate == nil || c.mate.over }
 
 // got notes the lock, or the error, that a call returns.
@@ -959,7 +959,7 @@ func (w *world) note() {
 	}
 }
 
-// joins returns how many requests have come in.
+// joins returns how many requests have been accepted.
 func (w *world) joins() uint64 {
 	c := w.o.table.Counts()
 	return w.acquired() + c.Cancelled + uint64(c.Waiting)
@@ -1029,8 +1029,8 @@ type move struct {
 	label   string
 	ready   func() bool // nil when it always is
 	never   bool        // it is not possible at all
-	outside bool        // it comes from outside: nobody may depend on its ever being made
-	// own reports whether the move has to do with nobody else: to make it now or later is
+	outside bool        // it comes from outside: nothing may depend on its ever being made
+	// own reports whether the move concerns this actor only: to make it now or later is
 	// the same for all that others do meanwhile, and they can not prevent it. Never, when
 	// it is nil.
 	own func() bool
@@ -1042,7 +1042,7 @@ func always() bool { return true }
 // possible reports whether the move can be made now.
 func (m move) possible() bool { return !m.never && (m.ready == nil || m.ready()) }
 
-// aside reports whether the next move of an actor is his own, whichever he chooses, and
+// aside reports whether the next move of an actor is its own, whichever it chooses, and
 // can be made now.
 func (a *actor) aside() bool {
 	for _, m := range a.moves {
@@ -1070,7 +1070,7 @@ func (w *world) start(name string, run func(*actor)) *actor {
 	switch {
 	case !w.scenario.apart:
 		a.pool = &w.pool
-	case len(w.actors) > 0: // what the owner puts back nobody else takes
+	case len(w.actors) > 0: // only it takes what the owner puts back
 		a.pool = new(pool)
 	}
 	a.resume, a.stop = iter.Pull(func(yield func(struct{}) bool) {
@@ -1100,7 +1100,7 @@ func (a *actor) choose(moves ...move) int {
 // step is choose for a single move.
 func (a *actor) step(label string, ready func() bool) { a.choose(move{label: label, ready: ready}) }
 
-// closed reports whether a channel that nobody sends to is closed.
+// closed reports whether a channel that is never sent to is closed.
 func closed(c <-chan struct{}) bool {
 	select {
 	case <-c:
@@ -1162,8 +1162,8 @@ func kind(msg message[int]) string {
 	return fmt.Sprintf("%T", msg.request)
 }
 
-// A lifetime is a context. It ends in a step of the one who looks at it, because when
-// it ended before makes no difference to anybody.
+// A lifetime is a context. It ends in a step of the actor that looks at it, because when
+// it ended before makes no difference to any other.
 type lifetime struct {
 	endless bool
 	err     error

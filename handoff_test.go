@@ -59,7 +59,7 @@ func TestHandoffKeepsTheKeyWhenNobodyCanTakeIt(t *testing.T) {
 		other, err := m.Acquire(ctx, "other")
 		require.NoError(t, err)
 
-		assert.False(t, lock.Handoff(1), "nobody waits")
+		assert.False(t, lock.Handoff(1), "there is no waiter")
 		both := m.ReserveSet(alone("k", "other")...)
 		assert.False(t, lock.Handoff(1), "the next waits for the other key as well")
 		_, ok := m.TryAcquire("k")
@@ -80,7 +80,7 @@ func TestHandoffKeepsTheKeyWhenNobodyCanTakeIt(t *testing.T) {
 	})
 }
 
-// The hand-over and the end of the receiver's context cross: the owner grants first, and
+// The handoff and the end of the receiver's context cross: the owner grants first, and
 // the receiver, woken by both, must not throw away what it was given.
 func TestHandoffLosesNoValueToACancellation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -117,7 +117,7 @@ func TestCancelledReservationPassesItsValueOn(t *testing.T) {
 		last = m.Reserve("k")
 		require.True(t, third.Handoff("state"))
 		last.Cancel()
-		assert.NoError(t, m.WaitIdle(ctx), "with nobody to take it the key is free")
+		assert.NoError(t, m.WaitIdle(ctx), "without a next waiter the key is free")
 	})
 }
 
@@ -146,7 +146,7 @@ func TestHandoffIsNotForADo(t *testing.T) {
 	})
 }
 
-// A session that is closed passes on what it has not read, and keeps nothing of what it has.
+// A session that is closed hands off what it has not read, and keeps nothing of what it has.
 func TestClosedSessionPassesItsValueOn(t *testing.T) {
 	for name, opts := range map[string][]keylock.Option{"plain": nil, "observed": {keylock.WithHoldTimes()}} {
 		t.Run(name, func(t *testing.T) {
@@ -207,8 +207,8 @@ func TestClosedSessionPassesItsValueOn(t *testing.T) {
 	}
 }
 
-// The lock of many keys is a Lock like any other, but it is passed on to none and comes with
-// nothing.
+// The lock of many keys is a Lock like any other, but it is never handed off and comes with
+// no value.
 func TestTheLockOfManyKeysIsALock(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
 		for _, want := range []struct {

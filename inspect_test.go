@@ -155,7 +155,7 @@ func TestTopCutsLongLines(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, 100, top.LongestQueues[0].Waiting)
 	assert.Len(t, top.LongestQueues[0].Waiters, 16)
-	assert.Nil(t, top.OldestHolds, "nobody asked for it to be noted")
+	assert.Nil(t, top.OldestHolds, "no option asks for it to be noted")
 }
 
 func TestHoldTimesAreThoseOfTheGrants(t *testing.T) {
@@ -178,7 +178,7 @@ func TestHoldTimesAreThoseOfTheGrants(t *testing.T) {
 		last, err := fourth.Wait(ctx)
 		require.NoError(t, err)
 		time.Sleep(8 * time.Second)
-		require.False(t, last.Handoff("value"), "nobody waits, so it is held on")
+		require.False(t, last.Handoff("value"), "there is no waiter, so it is still held")
 		s, _ := m.Stats(ctx)
 		assert.Equal(t, 8*time.Second, s.OldestHold)
 		session.Close()
@@ -251,8 +251,8 @@ func TestStatsAsText(t *testing.T) {
 	assert.Contains(t, s.String(), "holds 0, oldest hold 1.23s, oldest wait 3µs, owner busy 0%, slow log records lost 5")
 }
 
-// A traced program shows each wait in line as a region of the waiting goroutine, and
-// nothing for who is served at once.
+// A traced program shows each wait in a queue as a region of the waiting goroutine, and
+// nothing for a call that is served at once.
 func TestContendedWaitIsATraceRegion(t *testing.T) {
 	traced := func(contended bool) string {
 		var buf bytes.Buffer
@@ -268,7 +268,7 @@ func TestContendedWaitIsATraceRegion(t *testing.T) {
 					assert.NoError(t, err)
 					lock.Release()
 				}()
-				synctest.Wait() // until it listens: who has its answer by then has not waited
+				synctest.Wait() // until it listens: a call that has its reply by then has not waited
 			}
 			lock.Release()
 			require.NoError(t, m.WaitIdle(t.Context()))
@@ -335,7 +335,7 @@ func TestBlockProfileTellsWhoWaited(t *testing.T) {
 			return
 		}
 	}
-	assert.Fail(t, "nobody is told to have waited", profile.String())
+	assert.Fail(t, "no wait is reported", profile.String())
 }
 
 func untilSomebodyWaits(t *testing.T, m *keylock.Manager[int]) {

@@ -28,7 +28,7 @@ func TestMaxWaitersBoundsEachKey(t *testing.T) {
 			assert.ErrorIs(t, m.Do(t.Context(), key, never), keylock.ErrQueueFull)
 			m.Reserve(key).Cancel()
 
-			// A place in the line is free as soon as a waiter has the key.
+			// An entry of the queue is free as soon as a waiter has the key.
 			l.Release()
 			first.requireLock(t)
 			startAcquire(t.Context(), m, key).requireWaits(t)

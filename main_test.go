@@ -60,7 +60,7 @@ func start(fn func() (lock, error)) *call {
 	return c
 }
 
-// over reports whether the call returned, when everybody has come to rest.
+// over reports whether the call returned, when all goroutines wait.
 func (c *call) over() bool {
 	synctest.Wait()
 	select {
@@ -121,7 +121,7 @@ func hold(t *testing.T, m manager, key string) lock {
 	return l
 }
 
-// requireFree fails when somebody holds the key or waits for it.
+// requireFree fails when the key is held or waited for.
 func requireFree(t *testing.T, m manager, key string) {
 	t.Helper()
 	require.False(t, active(t, m, key), "%q is active", key)
@@ -180,7 +180,7 @@ func watch(t *testing.T, limit time.Duration, work func()) {
 	case <-done:
 	case <-time.After(limit):
 		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-		t.Fatalf("not over after %v: somebody waits for ever", limit)
+		t.Fatalf("not over after %v: a goroutine waits forever", limit)
 	}
 }
 

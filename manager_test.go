@@ -36,7 +36,7 @@ func TestGuarantee01Exclusion(t *testing.T) {
 						return
 					}
 					inside[k]++
-					time.Sleep(time.Millisecond) // time for somebody else to get in
+					time.Sleep(time.Millisecond) // time for another to enter
 					assert.Equal(t, 1, inside[k], "holders of %q", keys[k])
 					inside[k]--
 					l.Release()
@@ -51,26 +51,26 @@ func TestGuarantee01Exclusion(t *testing.T) {
 func TestGuarantee02Order(t *testing.T) {
 	run(t, "of acquisitions", func(t *testing.T, m manager) {
 		l := hold(t, m, "k")
-		var line []*call
+		var queue []*call
 		for range 20 {
-			line = append(line, startAcquire(t.Context(), m, "k"))
+			queue = append(queue, startAcquire(t.Context(), m, "k"))
 		}
-		for i, c := range line {
+		for i, c := range queue {
 			l.Release()
 			l = c.requireLock(t)
 			assert.Equal(t, uint64(i+2), l.Seq())
-			for _, later := range line[i+1:] {
+			for _, later := range queue[i+1:] {
 				later.requireWaits(t)
 			}
 		}
 	})
 	run(t, "of reservations in a loop", func(t *testing.T, m manager) {
-		var line []reservation
+		var queue []reservation
 		for range 50 {
-			line = append(line, m.Reserve("k"))
+			queue = append(queue, m.Reserve("k"))
 		}
 		var order []int
-		for i, r := range slices.Backward(line) { // goroutines start in any order
+		for i, r := range slices.Backward(queue) { // goroutines start in any order
 			go func() {
 				l, err := r.Wait(t.Context())
 				if assert.NoError(t, err) {
@@ -126,7 +126,7 @@ func TestGuarantee03Independence(t *testing.T) {
 }
 
 func TestGuarantee04Cancellation(t *testing.T) {
-	run(t, "ends the wait at once and changes nobody else's order", func(t *testing.T, m manager) {
+	run(t, "ends the wait at once and changes no other's order", func(t *testing.T, m manager) {
 		l := hold(t, m, "k")
 		first := startAcquire(t.Context(), m, "k")
 		begun := time.Now()
@@ -164,8 +164,8 @@ func TestGuarantee04Cancellation(t *testing.T) {
 	})
 }
 
-// A waiter in the middle of a line a hundred times as long leaves it about as fast. A
-// walk along the line would take a hundred times as long; memory that is no longer in
+// A waiter in the middle of a queue a hundred times as long leaves it about as fast. A
+// walk along the queue would take a hundred times as long; memory that is no longer in
 // the cache takes a few times as long.
 func TestGuarantee04CancellationCostDoesNotGrowWithTheLine(t *testing.T) {
 	const leaving = 500
@@ -173,21 +173,21 @@ func TestGuarantee04CancellationCostDoesNotGrowWithTheLine(t *testing.T) {
 		m := keylock.Start[string](t.Context())
 		defer m.Close()
 		hold(t, m, "k")
-		line := make([]reservation, length)
-		for i := range line {
-			line[i] = m.Reserve("k")
+		queue := make([]reservation, length)
+		for i := range queue {
+			queue[i] = m.Reserve("k")
 		}
 		statsOf(t, m) // the owner has served them all
 		best := time.Duration(math.MaxInt64)
 		for range 5 {
-			middle := len(line)/2 - leaving/2
+			middle := len(queue)/2 - leaving/2
 			begun := time.Now()
-			for _, r := range line[middle : middle+leaving] {
+			for _, r := range queue[middle : middle+leaving] {
 				r.Cancel()
 			}
 			statsOf(t, m)
 			best = min(best, time.Since(begun))
-			line = slices.Delete(line, middle, middle+leaving)
+			queue = slices.Delete(queue, middle, middle+leaving)
 		}
 		return best
 	}
@@ -232,7 +232,7 @@ func TestGuarantee05GrantOrCancelNeverBothNeverNeither(t *testing.T) {
 }
 
 func TestGuarantee06ReleaseIsExact(t *testing.T) {
-	run(t, "a second one, from anywhere, frees nobody", func(t *testing.T, m manager) {
+	run(t, "a second one, from anywhere, frees no other's lock", func(t *testing.T, m manager) {
 		first := hold(t, m, "k")
 		second := startAcquire(t.Context(), m, "k")
 		third := startAcquire(t.Context(), m, "k")
@@ -324,7 +324,7 @@ func TestGuarantee07EvictionIsImmediate(t *testing.T) {
 		}
 		requireEmpty(t, m)
 	})
-	run(t, "but not while somebody waits", func(t *testing.T, m manager) {
+	run(t, "but not while a request waits", func(t *testing.T, m manager) {
 		first, second := m.Reserve("k"), m.Reserve("k")
 		first.Cancel()
 		assert.True(t, active(t, m, "k"))
@@ -346,7 +346,7 @@ func TestGuarantee08Idle(t *testing.T) {
 			idle = append(idle, startErr(func() error { return m.WaitIdle(t.Context()) }))
 		}
 		a.Release()
-		hold(t, m, "a") // busy again at once, perhaps before anybody woke up
+		hold(t, m, "a") // busy again at once, perhaps before a waiter woke up
 		for _, c := range idle {
 			c.requireNil(t)
 		}
@@ -371,9 +371,9 @@ func TestGuarantee08Idle(t *testing.T) {
 		idle.requireNil(t)
 	})
 	run(t, "comes with a cancellation too", func(t *testing.T, m manager) {
-		granted, place := m.Reserve("a"), m.Reserve("a")
+		granted, waiting := m.Reserve("a"), m.Reserve("a")
 		idle := startErr(func() error { return m.WaitIdle(t.Context()) })
-		place.Cancel()
+		waiting.Cancel()
 		idle.requireWaits(t)
 		granted.Cancel()
 		idle.requireNil(t)
@@ -463,10 +463,10 @@ func TestGuarantee10NoLeaks(t *testing.T) {
 	})
 }
 
-// When the context of Start ends at the moment of Close, somebody is on his way to wake the
-// owner up. He is gone as well when the manager is done.
+// When the context of Start ends at the moment of Close, a goroutine is about to wake the
+// owner up. It is gone as well when the manager is done.
 func TestGuarantee10WhoWakesTheOwnerIsGoneToo(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // who is made ready last runs first
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // what is made ready last runs first
 	const rounds = 50
 	left := 0
 	for range rounds {
@@ -484,7 +484,7 @@ func TestGuarantee10WhoWakesTheOwnerIsGoneToo(t *testing.T) {
 func TestGuarantee11OneHistory(t *testing.T) {
 	run(t, "a goroutine sees its own earlier calls", func(t *testing.T, m manager) {
 		for range 1000 {
-			granted, place := m.Reserve("k"), m.Reserve("k")
+			granted, waiting := m.Reserve("k"), m.Reserve("k")
 			assert.True(t, active(t, m, "k"))
 			s := statsOf(t, m)
 			assert.Equal(t, []int{1, 1, 1}, []int{s.Keys, s.Held, s.Waiting})
@@ -492,7 +492,7 @@ func TestGuarantee11OneHistory(t *testing.T) {
 			require.NoError(t, err)
 			require.Len(t, keys, 1)
 			assert.Equal(t, []any{"k", 1, 1}, []any{keys[0].Key, keys[0].Held, keys[0].Waiting})
-			place.Cancel()
+			waiting.Cancel()
 			l, err := granted.Wait(t.Context())
 			require.NoError(t, err)
 			assert.True(t, active(t, m, "k"))
@@ -584,7 +584,7 @@ func TestGuarantee12OwnerNeverRunsUserCodeAndNeverWaits(t *testing.T) {
 			<-m.Done()
 		})
 	})
-	run(t, "nobody has to collect what he asked for", func(t *testing.T, m manager) {
+	run(t, "a caller need not collect what it asked for", func(t *testing.T, m manager) {
 		for i := range 1000 {
 			m.Reserve(fmt.Sprint(i % 10))
 		}

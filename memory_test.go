@@ -32,12 +32,12 @@ func TestGuarantee07MemoryOfABurstGoesBack(t *testing.T) {
 			}
 		},
 		"of waiters for one key": func(m *keylock.Manager[int]) {
-			line := make([]keylock.Reservation[int], waiters)
-			for i := range line {
-				line[i] = m.Reserve(0)
+			queue := make([]keylock.Reservation[int], waiters)
+			for i := range queue {
+				queue[i] = m.Reserve(0)
 			}
 			assert.Equal(t, waiters-1, statsOf(t, m).Waiting)
-			for i, r := range line {
+			for i, r := range queue {
 				if i%2 == 0 {
 					r.Cancel()
 					continue
@@ -48,23 +48,23 @@ func TestGuarantee07MemoryOfABurstGoesBack(t *testing.T) {
 			}
 		},
 		"of waiters who leave from the end": func(m *keylock.Manager[int]) {
-			line := make([]keylock.Reservation[int], waiters)
-			for i := range line {
-				line[i] = m.Reserve(0)
+			queue := make([]keylock.Reservation[int], waiters)
+			for i := range queue {
+				queue[i] = m.Reserve(0)
 			}
-			for i := range line {
-				line[len(line)-1-i].Cancel()
+			for i := range queue {
+				queue[len(queue)-1-i].Cancel()
 			}
 		},
-		"of readers who come in together": func(m *keylock.Manager[int]) {
+		"of readers that are granted together": func(m *keylock.Manager[int]) {
 			writer, _ := m.TryAcquire(0)
-			line := make([]keylock.Reservation[int], waiters)
-			for i := range line {
-				line[i] = m.ReserveSet(sharing(0)...)
+			queue := make([]keylock.Reservation[int], waiters)
+			for i := range queue {
+				queue[i] = m.ReserveSet(sharing(0)...)
 			}
 			writer.Release()
 			assert.Equal(t, waiters, statsOf(t, m).Shared)
-			for _, r := range line {
+			for _, r := range queue {
 				r.Cancel()
 			}
 		},
@@ -174,7 +174,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 			l.Release()
 		},
 		"Reserve and Cancel": func() { m.Reserve("k").Cancel() },
-		"a hand-over": func() {
+		"a handoff": func() {
 			l, _ := m.Acquire(ctx, "k")
 			r := m.Reserve("k")
 			l.Release()

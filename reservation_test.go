@@ -26,7 +26,7 @@ func TestGrantedReservationHoldsTheKeyBeforeItsWait(t *testing.T) {
 	})
 }
 
-// A context that is done gives up even the grant, which passes on.
+// With a context that is done Wait gives back even the grant, which goes to the next waiter.
 func TestWaitWithADoneContextPassesTheGrantOn(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
 		for range 50 { // both are ready, so either may be noticed first
@@ -157,7 +157,7 @@ func TestUsedReservationNeverTouchesWhoeverUsesItsMemoryNow(t *testing.T) {
 }
 
 // A Cancel may be held up until the Wait that it wants to end is over, and its request
-// belongs to somebody else.
+// belongs to another call.
 func TestCancelThatComesLateDoesNotEndTheNextWait(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
 		for range 100 {
@@ -175,8 +175,8 @@ func TestCancelThatComesLateDoesNotEndTheNextWait(t *testing.T) {
 }
 
 // The owner used to look at the request of a Wait that Cancel wanted to end while the
-// waiter, who had its answer already, was free to reserve with it again; with a bad key,
-// which is answered without the owner, both touched the request at once. Only -race saw
+// waiter, which had its reply already, was free to reserve with it again; with a bad key,
+// which fails without the owner, both touched the request at once. Only -race saw
 // it.
 func TestCancelThatComesLateDoesNotTouchTheNextReservation(t *testing.T) {
 	m := keylock.Start[float64](t.Context())
@@ -244,9 +244,9 @@ func TestWaitTellsWhatReserveMet(t *testing.T) {
 		m.Reserve("free").Cancel()
 	})
 	run(t, "a manager that closed before the wait", func(t *testing.T, m manager) {
-		granted, place := m.Reserve("k"), m.Reserve("k")
+		granted, waiting := m.Reserve("k"), m.Reserve("k")
 		m.Close()
-		_, err := place.Wait(t.Context())
+		_, err := waiting.Wait(t.Context())
 		assert.ErrorIs(t, err, keylock.ErrClosed)
 		// This one was granted in time and stays with its holder.
 		l, err := granted.Wait(t.Context())

@@ -18,8 +18,8 @@ import (
 // Every test in this file is a bug that some keyed lock has shipped with. Of maps that
 // never shrink tells TestGuarantee07MemoryOfABurstGoesBack.
 
-// A queue that pops its head without asking whether it still waits hands the key to
-// nobody, and who stands behind waits for ever.
+// A queue that takes its head without asking whether it still waits grants the key to none,
+// and those behind it wait forever.
 func TestCancelledHeadDoesNotStrandTheWaiterBehindIt(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
 		l := hold(t, m, "k")
@@ -34,22 +34,22 @@ func TestCancelledHeadDoesNotStrandTheWaiterBehindIt(t *testing.T) {
 	})
 }
 
-// Where only the holder removes an entry, a waiter who gives up after him leaves it
-// behind, and the map grows with every such pair.
+// Where only the holder removes an entry, a waiter that is cancelled after its release leaves
+// it behind, and the map grows with every such pair.
 func TestWaiterWhoGivesUpAfterTheHolderLeftLeavesNothingBehind(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
 		for i := range 1000 {
 			key := fmt.Sprint(i)
 			l, granted := hold(t, m, key), m.Reserve(key)
 			l.Release()
-			granted.Cancel() // the holder is gone, and nobody else will come
+			granted.Cancel() // the holder is gone, and no other request will come
 		}
 		assert.Zero(t, statsOf(t, m).Keys)
 	})
 }
 
-// Readers queue behind a writer only because he came first. When he gives up, somebody
-// must look whether they fit beside the readers inside.
+// Readers queue behind a writer only because it came first. When it is cancelled, they must be
+// granted if they fit beside the readers that hold.
 func TestCancelledWriterDoesNotStrandTheReadersBehindHim(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
 		reader, err := m.AcquireShared(t.Context(), "k")
@@ -70,8 +70,8 @@ func TestCancelledWriterDoesNotStrandTheReadersBehindHim(t *testing.T) {
 	})
 }
 
-// The grant was sent, the waiter has stopped listening: whoever loses it locks the key
-// for ever. Whoever puts the next waiter back into the line instead changes the order.
+// The grant was sent, and the waiter has stopped listening: to lose the grant locks the key
+// forever. To queue the next waiter anew instead changes the order.
 func TestWaiterCancelledAtTheHandOverPassesTheGrantToTheNext(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
 		for range 500 {
@@ -114,8 +114,8 @@ func TestTimedOutWaitersDoNotCountAgainstTheBound(t *testing.T) {
 	}, keylock.WithMaxWaiters(2))
 }
 
-// Between the release and the moment when the next waiter wakes up nobody runs inside. An
-// entry that is removed then is made anew by who comes third, beside the second.
+// Between the release and the moment when the next waiter wakes up the critical section is
+// empty. An entry that is removed then is made anew by a third call, beside the second.
 func TestKeyThatIsBeingHandedOverIsNotFree(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
 		for range 500 {
@@ -152,7 +152,7 @@ func TestDeferredReleaseOfAFailedLockFreesNobody(t *testing.T) {
 	})
 }
 
-// A lock that is marked free before the next waiter has it belongs to whoever comes
+// A lock that is marked free before the next waiter has it goes to any call that comes
 // along: the waiter starves.
 func TestReleasedLockGoesToTheQueueNotToWhoComesAlong(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
@@ -170,7 +170,7 @@ func TestReleasedLockGoesToTheQueueNotToWhoComesAlong(t *testing.T) {
 	})
 }
 
-// A try that gives up when it meets another call, not another holder, fails on a free
+// A try that fails when it meets another call, not another holder, fails on a free
 // key.
 func TestTryNeverFailsOnAFreeKey(t *testing.T) {
 	m := keylock.Start[int](t.Context())
@@ -191,7 +191,7 @@ func TestTryNeverFailsOnAFreeKey(t *testing.T) {
 	watch(t, time.Minute, all.Wait)
 }
 
-// A lease that a timer ends lets the next one in while its holder still runs. Here no
+// A lease that a timer ends grants it to the next one while its holder still runs. Here no
 // amount of time ends a lock.
 func TestNoAmountOfTimeEndsALock(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
@@ -229,7 +229,7 @@ func TestBatchesInOppositeOrderWithDuplicatesDoNotDeadlock(t *testing.T) {
 	watch(t, time.Minute, all.Wait)
 }
 
-// A goroutine that waits in its caller's place, so that the caller can watch the context,
+// A goroutine that waits for its caller, so that the caller can watch the context,
 // stays behind until the key is free.
 func TestCancelledWaiterLeavesNoGoroutine(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
@@ -245,7 +245,7 @@ func TestCancelledWaiterLeavesNoGoroutine(t *testing.T) {
 	})
 }
 
-// A flag that is read before the request is queued lets a request in after the shutdown
+// A flag that is read before the request is queued accepts a request after the shutdown
 // has looked at the queue for the last time.
 func TestNobodyGetsInAfterTheShutdown(t *testing.T) {
 	for range 500 {
@@ -277,8 +277,8 @@ func TestNobodyGetsInAfterTheShutdown(t *testing.T) {
 	}
 }
 
-// With a fixed number of stripes, some pair of keys shares one, and whoever takes both
-// waits for himself.
+// With a fixed number of stripes, some pair of keys shares one, and a caller that takes both
+// waits for itself.
 func TestOneHolderMayTakeAnyNumberOfKeys(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
 		for i := range 5000 {

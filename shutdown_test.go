@@ -33,7 +33,7 @@ func TestShutdownWhoseContextEndsGoesOnDraining(t *testing.T) {
 		l.Release()
 		again.requireNil(t)
 	})
-	run(t, "to its end, if nobody asks again", func(t *testing.T, m manager) {
+	run(t, "to its end, if it is not called again", func(t *testing.T, m manager) {
 		l := hold(t, m, "k")
 		require.ErrorIs(t, m.Shutdown(cancelled()), context.Canceled)
 		requireBusy(t, m, "free")
@@ -72,11 +72,11 @@ func TestCloseDuringAShutdownEndsIt(t *testing.T) {
 func TestShutdownIsOverWhenTheLastWaiterGivesUp(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
 		l := hold(t, m, "k")
-		place := m.Reserve("k")
+		waiting := m.Reserve("k")
 		shutdown := startErr(func() error { return m.Shutdown(t.Context()) })
 		l.Release()
 		shutdown.requireWaits(t)
-		place.Cancel()
+		waiting.Cancel()
 		shutdown.requireNil(t)
 	})
 }
@@ -129,7 +129,7 @@ func TestDoneIsClosedAtTheEndAndNotBefore(t *testing.T) {
 		startErr(func() error { return m.Shutdown(t.Context()) })
 		select {
 		case <-m.Done():
-			t.Fatal("done while somebody holds a key")
+			t.Fatal("done while a key is held")
 		default:
 		}
 		m.Close()
@@ -202,7 +202,7 @@ func TestHeldLocksOutliveTheManager(t *testing.T) {
 	})
 }
 
-// Every call that is made while the manager ends is answered, and whoever gets in got in
+// Every call that is made while the manager ends returns, and what is granted was granted
 // before the end.
 func TestCallsThatRaceWithTheEndAreAnswered(t *testing.T) {
 	for round := range 300 {
@@ -227,7 +227,7 @@ func TestCallsThatRaceWithTheEndAreAnswered(t *testing.T) {
 						l, ok := m.TryAcquire(i % 3)
 						l.Release()
 						if late && ok {
-							t.Error("TryAcquire got in after the end")
+							t.Error("TryAcquire acquired after the end")
 						}
 						if late {
 							return

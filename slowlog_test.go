@@ -65,7 +65,7 @@ func TestSlowLogTellsWhileItHappensAndWhenItIsOver(t *testing.T) {
 	}
 	require.GreaterOrEqual(t, len(lines), len(want))
 	assert.Equal(t, want, lines[:len(want)])
-	// The shared one holds for the rest of the hour, and is told of at 1, 2, 4, ... seconds.
+	// The shared one holds for the rest of the hour, and is reported after 1, 2, 4, ... seconds.
 	var at []string
 	for _, l := range lines[len(want):] {
 		assert.Contains(t, l, `msg="keylock: slow hold" key=k`)
@@ -108,7 +108,7 @@ func TestSlowLogTellsForWhichOfItsKeysARequestWaits(t *testing.T) {
 	assert.Contains(t, lines[1], `msg="keylock: slow hold" keys=0 held=1s queue=0`)
 	assert.Contains(t, lines[2], `msg="keylock: slow wait" key=b keys=3 waited=1s queue=1 mode=exclusive holder.grant=1`)
 	assert.Contains(t, lines[3], `msg="keylock: slow wait" key=c waited=1s queue=2 mode=exclusive holder.grant=1`)
-	assert.Contains(t, lines[4], `msg="keylock: slow wait" key=a waited=1s queue=2 mode=exclusive`, "nobody holds a")
+	assert.Contains(t, lines[4], `msg="keylock: slow wait" key=a waited=1s queue=2 mode=exclusive`, "a is not held")
 	assert.NotContains(t, lines[4], "holder")
 }
 

@@ -134,7 +134,7 @@ func TestSnapshotEndsWithItsContext(t *testing.T) {
 	_, err := m.Snapshot(ctx)
 	require.ErrorIs(t, err, context.Canceled)
 
-	// It leaves nothing behind: the next ones have their turn.
+	// It leaves nothing behind: the next ones are served.
 	for range 3 {
 		keys, err := m.Snapshot(t.Context())
 		require.NoError(t, err)
@@ -142,7 +142,7 @@ func TestSnapshotEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// Two snapshots are collected at a time; whoever waits for a turn may give up, too.
+// Two snapshots are collected at a time; a third that waits may be cancelled, too.
 func TestManySnapshotsAtOnce(t *testing.T) {
 	m := keylock.Start[int](t.Context())
 	defer m.Close()
@@ -163,7 +163,7 @@ func TestManySnapshotsAtOnce(t *testing.T) {
 				return
 			}
 			assert.Len(t, keys, 2000)
-			keys[0].Holders[0].Session = "mine" // nobody else's
+			keys[0].Holders[0].Session = "mine" // in this copy only
 		})
 	}
 	all.Wait()
@@ -209,7 +209,7 @@ func TestSnapshotsAreRefusedWhenTheManagerEnds(t *testing.T) {
 	}
 }
 
-// A shutdown serves whoever looks, while it waits for the last holder.
+// A shutdown serves questions, while it waits for the last holder.
 func TestSnapshotDuringShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := keylock.Start[int](t.Context())

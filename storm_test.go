@@ -17,7 +17,7 @@ import (
 )
 
 // Thousands of goroutines acquire, reserve, try, hold, cancel, hand off, release and ask
-// at random, in real time, until they are through or until somebody ends the manager. A
+// at random, in real time, until they are through or until one ends the manager. A
 // grant that is lost shows as a wait without end, one that is given twice in the
 // counters, one that is not ordered after the last in the race detector.
 func TestStorm(t *testing.T) {
@@ -25,9 +25,9 @@ func TestStorm(t *testing.T) {
 	if raceEnabled {
 		goroutines, rounds = 500, 15
 	}
-	// Long lines reach every place of a queue. In short ones the waiter who is cancelled
+	// Long queues reach every branch. In short ones the waiter that is cancelled
 	// at the moment of a release is often the next.
-	shapes := map[string]int{"long lines": 5, "short lines": goroutines / 3}
+	shapes := map[string]int{"long queues": 5, "short queues": goroutines / 3}
 	ends := map[string]func(s *storm, cancel func()){
 		"in peace":            nil,
 		"Close":               func(s *storm, _ func()) { assert.NoError(s.t, s.m.Close()) },
@@ -101,12 +101,12 @@ type storm struct {
 
 	writers []int                    // inside each key's exclusive lock, which is all that guards it
 	readers []atomic.Int32           // inside each key's shared locks
-	prey    []atomic.Pointer[func()] // makes somebody who may wait for the key give up
+	prey    []atomic.Pointer[func()] // cancels a call that may wait for the key
 
 	calls   atomic.Int64
 	granted atomic.Uint64
 	ended   atomic.Bool
-	strays  sync.WaitGroup // what other goroutines do with somebody's lock or place
+	strays  sync.WaitGroup // what other goroutines do with a lock or reservation
 }
 
 // call makes one call at random, and whatever follows from it.
@@ -174,7 +174,7 @@ func (s *storm) context(random *rand.Rand, key int) (context.Context, context.Ca
 	}
 }
 
-// provoke has somebody else give up a place: at about once, or when the key changes hands.
+// provoke cancels another's wait: at about once, or when the key changes hands.
 func (s *storm) provoke(random *rand.Rand, key int, giveUp func()) {
 	if random.IntN(4) == 0 {
 		s.strays.Go(giveUp)
@@ -191,7 +191,7 @@ func (s *storm) got(late bool, err error) bool {
 		assert.True(s.t, expected, err)
 		return false
 	}
-	assert.False(s.t, late, "somebody got in after the end")
+	assert.False(s.t, late, "a lock was acquired after the end")
 	s.granted.Add(1)
 	return true
 }
@@ -226,7 +226,7 @@ func (s *storm) read(random *rand.Rand, late bool, l keylock.Lock[int], err erro
 	}
 }
 
-// leave gives a lock back, in any way, while somebody who waits for it may give up.
+// leave gives a lock back, in any way, while a waiter for it may be cancelled.
 func (s *storm) leave(random *rand.Rand, l keylock.Lock[int]) {
 	giveUp := s.prey[l.Key()].Swap(nil)
 	if giveUp != nil && random.IntN(2) == 0 {

@@ -35,7 +35,7 @@ func BenchmarkTracking(b *testing.B) {
 	}
 }
 
-// What a look costs everybody else, because nobody is served meanwhile.
+// What a look costs all others, because no request is served meanwhile.
 func BenchmarkLook(b *testing.B) {
 	ctx := context.Background()
 	m := keylock.Start[int](ctx, keylock.WithHoldTimes())

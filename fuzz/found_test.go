@@ -34,7 +34,7 @@ func TestNoKeysIsNotTheZeroKey(t *testing.T) {
 }
 
 // A reservation that is granted and not yet waited for is held by its session, and is
-// released with it. Wait returned the lock all the same, as if somebody held it.
+// released with it. Wait returned the lock all the same, as if it were still held.
 func TestReservationEndsWithItsSession(t *testing.T) {
 	ctx := context.Background()
 	m := keylock.Start[string](ctx)

@@ -242,7 +242,7 @@ func (w *world) racing(a, cancellation action, cancelFirst bool) []history {
 	if !cancelFirst || kept {
 		histories = append(histories, history{w, after})
 	}
-	if kept && after.isHeir(c.request, w) {
+	if kept && after.receives(c.request, w) {
 		return histories
 	}
 	// The answer crosses the cancellation. If it is a lock it is given back, and so it is if
@@ -444,14 +444,14 @@ func (r *managerRun) look() view {
 	v.stats.Timed, v.stats.Holds, v.stats.OldestHold, v.stats.OldestWait, v.stats.SlowLogLost = false, keylock.Histogram{}, 0, 0, 0
 	infos, err := r.manager.Snapshot(ctx)
 	errs[1] = err
-	v.lines = make(map[int][]table.Entry)
+	v.queues = make(map[int][]table.Entry)
 	for _, info := range infos {
 		key := int(info.Key)
 		for _, h := range info.Holders {
-			v.lines[key] = append(v.lines[key], table.Entry{Seq: h.Seq, Mode: table.Mode(h.Mode), Label: h.Session})
+			v.queues[key] = append(v.queues[key], table.Entry{Seq: h.Seq, Mode: table.Mode(h.Mode), Label: h.Session})
 		}
 		for _, w := range info.Waiters {
-			v.lines[key] = append(v.lines[key], table.Entry{Mode: table.Mode(w.Mode), Label: w.Session})
+			v.queues[key] = append(v.queues[key], table.Entry{Mode: table.Mode(w.Mode), Label: w.Session})
 		}
 	}
 	for key, name := range keyNames {

@@ -24,7 +24,7 @@ type request struct {
 	session string // its label; empty when it has none
 	holds   bool
 	seq     uint64 // of its grant, as the real thing numbered it
-	value   any    // that was handed over with it
+	value   any    // that was handed off with it
 }
 
 // terms are those on which it asks for a key.
@@ -60,7 +60,7 @@ type model struct {
 // An answer is what the model says to a request.
 type answer struct {
 	outcome table.Outcome
-	key     int // whose line is full
+	key     int // whose queue is full
 }
 
 // clone returns a copy on which one can try what would happen.
@@ -74,7 +74,7 @@ func (m *model) clone() *model {
 	return &c
 }
 
-// join lets a request in, unless it is refused.
+// join accepts a request, unless it is refused.
 func (m *model) join(r *request, try bool) answer {
 	if !m.grantable(r, m.present) {
 		a := m.mayWait(r, try)
@@ -94,7 +94,7 @@ func (m *model) join(r *request, try bool) answer {
 	return answer{outcome: table.Granted}
 }
 
-// mayWait says whether a request that cannot be granted is let in to wait. The first of
+// mayWait says whether a request that cannot be granted may queue. The first of
 // its keys for which it is not is the one that it is told.
 func (m *model) mayWait(r *request, try bool) answer {
 	for _, key := range r.keys {
@@ -111,7 +111,7 @@ func (m *model) mayWait(r *request, try bool) answer {
 	return answer{outcome: table.Waiting}
 }
 
-// deadlocks says whether a session's request would wait for ever: even if every owner
+// deadlocks says whether a session's request would wait forever: even if every owner
 // that does not wait dropped all that it holds, and those who are granted because of that
 // did the same, again and again. An owner is a session, or a request that has none.
 func (m *model) deadlocks(r *request) bool {
@@ -136,7 +136,7 @@ func (m *model) deadlocks(r *request) bool {
 	}
 }
 
-// leave takes a holder or a waiter out and returns who is granted because of that.
+// leave takes a holder or a waiter out and returns what is granted because of that.
 func (m *model) leave(r *request) []*request {
 	m.present = slices.DeleteFunc(m.present, func(other *request) bool { return other.id == r.id })
 	if r.holds {
@@ -147,8 +147,7 @@ func (m *model) leave(r *request) []*request {
 	return m.settle()
 }
 
-// handoff is leave for a holder that leaves only if that lets in somebody who asked for
-// one key.
+// handoff is leave for a holder that leaves only if that grants a request for one key.
 func (m *model) handoff(r *request, value any) []*request {
 	if r.many {
 		return nil
@@ -167,7 +166,7 @@ func (m *model) handoff(r *request, value any) []*request {
 	return granted
 }
 
-// downgrade makes a holder share all its keys and returns who is granted because of that.
+// downgrade makes a holder share all its keys and returns what is granted because of that.
 func (m *model) downgrade(r *request) []*request {
 	if !m.shares(r) && len(r.keys) > 0 {
 		r.shared, r.each, r.limit = true, nil, 0
@@ -191,7 +190,7 @@ func (m *model) firstBlocked(key int) *request {
 	return nil
 }
 
-// leaveAll cancels everybody who waits and returns them. Nobody is granted.
+// leaveAll cancels all waiters and returns them. None is granted.
 func (m *model) leaveAll() []*request {
 	gone := m.waiters()
 	m.counts.Cancelled += uint64(len(gone))
@@ -289,26 +288,26 @@ func (m *model) waiting(key int) int {
 	return len(m.all(func(r *request) bool { return !r.holds && slices.Contains(r.keys, key) }))
 }
 
-// lines are the places of every key that is held or waited for: its holders, and then its
+// queues are the entries of every key that is held or waited for: its holders, and then its
 // waiters.
-func (m *model) lines() map[int][]table.Entry {
-	lines := make(map[int][]table.Entry)
+func (m *model) queues() map[int][]table.Entry {
+	queues := make(map[int][]table.Entry)
 	holders := m.holders()
 	slices.SortStableFunc(holders, func(a, b *request) int { return cmp.Compare(a.seq, b.seq) })
 	for _, r := range append(holders, m.waiters()...) {
 		for i, key := range r.keys {
 			if !slices.Contains(r.keys[:i], key) {
-				lines[key] = append(lines[key], table.Entry{Seq: r.seq, Mode: m.terms(r, key).Mode, Label: r.session})
+				queues[key] = append(queues[key], table.Entry{Seq: r.seq, Mode: m.terms(r, key).Mode, Label: r.session})
 			}
 		}
 	}
-	return lines
+	return queues
 }
 
 // totals are the counts, of which those of now are counted now.
 func (m *model) totals() table.Counts {
 	c := m.counts
-	c.Keys, c.Held, c.Waiting = len(m.lines()), len(m.holders()), len(m.waiters())
+	c.Keys, c.Held, c.Waiting = len(m.queues()), len(m.holders()), len(m.waiters())
 	c.Shared = len(m.all(func(r *request) bool { return r.holds && m.shares(r) }))
 	return c
 }
@@ -336,7 +335,7 @@ func (m *model) cycleError(r *request, cycle []table.WaitEdge[int]) error {
 }
 
 // waitsFor says whether an edge is there: some request of the one stands behind one of the
-// other in the line, and in conflict with it. The first edge is that of the last request.
+// other in the queue, and in conflict with it. The first edge is that of the last request.
 func (m *model) waitsFor(e table.WaitEdge[int], first bool) bool {
 	for i, waiter := range m.present {
 		if waiter.holds || waiter.session != e.Waiter || first && i < len(m.present)-1 {
@@ -351,7 +350,7 @@ func (m *model) waitsFor(e table.WaitEdge[int], first bool) bool {
 	return false
 }
 
-// blocks says whether one who came earlier is in the way of a waiter, in the line of a key,
+// blocks says whether one who came earlier is in the way of a waiter, in the queue of a key,
 // directly or by those between them who have no session and only pass it on.
 func (m *model) blocks(earlier, waiter *request, key int) bool {
 	if !slices.Contains(earlier.keys, key) || !slices.Contains(waiter.keys, key) {

@@ -27,7 +27,7 @@ const maxProgram = 64
 // keys is how many keys there are: few, so that requests meet.
 const keys = 4
 
-// owners is how many there are, with nobody among them.
+// owners is how many there are, one of which is no session.
 const owners = 5
 
 // A step names one operation and the things that it is about, as far as it is about them.
@@ -150,7 +150,7 @@ var verbNames = [...]string{
 	"cancel reservation", "wait idle", "shutdown", "close", "end context", "downgrade",
 }
 
-// pick returns one of those who are there; false when nobody is.
+// pick returns one of those that are there; false when there is none.
 func pick[E any](from []E, arg byte) (E, bool) {
 	if len(from) == 0 {
 		var none E

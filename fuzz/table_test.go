@@ -62,7 +62,7 @@ type tableRun struct {
 	model   *model
 	tickets map[int]*table.Ticket[int] // of those who wait, by id
 	tokens  []table.Token[int]         // all that were given out
-	owners  []int                      // whom the tokens were given to
+	owners  []int                      // whose the tokens are
 
 	sessions [owners]*table.Session[int] // the first is nil, for no session
 	closed   [owners]bool
@@ -227,7 +227,7 @@ func (r *tableRun) join(s step) error {
 		r.tickets[asked.id] = got.Ticket
 	case table.Full:
 		if got.Refusal.Key != want.key {
-			return fmt.Errorf("the line of key %d is full, want %d", got.Refusal.Key, want.key)
+			return fmt.Errorf("the queue of key %d is full, want %d", got.Refusal.Key, want.key)
 		}
 	case table.Deadlock:
 		return r.model.cycleError(asked, got.Refusal.Cycle)
@@ -391,23 +391,23 @@ func (r *tableRun) compare() error {
 	if got, want := r.table.Counts(), r.model.totals(); got != want {
 		return fmt.Errorf("counts are %+v, want %+v", got, want)
 	}
-	lines := r.model.lines()
+	queues := r.model.queues()
 	got := make(map[int][]table.Entry)
-	for line := range r.table.All() {
-		for p := range line.Entries {
-			got[line.Key] = append(got[line.Key], table.Entry{Seq: p.Seq, Mode: p.Mode, Label: p.Label})
+	for queue := range r.table.All() {
+		for p := range queue.Entries {
+			got[queue.Key] = append(got[queue.Key], table.Entry{Seq: p.Seq, Mode: p.Mode, Label: p.Label})
 		}
 	}
-	if !maps.EqualFunc(got, lines, slices.Equal) {
-		return fmt.Errorf("lines are %v, want %v", got, lines)
+	if !maps.EqualFunc(got, queues, slices.Equal) {
+		return fmt.Errorf("queues are %v, want %v", got, queues)
 	}
 	for key := range keys {
 		v := r.table.Look(key)
-		if want := len(lines[key]); v.Held+v.Waiting != want {
+		if want := len(queues[key]); v.Held+v.Waiting != want {
 			return fmt.Errorf("Look(%d) is %+v", key, v)
 		}
 	}
-	if want := len(lines) == 0; r.table.Idle() != want {
+	if want := len(queues) == 0; r.table.Idle() != want {
 		return fmt.Errorf("Idle is %t", !want)
 	}
 	for i, token := range r.tokens {

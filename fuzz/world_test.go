@@ -51,11 +51,11 @@ func (r result) String() string {
 	return fmt.Sprintf("lock %d with value %v", r.seq, r.value)
 }
 
-// A reservation is a place in line that nobody waits for yet.
+// A reservation is a claim on a future grant that no call waits for yet.
 type reservation struct {
 	request int
 	many    bool  // keys
-	err     error // the answer to who will wait
+	err     error // what its Wait will return
 	used    bool
 }
 
@@ -67,7 +67,7 @@ type action struct {
 	step
 	verb   int
 	target int // the call or the reservation that it is about
-	value  int // what a hand-off passes on
+	value  int // what is handed off
 }
 
 // done says that the context of the call is done when it begins.
@@ -226,13 +226,13 @@ func (w *world) hasValue(id int) bool {
 	return r != nil && r.value != nil
 }
 
-// isHeir says whether a request was the first to be granted what came with its value, since
-// the world before: the one of whom a hand-over makes sure.
-func (w *world) isHeir(id int, before *world) bool {
-	heir := w.model.get(id)
+// receives says whether a request was the first to be granted what came with its value, since
+// the world before: the one that a handoff makes sure of.
+func (w *world) receives(id int, before *world) bool {
+	receiver := w.model.get(id)
 	return !slices.ContainsFunc(w.model.holders(), func(r *request) bool {
 		old := before.model.get(r.id)
-		return r.id < id && r.value == heir.value && !(old != nil && old.holds)
+		return r.id < id && r.value == receiver.value && !(old != nil && old.holds)
 	})
 }
 
@@ -306,7 +306,7 @@ func (w *world) end(cause error) {
 
 // settle lets calls return that can.
 func (w *world) settle() {
-	idle := len(w.model.lines()) == 0
+	idle := len(w.model.queues()) == 0
 	for i := range w.calls {
 		c := &w.calls[i]
 		switch {
@@ -360,7 +360,7 @@ type view struct {
 	done    bool
 	err     error         // what its questions answered
 	stats   keylock.Stats // without what tells of time
-	lines   map[int][]table.Entry
+	queues  map[int][]table.Entry
 	present [keys]bool // what Inspect says
 }
 
@@ -393,20 +393,20 @@ func (w *world) compare(v view, before *world) error {
 		}
 		return nil
 	}
-	lines := w.model.lines()
-	if !maps.EqualFunc(v.lines, lines, slices.Equal) {
-		return fmt.Errorf("Snapshot is %v, want %v", v.lines, lines)
+	queues := w.model.queues()
+	if !maps.EqualFunc(v.queues, queues, slices.Equal) {
+		return fmt.Errorf("Snapshot is %v, want %v", v.queues, queues)
 	}
 	for key, present := range v.present {
-		if _, want := lines[key]; present != want {
+		if _, want := queues[key]; present != want {
 			return fmt.Errorf("Inspect(%d) finds it: %t", key, present)
 		}
 	}
 	longest := 0
-	for _, places := range lines {
+	for _, entries := range queues {
 		waiting := func(p table.Entry) bool { return p.Seq == 0 }
-		if i := slices.IndexFunc(places, waiting); i >= 0 {
-			longest = max(longest, len(places)-i)
+		if i := slices.IndexFunc(entries, waiting); i >= 0 {
+			longest = max(longest, len(entries)-i)
 		}
 	}
 	c := w.model.totals()
@@ -434,7 +434,7 @@ func (w *world) number(v view, before *world) error {
 			r.seq = v.results[i].seq
 		}
 	}
-	for key, places := range v.lines { // and of the others the earlier one has the earlier number
+	for key, entries := range v.queues { // and of the others the earlier one has the earlier number
 		var others []*request
 		for _, r := range w.model.holders() {
 			if !slices.Contains(r.keys, key) {
@@ -443,10 +443,10 @@ func (w *world) number(v view, before *world) error {
 			if r.seq == 0 {
 				others = append(others, r)
 			}
-			places = slices.DeleteFunc(slices.Clone(places), func(p table.Entry) bool { return p.Seq == r.seq || p.Seq == 0 })
+			entries = slices.DeleteFunc(slices.Clone(entries), func(p table.Entry) bool { return p.Seq == r.seq || p.Seq == 0 })
 		}
-		for i, r := range others[:min(len(others), len(places))] {
-			r.seq = places[i].Seq
+		for i, r := range others[:min(len(others), len(entries))] {
+			r.seq = entries[i].Seq
 		}
 	}
 	for i := range w.calls {
@@ -456,7 +456,7 @@ func (w *world) number(v view, before *world) error {
 		}
 		r := w.model.get(c.request)
 		if r != nil && r.seq == 0 {
-			r.seq = v.results[i].seq // of no key, which no line shows
+			r.seq = v.results[i].seq // of no key, which no queue shows
 		}
 		if r != nil {
 			c.seq = r.seq
@@ -467,7 +467,7 @@ func (w *world) number(v view, before *world) error {
 	var known []*request
 	for _, r := range granted {
 		if r.seq == 0 {
-			continue // of no key, and nobody has seen the lock
+			continue // of no key, and no call has returned the lock
 		}
 		old := before.model.get(r.id)
 		isNew := old == nil || !old.holds

@@ -50,7 +50,7 @@ func TestIndexTellsKeysWithTheSameHashApart(t *testing.T) {
 	require.Same(t, two, q)
 }
 
-// Lines come to a bucket and leave it from any entry, more of them than it has room for tags.
+// Queues come to a bucket and leave it from any entry, more of them than it has room for tags.
 func TestBucketHasTheTagsOfItsLines(t *testing.T) {
 	var b bucket[int]
 	var queues []*queue[int] // as they stand in the chain

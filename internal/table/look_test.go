@@ -21,7 +21,7 @@ func TestWaiterKnowsInHowManyOfItsLinesSomebodyIsInItsWay(t *testing.T) {
 	assert.Equal(t, table.Entry{Seq: 3, Keys: 3}, k.Entry())
 }
 
-// Whoever looks at keys, or at the entries in one queue, stops when he has seen enough.
+// A caller that looks at keys, or at the entries in one queue, stops when it has seen enough.
 func TestLookingStopsWhenToldTo(t *testing.T) {
 	tab := table.New[int](table.Config{})
 	var k *table.Ticket[int]
@@ -30,7 +30,7 @@ func TestLookingStopsWhenToldTo(t *testing.T) {
 	}
 	for _, views := range []func(func(table.View[int]) bool){tab.All(), tab.Ranked(), tab.Of(k)} {
 		seen := 0
-		for v := range views { // whoever goes on panics
+		for v := range views { // to go on panics
 			for range v.Entries {
 				seen++
 				break
@@ -41,7 +41,7 @@ func TestLookingStopsWhenToldTo(t *testing.T) {
 	}
 }
 
-// However many hold a key already, a writer that leaves the queue lets in all the readers behind it.
+// However many hold a key already, a writer that leaves the queue has all the readers behind it granted.
 func TestAllReadersBehindAWriterAreGranted(t *testing.T) {
 	for _, holders := range []int{1, 10, 100, 1000} {
 		tab := table.New[int](table.Config{})

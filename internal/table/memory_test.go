@@ -168,7 +168,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 		"grant and release": func() {
 			tab.Release(tab.Join(exclusive).Token)
 		},
-		"wait, hand-over and release": func() {
+		"wait, handoff and release": func() {
 			first := tab.Join(exclusive)
 			tab.Join(exclusive)
 			tab.Release(tab.Release(first.Token)[0].Token)
@@ -268,7 +268,7 @@ func TestCancelCostsTheSameInALongLine(t *testing.T) {
 	assert.Less(t, ratio, tooMuch)
 }
 
-// perCancel returns the nanoseconds of one cancellation, where all waiters of a queue give up in
+// perCancel returns the nanoseconds of one cancellation, where all waiters of a queue are cancelled in
 // random order.
 func perCancel(t *testing.T, waiters, rounds int) float64 {
 	random := rand.New(rand.NewPCG(1, 2))

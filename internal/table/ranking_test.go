@@ -21,7 +21,7 @@ func TestRankedYieldsTheLongestLinesFirst(t *testing.T) {
 		last = v.Waiting
 		queues++
 	}
-	require.Equal(t, 85, queues, "those in which somebody waits")
+	require.Equal(t, 85, queues, "those with a waiter")
 	require.NoError(t, tab.Check())
 	tab.CancelAll()
 	require.Zero(t, tab.LongestQueue())
@@ -60,7 +60,7 @@ func TestWaiterKnowsWhomItWaitsFor(t *testing.T) {
 	}
 	require.Equal(t, []int{0, 0, 2, 3, 3, 5, 6, 7}, behind(tab))
 
-	limited := New[int](Config{SharedLimit: 3}) // everybody waits for room
+	limited := New[int](Config{SharedLimit: 3}) // all wait for room
 	limited.Join(&Request[int]{Key: 1})
 	for _, mode := range modes {
 		limited.Join(&Request[int]{Key: 1, Mode: mode})

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A slowSearch says by brute force whether a request would wait for ever: it goes over
+// A slowSearch says by brute force whether a request would wait forever: it goes over
 // everything again and again until nothing changes.
 type slowSearch struct {
 	table *Table[int]
