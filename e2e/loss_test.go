@@ -128,6 +128,11 @@ func TestBreakOfOneKey(t *testing.T) {
 	assert.Equal(t, "waiting", queue[1].Process.Label)
 	assert.WithinDuration(t, time.Now(), queue[1].Since, time.Minute)
 	assert.False(t, queue[0].Own)
+	_, err = operator.TryAcquire(t.Context(), "key")
+	require.ErrorIs(t, err, cohort.ErrHeld)
+	var known *cohort.HeldError
+	require.ErrorAs(t, err, &known, "a try that fails names the holder, too")
+	assert.Equal(t, cohort.HeldError{Key: "key", Holder: queue[0]}, *known)
 	queue, err = hanging.Inspect(t.Context(), "key")
 	require.NoError(t, err)
 	assert.True(t, queue[0].Own)

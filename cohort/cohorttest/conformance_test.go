@@ -340,6 +340,15 @@ func TestChecksFindBrokenOperators(t *testing.T) {
 				}
 				return g, err
 			}}},
+		{"a failed try does not know the process", "shown: the failed try says that",
+			spoiltOperator{try: func(e *cohorttest.Engine, key string) (cohort.Grant, error) {
+				g, err := e.TryAcquire(context.Background(), key)
+				var held *cohort.HeldError
+				if errors.As(err, &held) {
+					held.Holder.Process = cohort.Process{}
+				}
+				return g, err
+			}}},
 	} {
 		t.Run(broken.bug, func(t *testing.T) {
 			t.Parallel()

@@ -163,15 +163,25 @@ func (b *bench) listed(g cohort.Grant) error {
 	}
 }
 
-// named returns an error if a try that fails names another holder than the one with the grant.
+// named returns an error if a try that fails names another holder than the one with the grant, or describes it
+// differently from Inspect.
 func (b *bench) named(g cohort.Grant) error {
 	got, err := b.engines[1].TryAcquire(b.ctx, b.key)
 	if err == nil {
 		return errors.Join(errors.New("TryAcquire got a key that is held"), b.release(got))
 	}
 	var held *cohort.HeldError
-	if errors.As(err, &held) && (held.Key != b.key || held.Holder.Epoch != g.Epoch() || held.Holder.Own) {
+	if !errors.As(err, &held) {
+		return nil
+	}
+	if held.Key != b.key || held.Holder.Epoch != g.Epoch() || held.Holder.Own {
 		return fmt.Errorf("the failed try says %+v of the grant with epoch %d", held, g.Epoch())
+	}
+	if e, ok := b.engines[1].(cohort.Inspector); ok {
+		queue, err := e.Inspect(b.ctx, b.key)
+		if err != nil || len(queue) == 0 || held.Holder.Process != queue[0].Process || !held.Holder.Since.Equal(queue[0].Since) {
+			return fmt.Errorf("the failed try says that %+v holds the key, and Inspect returned (%+v, %v)", held.Holder, queue, err)
+		}
 	}
 	return nil
 }
