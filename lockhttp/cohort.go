@@ -114,13 +114,12 @@ type contender struct {
 }
 
 func newEngine(s cohort.Stats, oldest []cohort.KeyInfo) *engine {
-	process := s.Engine.Process.String()
 	e := &engine{
-		Process: show.Bare(&process),
+		Process: known(s.Engine.Process.String()),
 		Waiting: s.Waiting, Held: s.Held, Granted: s.Granted, Refused: s.Refused, Handoffs: s.Handoffs, Lost: s.Lost,
 		Kept: s.Kept, Hits: s.Hits, Recalls: s.Recalls,
 		Waits: newHistogram(s.Waits), Releases: newHistogram(s.Releases),
-		Session: show.Bare(&s.Engine.Session), SessionBegan: s.Engine.SessionBegan,
+		Session: known(s.Engine.Session), SessionBegan: s.Engine.SessionBegan,
 		Sessions: s.Engine.Sessions, SessionsLost: s.Engine.Lost, Retries: s.Engine.Retries, Orphans: s.Engine.Orphans,
 	}
 	if s.Engine.LastError != nil {
@@ -159,9 +158,8 @@ func (k *key) addEngine(info cohort.KeyInfo, n int) {
 	k.Contenders = len(info.Engine)
 	for _, c := range info.Engine[:min(n, len(info.Engine))] {
 		p := c.Process
-		text := p.String()
 		shown := contender{
-			Process: show.Bare(&text), Label: show.Bare(&p.Label), Host: show.Bare(&p.Host), PID: p.PID,
+			Process: known(p.String()), Label: known(p.Label), Host: known(p.Host), PID: p.PID,
 			Own: c.Own, Epoch: c.Epoch, Since: c.Since,
 		}
 		if !c.Since.IsZero() {
@@ -169,6 +167,14 @@ func (k *key) addEngine(info cohort.KeyInfo, n int) {
 		}
 		k.Engine = append(k.Engine, shown)
 	}
+}
+
+// known shows a text that a process has given of itself; nothing where it has given none.
+func known(text string) string {
+	if text == "" {
+		return ""
+	}
+	return show.Bare(&text)
 }
 
 // Role says what the contender at a place of the queue does.

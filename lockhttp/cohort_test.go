@@ -117,3 +117,71 @@ func TestCohortIsShownWithItsEngine(t *testing.T) {
 
 	require.NoError(t, held.Release())
 }
+
+// elsewhere is an engine of which other processes have a key.
+type elsewhere struct {
+	*cohorttest.Engine
+	queue []cohort.Contender
+}
+
+func (e elsewhere) Inspect(context.Context, string) ([]cohort.Contender, error) { return e.queue, nil }
+
+func (e elsewhere) Report() cohort.EngineReport {
+	return cohort.EngineReport{Process: cohort.Process{Label: "billing", Host: "web-1", PID: 17}, Sessions: 1}
+}
+
+// Who holds a key in another process is shown with its label, host, number, since when and with which epoch, and so is
+// who waits there; a label may contain what it likes.
+func TestHolderInAnotherProcessIsShown(t *testing.T) {
+	store := cohorttest.NewStore()
+	defer store.Close()
+	since := time.Now().Add(-90 * time.Second).Truncate(time.Second)
+	locks := cohort.Start(t.Context(), elsewhere{store.Engine(), []cohort.Contender{
+		{Process: cohort.Process{Label: "checkout", Host: "web-3", PID: 4242}, Since: since, Epoch: 118},
+		{Process: cohort.Process{Label: "billing", Host: "web-1", PID: 17}, Own: true},
+		{Process: cohort.Process{Label: "<i>evil</i>\u202e"}},
+		{},
+	}})
+	defer locks.Close()
+	address := serve(t, map[string]lockhttp.Manager{"orders": lockhttp.OfCohort(locks)})
+	one := address + "?manager=orders&key=key&format="
+
+	type contender struct {
+		Process, Label, Host string
+		PID                  int
+		Own                  bool
+		Epoch                uint64
+		Since                time.Time
+	}
+	var shown struct {
+		Managers []struct {
+			Engine struct{ Process string }
+			Key    struct{ Engine []contender }
+		}
+	}
+	_, body := get(t, one+"json")
+	require.NoError(t, json.Unmarshal([]byte(body), &shown))
+	queue := shown.Managers[0].Key.Engine
+	require.Len(t, queue, 4)
+	assert.True(t, since.Equal(queue[0].Since))
+	queue[0].Since = time.Time{}
+	assert.Equal(t, []contender{
+		{Process: "web-3:4242 checkout", Label: "checkout", Host: "web-3", PID: 4242, Epoch: 118},
+		{Process: "web-1:17 billing", Label: "billing", Host: "web-1", PID: 17, Own: true},
+		{Process: `"<i>evil</i>\u202e"`, Label: `"<i>evil</i>\u202e"`},
+		{},
+	}, queue)
+	_, body = get(t, address+"?format=json")
+	require.NoError(t, json.Unmarshal([]byte(body), &shown))
+	assert.Equal(t, "web-1:17 billing", shown.Managers[0].Engine.Process)
+
+	_, body = get(t, one+"text")
+	assert.Regexp(t, `holds +1m 3\ds +118 +web-3:4242 checkout\n`, body)
+	assert.Regexp(t, `waits +web-1:17 billing \(this process\)\n`, body)
+	assert.Regexp(t, `waits +unknown\n`, body)
+	_, body = get(t, one+"html")
+	assert.Regexp(t, `>holds<.*>1m 3\ds<.*>118<.*<bdi>web-3:4242 checkout</bdi>`, body)
+	assert.Contains(t, body, "<bdi>web-1:17 billing (this process)</bdi>")
+	assert.NotContains(t, body, "<i>")
+	assert.Contains(t, body, "&lt;i&gt;evil")
+}
