@@ -13,8 +13,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,10 +28,69 @@ import (
 )
 
 // ErrUsage is in the error for arguments that are not understood.
-var ErrUsage = errors.New("usage: list | show KEY | break KEY EPOCH")
+var ErrUsage = errors.New("usage: " + usage)
+
+const usage = "list | show KEY | break KEY EPOCH"
 
 // most is how many keys list shows.
 const most = 10_000
+
+// A Command is a program that calls [Run] with an engine of its own.
+type Command struct {
+	Name string
+
+	// Flags defines the flags that say where the engine is. What it returns connects to it, once they are parsed,
+	// and is called with a context that ends after -timeout.
+	Flags func(*flag.FlagSet) Connect
+}
+
+// Connect returns an engine, and what ends the connection to it.
+type Connect func(context.Context) (engine cohort.Operator, end func(), err error)
+
+// Main runs the command with the arguments of the process, and exits.
+func (c Command) Main() { os.Exit(c.Run(os.Stdout, os.Stderr, os.Args[1:]...)) }
+
+// Run runs the command with these arguments. It writes what it finds to out, its usage when it is asked for it by
+// -h, too, and errors to log. It returns the code to exit with: 0 if all went well, 2 if the arguments are not
+// understood, and 1 for any other error.
+func (c Command) Run(out, log io.Writer, args ...string) (code int) {
+	err := c.run(out, args)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, ErrUsage):
+		_, _ = fmt.Fprintf(log, "%s: %v\n%[1]s -h shows the flags\n", c.Name, err)
+		return 2
+	}
+	_, _ = fmt.Fprintf(log, "%s: %v\n", c.Name, err)
+	return 1
+}
+
+func (c Command) run(out io.Writer, args []string) error {
+	flags := flag.NewFlagSet(c.Name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // Run reports the error
+	connect := c.Flags(flags)
+	timeout := flags.Duration("timeout", 10*time.Second, "how long to wait for the engine")
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		flags.SetOutput(out)
+		_, err = fmt.Fprintf(out, "usage: %s [flags] %s\n", c.Name, usage)
+		flags.PrintDefaults()
+		return err
+	case err != nil:
+		return fmt.Errorf("%w; %w", err, ErrUsage)
+	case flags.NArg() == 0:
+		return ErrUsage
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
+	defer cancel()
+	engine, end, err := connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	return Run(ctx, engine, out, flags.Args()...)
+}
 
 // Run carries out the command that args are, and writes what it finds to out. It returns an error that is [ErrUsage]
 // for other arguments, one that says what happened if break found no grant with that epoch, and else the engine's.

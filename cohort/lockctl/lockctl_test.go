@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,6 +82,44 @@ func TestWrongArguments(t *testing.T) {
 		require.ErrorIs(t, lockctl.Run(t.Context(), store.Engine(), &bytes.Buffer{}, args...), lockctl.ErrUsage, "%q", args)
 	}
 	require.Error(t, lockctl.Run(t.Context(), store.Engine(), &bytes.Buffer{}, "show", `"no end`))
+}
+
+// A command exits as others do: scripts rely on it.
+func TestCommandExits(t *testing.T) {
+	store := cohorttest.NewStore()
+	defer store.Close()
+	unreachable, ended := false, false
+	command := lockctl.Command{Name: "locks", Flags: func(flags *flag.FlagSet) lockctl.Connect {
+		flags.BoolVar(&unreachable, "unreachable", false, "there is no engine")
+		return func(context.Context) (cohort.Operator, func(), error) {
+			if unreachable {
+				return nil, nil, errCut
+			}
+			return store.Engine(), func() { ended = true }, nil
+		}
+	}}
+	for _, test := range []struct {
+		args     []string
+		code     int
+		out, log string
+	}{
+		{[]string{"-h"}, 0, "usage: locks [flags] list | show KEY | break KEY EPOCH\n", ""},
+		{[]string{"list"}, 0, "KEY  EPOCH", ""},
+		{nil, 2, "", "locks: usage: list | show KEY | break KEY EPOCH\nlocks -h shows the flags\n"},
+		{[]string{"steal"}, 2, "", "locks: usage: "},
+		{[]string{"-x", "list"}, 2, "", "locks: flag provided but not defined: -x; usage: list"},
+		{[]string{"-timeout", "soon", "list"}, 2, "", `locks: invalid value "soon" for flag -timeout`},
+		{[]string{"break", "key", "1"}, 1, "", "locks: key is not held with epoch 1 any more; nothing was changed\n"},
+		{[]string{"-unreachable", "list"}, 1, "", "locks: cut off\n"},
+	} {
+		var out, log bytes.Buffer
+		assert.Equal(t, test.code, command.Run(&out, &log, test.args...), "%q", test.args)
+		assert.True(t, strings.HasPrefix(out.String(), test.out), out.String())
+		assert.True(t, strings.HasPrefix(log.String(), test.log), log.String())
+		assert.Equal(t, test.out == "", out.Len() == 0)
+		assert.Equal(t, test.log == "", log.Len() == 0)
+	}
+	assert.True(t, ended)
 }
 
 // failing is an engine that cannot be reached.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"strconv"
 	"testing"
 	"time"
@@ -12,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
-	"github.com/seed-46f81e6d/keylock/cohort/lockctl"
 	"github.com/seed-46f81e6d/keylock/redislock"
 	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
 	"github.com/seed-46f81e6d/keylock/redislock/rueidisadapter"
@@ -31,16 +31,16 @@ func TestBreakLockOfHangingProcess(t *testing.T) {
 	stuck, err := locks.Acquire(t.Context(), "order/42")
 	require.NoError(t, err)
 
-	command := func(args ...string) string {
-		var out bytes.Buffer
-		require.NoError(t, run(&out, append([]string{"-url", "redis://" + s.Addr()}, args...)...))
+	output := func(args ...string) string {
+		var out, log bytes.Buffer
+		require.Zero(t, command.Run(&out, &log, append([]string{"-url", "redis://" + s.Addr()}, args...)...), "%s", &log)
 		return out.String()
 	}
-	assert.Contains(t, command("list"), "order/42")
-	assert.Contains(t, command("show", "order/42"), " reports\n")
+	assert.Contains(t, output("list"), "order/42")
+	assert.Contains(t, output("show", "order/42"), " reports\n")
 	epoch := strconv.FormatUint(stuck.Token().Epoch, 10)
-	assert.Contains(t, command("break", "order/42", epoch), "is not held with epoch "+epoch+" any more")
-	assert.Contains(t, command("show", "order/42"), "is free")
+	assert.Contains(t, output("break", "order/42", epoch), "is not held with epoch "+epoch+" any more")
+	assert.Contains(t, output("show", "order/42"), "is free")
 	select {
 	case <-stuck.Context().Done():
 		require.ErrorIs(t, context.Cause(stuck.Context()), cohort.ErrLost)
@@ -49,7 +49,7 @@ func TestBreakLockOfHangingProcess(t *testing.T) {
 	}
 	require.ErrorIs(t, stuck.Release(), cohort.ErrLost)
 
-	require.ErrorIs(t, run(&bytes.Buffer{}, "-url", "redis://"+s.Addr(), "steal"), lockctl.ErrUsage)
-	require.Error(t, run(&bytes.Buffer{}, "-url", "no URL"))
-	require.Error(t, run(&bytes.Buffer{}, "-url", "redis://127.0.0.1:1", "list"))
+	require.Equal(t, 2, command.Run(io.Discard, io.Discard, "-url", "redis://"+s.Addr(), "steal"))
+	require.Equal(t, 1, command.Run(io.Discard, io.Discard, "-url", "no URL", "list"))
+	require.Equal(t, 1, command.Run(io.Discard, io.Discard, "-url", "redis://127.0.0.1:1", "list"))
 }
