@@ -78,7 +78,7 @@ func revoke(t testing.TB, client *clientv3.Client, e cohort.Engine) {
 	require.NoError(t, err)
 }
 
-func silence(_, _ string) weather { return weather{silent: true} }
+func silence(_, _ string) weather { return weather{Silent: true} }
 
 // gate is what stands between an engine and etcd, and can refuse the next transaction.
 type gate struct {
@@ -109,7 +109,7 @@ func TestConformance(t *testing.T) {
 	networks, gates := make(map[cohort.Engine]*network), make(map[cohort.Engine]*gate)
 	cohorttest.Run(t, cohorttest.Harness{
 		Engine: func() (cohort.Engine, error) {
-			n, g := newNetwork(t), new(gate)
+			n, g := newNetwork(), new(gate)
 			client := dialWith(t, func(c *clientv3.Config) { c.DialOptions = []grpc.DialOption{g.option()} }, n.to(t, "n0", node))
 			e := newEngine(t, client, 2*time.Second)
 			networks[e], gates[e] = n, g
@@ -121,7 +121,7 @@ func TestConformance(t *testing.T) {
 		Refuse: func(e cohort.Engine, call cohorttest.Call, forGood bool) error {
 			if call == cohorttest.Wait {
 				compact(t, direct)
-				networks[e].set(func(_, _ string) weather { return weather{down: true} })
+				networks[e].set(func(_, _ string) weather { return weather{Down: true} })
 				time.Sleep(100 * time.Millisecond)
 				networks[e].heal()
 				return nil

@@ -129,19 +129,19 @@ func TestInboxThatCannotTellCountsAsWanted(t *testing.T) {
 	}{
 		{"history is forgotten and the connection breaks", func(n *network) {
 			time.Sleep(100 * time.Millisecond)
-			n.set(func(_, _ string) weather { return weather{down: true} })
+			n.set(func(_, _ string) weather { return weather{Down: true} })
 			time.Sleep(100 * time.Millisecond)
 			n.heal()
 		}},
 		{"no connection", func(n *network) {
-			n.set(func(_, _ string) weather { return weather{down: true} })
+			n.set(func(_, _ string) weather { return weather{Down: true} })
 		}},
 		{"nothing arrives", func(n *network) { n.set(silence) }},
 	} {
 		t.Run(trouble.name, func(t *testing.T) {
 			node := startNode(t)
 			direct := dial(t, node)
-			n := newNetwork(t)
+			n := newNetwork()
 			e := newEngine(t, dial(t, n.to(t, "n0", node)), 30*time.Second)
 			held := acquire(t, e, "key")
 			wanted := whenWanted(held)

@@ -67,7 +67,7 @@ func TestKeptKeysOfAnotherProcess(t *testing.T) {
 func TestKeptKeysGoBackWhenTheInboxIsNotWatched(t *testing.T) {
 	node := startNode(t)
 	direct := dial(t, node)
-	n := newNetwork(t)
+	n := newNetwork()
 	m := newManager(t, dial(t, n.to(t, "n0", node)), 30*time.Second, cohort.WithKeep(time.Hour, 8))
 	use := func() {
 		for _, key := range []string{"a", "b", "c"} {
@@ -80,7 +80,7 @@ func TestKeptKeysGoBackWhenTheInboxIsNotWatched(t *testing.T) {
 	time.Sleep(700 * time.Millisecond) // the queues were looked at
 	require.Len(t, keysUnder(t, direct, "/locks/"), 3)
 	compact(t, direct)
-	n.set(func(_, _ string) weather { return weather{down: true} })
+	n.set(func(_, _ string) weather { return weather{Down: true} })
 	time.Sleep(100 * time.Millisecond)
 	n.heal()
 	awaitNoKeys(t, direct, patience)

@@ -18,14 +18,14 @@ import (
 func TestWaitOutlastsCompactionAndReconnect(t *testing.T) {
 	node := startNode(t)
 	direct := dial(t, node)
-	n := newNetwork(t)
+	n := newNetwork()
 	holder := acquire(t, newEngine(t, direct, 30*time.Second), "key")
 	e := newEngine(t, dial(t, n.to(t, "n0", node)), 30*time.Second)
 	granted := waitInQueue(t, direct, e, "key", 2)
 	time.Sleep(300 * time.Millisecond) // until it watches
 	for range 3 {
 		compact(t, direct)
-		n.set(func(_, _ string) weather { return weather{down: true} })
+		n.set(func(_, _ string) weather { return weather{Down: true} })
 		time.Sleep(300 * time.Millisecond)
 		n.heal()
 		time.Sleep(500 * time.Millisecond)

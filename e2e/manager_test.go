@@ -215,9 +215,9 @@ func TestUnreachable(t *testing.T) {
 	for _, how := range []struct {
 		name    string
 		weather weather
-	}{{"silent", weather{silent: true}}, {"refused", weather{down: true}}} {
+	}{{"silent", weather{Silent: true}}, {"refused", weather{Down: true}}} {
 		t.Run(how.name, func(t *testing.T) {
-			n := newNetwork(t)
+			n := newNetwork()
 			client := dial(t, n.to(t, "n0", startNode(t)))
 			for _, before := range []bool{true, false} {
 				if before {

@@ -62,7 +62,7 @@ type cluster struct {
 }
 
 func startCluster(t testing.TB) *cluster {
-	c := &cluster{peers: newNetwork(t)}
+	c := &cluster{peers: newNetwork()}
 	dir := t.TempDir()
 	advertise := make(map[string]string)
 	for i := range 3 {

@@ -46,13 +46,13 @@ func TestP2ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 		how     string
 		weather weather
 	}{
-		{"late", weather{repliesLate: time.Second}},
-		{"never", weather{noReplies: true}},
+		{"late", weather{Late: time.Second}},
+		{"never", weather{NoReplies: true}},
 	} {
 		t.Run(lost.how, func(t *testing.T) {
 			node := startNode(t)
 			direct := dial(t, node)
-			n := newNetwork(t)
+			n := newNetwork()
 			e := newEngine(t, dial(t, n.to(t, "n0", node)), 30*time.Second)
 			kept := acquire(t, e, "kept") // so that there is a session, which the fault must not end
 
@@ -82,14 +82,14 @@ func TestP2ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 // still do. The holder must have stopped trusting its lease before another can have it.
 func TestP3RepliesAreLate(t *testing.T) {
 	node := startNode(t)
-	n := newNetwork(t)
+	n := newNetwork()
 	const ttl = 4 * time.Second
 	patient, err := clientv3.New(clientv3.Config{Endpoints: []string{n.to(t, "n0", node)}, Logger: zap.NewNop()})
 	require.NoError(t, err)
 	defer patient.Close()
 	direct := dial(t, node)
 	held := acquire(t, newEngine(t, patient, ttl), "key")
-	n.set(func(_, _ string) weather { return weather{repliesLate: 2 * time.Second} })
+	n.set(func(_, _ string) weather { return weather{Late: 2 * time.Second} })
 
 	granted := waitInQueue(t, direct, newEngine(t, direct, ttl), "key", 2)
 	select {
@@ -98,7 +98,7 @@ func TestP3RepliesAreLate(t *testing.T) {
 	case <-time.After(2 * ttl):
 	}
 
-	n.set(func(_, _ string) weather { return weather{noRequests: true, repliesLate: 2 * time.Second} })
+	n.set(func(_, _ string) weather { return weather{NoRequests: true, Late: 2 * time.Second} })
 	silent := time.Now()
 	receive(t, held.Lost(), "the loss")
 	assert.Empty(t, granted, "two believe that they hold the key")
@@ -109,7 +109,7 @@ func TestP3RepliesAreLate(t *testing.T) {
 // Calls return with their contexts while nothing replies. The stock mutex does not.
 func TestP4CancelledWhileUnreachable(t *testing.T) {
 	node := startNode(t)
-	n := newNetwork(t)
+	n := newNetwork()
 	direct := dial(t, node)
 	e := newEngine(t, dial(t, n.to(t, "n0", node)), 30*time.Second)
 	held := acquire(t, e, "held")
@@ -145,13 +145,13 @@ func TestP4CancelledWhileUnreachable(t *testing.T) {
 // same for both, as they are of one session.
 func TestP5LateUnlock(t *testing.T) {
 	node := startNode(t)
-	n := newNetwork(t)
+	n := newNetwork()
 	direct := dial(t, node)
 	e := newEngine(t, dial(t, n.to(t, "n0", node)), 30*time.Second)
 	old := acquire(t, e, "key")
 	unlock := direct.Txn(t.Context()).If(old.IsOwner()).Then(clientv3.OpDelete(old.Key()))
 
-	n.set(func(_, _ string) weather { return weather{noReplies: true} })
+	n.set(func(_, _ string) weather { return weather{NoReplies: true} })
 	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, old.Release(short), context.DeadlineExceeded)
@@ -221,7 +221,7 @@ func TestP10ReleaseWithAnEndedContext(t *testing.T) {
 func TestP11CancelledWaitsAndAlikeKeysHarmNoOtherLock(t *testing.T) {
 	node := startNode(t)
 	direct := dial(t, node)
-	n := newNetwork(t)
+	n := newNetwork()
 	e := newEngine(t, dial(t, n.to(t, "n0", node)), 5*time.Second)
 	held := acquire(t, e, "held")
 	theirs := newEngine(t, direct, 5*time.Second)

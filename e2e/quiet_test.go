@@ -39,7 +39,7 @@ func TestChaosLeavesNoKeyAtQuietMoments(t *testing.T) {
 	var networks []*network
 	var managers []*cohort.Manager
 	for i := range 4 {
-		n := newNetwork(t)
+		n := newNetwork()
 		var endpoints []string
 		for _, config := range c.configs {
 			endpoints = append(endpoints, n.to(t, config.Name, config.Client))
@@ -110,7 +110,7 @@ func (c *cluster) trouble(t testing.TB, random *rand.Rand, admin *clientv3.Clien
 			}
 			fallthrough
 		case 5:
-			n.set(func(_, _ string) weather { return weather{down: true} })
+			n.set(func(_, _ string) weather { return weather{Down: true} })
 			time.Sleep(pause)
 			n.heal()
 		case 6:
@@ -118,7 +118,7 @@ func (c *cluster) trouble(t testing.TB, random *rand.Rand, admin *clientv3.Clien
 			time.Sleep(4 * pause)
 			n.heal()
 		case 7:
-			n.set(func(_, _ string) weather { return weather{noReplies: true} })
+			n.set(func(_, _ string) weather { return weather{NoReplies: true} })
 			time.Sleep(pause)
 			n.heal()
 		}

@@ -10,7 +10,7 @@ import (
 // Weather is what befalls the connections through a [Network]. The zero Weather is fair.
 type Weather struct {
 	Down       bool          // connections are closed and refused
-	Silent     bool          // nothing arrives, in either direction, and neither end is told
+	Silent     bool          // nothing arrives, in either direction, and neither end learns of it
 	NoRequests bool          // what the client says does not arrive
 	NoReplies  bool          // what the server says does not arrive
 	Late       time.Duration // what the server says arrives this much later
@@ -29,15 +29,16 @@ type Network struct {
 	listen net.Listener
 	wg     sync.WaitGroup
 
-	mu      sync.Mutex
-	weather Weather
-	links   map[*link]bool
-	ended   bool
+	mu    sync.Mutex
+	rule  func(said []byte) Weather
+	links map[*link]bool
+	ended bool
 }
 
 type link struct {
 	client, server net.Conn
-	spoilt         bool // something said on it was withheld
+	said           []byte // what the client has said first; guarded by mu
+	spoilt         bool   // something said on it was withheld; likewise
 }
 
 func (l *link) close() {
@@ -52,7 +53,7 @@ func NewNetwork(t testing.TB, target string) *Network {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &Network{Addr: listen.Addr().String(), target: target, listen: listen, links: make(map[*link]bool)}
+	n := &Network{Addr: listen.Addr().String(), target: target, listen: listen, links: make(map[*link]bool), rule: always(Weather{})}
 	n.wg.Go(n.accept)
 	t.Cleanup(func() {
 		_ = listen.Close()
@@ -67,11 +68,18 @@ func NewNetwork(t testing.TB, target string) *Network {
 
 // Set changes the weather. A connection that has lost what was said on it is closed when nothing is
 // withheld any more, so that both ends start afresh.
-func (n *Network) Set(w Weather) {
+func (n *Network) Set(w Weather) { n.SetEach(always(w)) }
+
+func always(w Weather) func([]byte) Weather { return func([]byte) Weather { return w } }
+
+// SetEach is [Network.Set] for servers that tell their clients apart: rule returns the weather of a connection,
+// by the first bytes that the client has said on it, of which there are none at first. It must not call n.
+func (n *Network) SetEach(rule func(said []byte) Weather) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.weather = w
+	n.rule = rule
 	for l := range n.links {
+		w := rule(l.said)
 		if w.Down || l.spoilt && !w.withholds(true) && !w.withholds(false) {
 			l.close()
 		}
@@ -104,7 +112,7 @@ func (n *Network) accept() {
 
 func (n *Network) serve(client net.Conn) {
 	n.mu.Lock()
-	target, down := n.target, n.weather.Down
+	target, down := n.target, n.rule(nil).Down
 	n.mu.Unlock()
 	if down {
 		_ = client.Close()
@@ -148,7 +156,7 @@ func (n *Network) carry(l *link, dst, src net.Conn, replies bool) {
 		for p := range parcels {
 			time.Sleep(time.Until(p.due))
 			n.mu.Lock()
-			withheld := n.weather.withholds(replies)
+			withheld := n.rule(l.said).withholds(replies)
 			l.spoilt = l.spoilt || withheld
 			n.mu.Unlock()
 			if withheld {
@@ -167,10 +175,17 @@ func (n *Network) carry(l *link, dst, src net.Conn, replies bool) {
 		size, err := src.Read(data)
 		if size > 0 {
 			p := parcel{time.Now(), data[:size]}
+			n.mu.Lock()
+			if !replies && l.said == nil {
+				l.said = data[:min(size, 4<<10)]
+			}
+			w := n.rule(l.said)
+			n.mu.Unlock()
+			if w.Down {
+				return
+			}
 			if replies {
-				n.mu.Lock()
-				p.due = p.due.Add(n.weather.Late)
-				n.mu.Unlock()
+				p.due = p.due.Add(w.Late)
 			}
 			parcels <- p
 		}

@@ -2,6 +2,7 @@ package cohorttest_test
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"net"
 	"strings"
@@ -135,6 +136,26 @@ func TestNetworkThatIsDownRefuses(t *testing.T) {
 	require.Error(t, err)
 	require.NotContains(t, err.Error(), "timeout")
 	_, err = connect(t, n).hears(patience)
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), "timeout")
+}
+
+func TestNetworkTellsConnectionsApart(t *testing.T) {
+	addr, _ := echo(t, "server")
+	n := cohorttest.NewNetwork(t, addr)
+	n.SetEach(func(said []byte) cohorttest.Weather {
+		return cohorttest.Weather{NoReplies: bytes.HasPrefix(said, []byte("one")), Down: bytes.HasPrefix(said, []byte("two"))}
+	})
+	one, two, three := connect(t, n), connect(t, n), connect(t, n)
+	one.say(t, "one")
+	two.say(t, "two")
+	three.say(t, "three")
+	line, err := three.hears(patience)
+	require.NoError(t, err)
+	assert.Equal(t, "server three", line)
+	_, err = one.hears(soon)
+	require.ErrorContains(t, err, "timeout")
+	_, err = two.hears(patience)
 	require.Error(t, err)
 	require.NotContains(t, err.Error(), "timeout")
 }

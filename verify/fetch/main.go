@@ -1,7 +1,8 @@
 // Command fetch shows that each module of this repository can be used from outside it. It
 // packs them into a module proxy of files, as they are committed, and then does what a user
 // would do who has never seen the repository: it fetches one module alone into an empty
-// module cache, builds the program in its README, and runs it if it needs no server.
+// module cache, builds the program in its README, runs it if it needs no server, and installs its
+// commands.
 //
 //	go run -C verify ./fetch
 package main
@@ -166,6 +167,7 @@ func environment(temp, proxy string) ([]string, error) {
 	return append(os.Environ(),
 		"GOWORK=off", "GOFLAGS=-modcacherw -buildvcs=false", "GONOSUMDB="+root+","+root+"/*",
 		"GOMODCACHE="+filepath.Join(temp, "cache"),
+		"GOBIN="+filepath.Join(temp, "bin"),
 		"GOPROXY=file://"+proxy+",file://"+filepath.Join(cache, "cache", "download")+","+next,
 	), nil
 }
@@ -205,6 +207,17 @@ func fetch(user string, env []string, repository, folder string) error {
 		if _, err := output(user, env, strings.Fields(command)...); err != nil {
 			return err
 		}
+	}
+	commands, err := filepath.Glob(filepath.Join(repository, folder, "cmd", "*"))
+	if err != nil {
+		return err
+	}
+	for _, command := range commands {
+		name := path(folder) + "/cmd/" + filepath.Base(command)
+		if _, err := output(user, env, "go", "install", name+"@"+version); err != nil {
+			return err
+		}
+		fmt.Printf("%s: installed\n", name)
 	}
 	if len(found[1]) == 0 {
 		fmt.Printf("%s: fetched, builds\n", path(folder))
