@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/lockhttp"
@@ -402,3 +403,5 @@ func TestNilManagersPanicWhereTheyArePassed(t *testing.T) {
 func sharing[K comparable](key K) []keylock.Want[K] {
 	return []keylock.Want[K]{{Key: key, Mode: keylock.Shared}}
 }
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

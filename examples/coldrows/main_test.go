@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/seed-46f81e6d/keylock/examples/internal/page"
 	"github.com/seed-46f81e6d/keylock/examples/internal/postgres/postgrestest"
 	"github.com/seed-46f81e6d/keylock/examples/internal/report"
 )
@@ -124,4 +125,9 @@ func TestWrongArgumentsEndWithStatusTwo(t *testing.T) {
 	}
 	var stdout, stderr bytes.Buffer
 	assert.Equal(t, 0, run(context.Background(), []string{"-help"}, &stdout, &stderr))
+}
+
+func TestPagesShowThisPackage(t *testing.T) {
+	page.Check(t, "../../docs/USE_CASES.md", "PostgreSQL: one hot row")
+	page.Check(t, "../README.md", "coldrows")
 }

@@ -54,3 +54,24 @@ type temporary struct {
 }
 
 func (s temporary) Close() error { return errors.Join(s.Store.Close(), os.RemoveAll(s.dir)) }
+
+// run is one pass of the workers over all events.
+type run struct {
+	transaction store.Transaction // empty where the database has but one kind
+	locked      bool
+}
+
+// String names the run for people.
+func (r run) String() string {
+	if r.transaction == "" {
+		return lockName(r.locked)
+	}
+	return string(r.transaction) + ", " + lockName(r.locked)
+}
+
+func lockName(locked bool) string {
+	if locked {
+		return "with the lock"
+	}
+	return "without the lock"
+}

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/seed-46f81e6d/keylock/examples/internal/page"
 	"github.com/seed-46f81e6d/keylock/examples/threatscore/sshlog"
 	"github.com/seed-46f81e6d/keylock/examples/threatscore/store"
 )
@@ -402,4 +403,9 @@ func TestHelpIsNoFailure(t *testing.T) {
 	for _, flag := range []string{"-log FILE", "-lock on", "-db badger", "-tx KIND", "-workers N", "(default 64)", "-threshold N", "(default 100)", "-events N", "(default 6000)", "-svg FILE"} {
 		assert.Contains(t, p.stderr.String(), flag)
 	}
+}
+
+func TestPagesShowThisPackage(t *testing.T) {
+	page.Check(t, "../../docs/USE_CASES.md", "PostgreSQL: transactions")
+	page.Check(t, "../README.md", "threatscore")
 }

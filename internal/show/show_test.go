@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/seed-46f81e6d/keylock/internal/show"
 )
@@ -217,3 +218,5 @@ func TestMessageIsCutOrQuotedOnlyWhereItMust(t *testing.T) {
 	assert.Less(t, len(long), 300)
 	assert.Contains(t, long, "(1048576 bytes)")
 }
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -2,8 +2,11 @@ package peers
 
 import (
 	"context"
+	"hash/maphash"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/benchmarks/internal/plain"
+	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
 // Keylock is this library.
@@ -15,4 +18,144 @@ var Keylock = Peer{
 		m := keylock.Start[string](context.Background())
 		return whole[*keylock.Manager[string], keylock.Lock[string], keylock.Lock[string]]{m}
 	},
+}
+
+// KeylockParts spreads the keys over two managers by hash. There is then no one
+// history, no one WaitIdle and no lock on many keys across the parts.
+var KeylockParts = Peer{
+	Name:   "keylock x2",
+	About:  "two managers of this library, keys spread over them by hash",
+	Traits: Traits{FIFO: true, Context: true, Spread: true, Study: true},
+	Open: func() Locker {
+		l := parts{seed: maphash.MakeSeed()}
+		for i := range l.managers {
+			l.managers[i] = keylock.Start[string](context.Background())
+		}
+		return managed[parts, keylock.Lock[string]]{l}
+	},
+}
+
+type parts struct {
+	seed     maphash.Seed
+	managers [2]*keylock.Manager[string]
+}
+
+func (p parts) Acquire(ctx context.Context, key string) (keylock.Lock[string], error) {
+	return p.managers[maphash.String(p.seed, key)%uint64(len(p.managers))].Acquire(ctx, key)
+}
+
+func (p parts) Close() error {
+	for _, m := range p.managers {
+		m.Close()
+	}
+	return nil
+}
+
+// manager is what keylock and the copies it is compared with have in common.
+type manager[L lock] interface {
+	Acquire(ctx context.Context, key string) (L, error)
+	Close() error
+}
+
+type lock interface{ Release() }
+
+// managed is the adapter of all of them.
+type managed[M manager[L], L lock] struct{ m M }
+
+func (l managed[M, L]) Client() Client { return &managedClient[M, L]{m: l.m} }
+func (l managed[M, L]) Close()         { l.m.Close() }
+
+type managedClient[M manager[L], L lock] struct {
+	m    M
+	lock L
+}
+
+func (c *managedClient[M, L]) Lock(ctx context.Context, key string) (err error) {
+	c.lock, err = c.m.Acquire(ctx, key)
+	return err
+}
+
+func (c *managedClient[M, L]) Unlock() { c.lock.Release() }
+
+// wholeManager can also share keys and lock many at once, as keylock and its older
+// selves can.
+type wholeManager[L, A lock] interface {
+	manager[L]
+	AcquireShared(ctx context.Context, key string) (L, error)
+	AcquireAll(ctx context.Context, keys ...string) (A, error)
+}
+
+type whole[M wholeManager[L, A], L, A lock] struct{ m M }
+
+func (l whole[M, L, A]) Client() Client {
+	return &wholeClient[M, L, A]{managedClient[M, L]{m: l.m}}
+}
+
+func (l whole[M, L, A]) ManyClient() ManyClient { return &wholeManyClient[M, L, A]{m: l.m} }
+func (l whole[M, L, A]) Close()                 { l.m.Close() }
+
+type wholeClient[M wholeManager[L, A], L, A lock] struct{ managedClient[M, L] }
+
+func (c *wholeClient[M, L, A]) LockShared(ctx context.Context, key string) (err error) {
+	c.lock, err = c.m.AcquireShared(ctx, key)
+	return err
+}
+
+type wholeManyClient[M wholeManager[L, A], L, A lock] struct {
+	m     M
+	locks A
+}
+
+func (c *wholeManyClient[M, L, A]) LockAll(ctx context.Context, keys []string) (err error) {
+	c.locks, err = c.m.AcquireAll(ctx, keys...)
+	return err
+}
+
+func (c *wholeManyClient[M, L, A]) Unlock() { c.locks.Release() }
+
+// Plain is the same design as keylock's without any tuning.
+var Plain = Peer{
+	Name:   "plain",
+	About:  "keylock's design without tuning: one three-way select per call, one allocation per request",
+	Traits: Traits{FIFO: true, Context: true, Study: true},
+	Open: func() Locker {
+		return managed[*plain.Manager, plain.Lock]{plain.Start()}
+	},
+}
+
+// Table is the ceiling of the design: keylock's own table, called by the one goroutine
+// that it is for, without any message.
+var Table = Peer{
+	Name:   "table",
+	About:  "no lock: this library's table alone, called by one goroutine",
+	Traits: Traits{Serial: true, Study: true},
+	Open: func() Locker {
+		return tableLocker{table.New[string](table.Config{})}
+	},
+}
+
+type tableLocker struct {
+	table *table.Table[string]
+}
+
+func (l tableLocker) Client() Client { return &tableClient{table: l.table} }
+func (l tableLocker) Close()         {}
+
+type tableClient struct {
+	table   *table.Table[string]
+	request table.Request[string]
+	token   table.Token[string] // of its grant, once it is granted
+}
+
+// Lock joins the queue of key and does not wait.
+func (c *tableClient) Lock(_ context.Context, key string) error {
+	c.request = table.Request[string]{Key: key, Tag: c}
+	c.token = c.table.Join(&c.request).Token
+	return nil
+}
+
+func (c *tableClient) Unlock() {
+	for _, grant := range c.table.Release(c.token) {
+		grant.Tag.(*tableClient).token = grant.Token
+	}
 }

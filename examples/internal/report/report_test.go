@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
+	"flag"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/creack/pty"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -100,4 +104,64 @@ func requireXML(t *testing.T, picture []byte) {
 		}
 		require.NoError(t, err)
 	}
+}
+
+func TestHelpBeginsWithWhatTheProgramDoes(t *testing.T) {
+	var out bytes.Buffer
+	flags := flag.NewFlagSet("program", flag.ContinueOnError)
+	flags.SetOutput(&out)
+	flags.Int("n", 3, "how many")
+	Usage(flags, "Program counts.")
+	require.ErrorIs(t, flags.Parse([]string{"-h"}), flag.ErrHelp)
+	assert.Equal(t, "Program counts.\n\nUsage of program:\n  -n int\n    \thow many (default 3)\n", out.String())
+}
+
+func TestFileThatCannotBeWrittenIsNoticedEarly(t *testing.T) {
+	dir := t.TempDir()
+	assert.NoError(t, Writable(""))
+	assert.Error(t, Writable(dir))
+	assert.Error(t, Writable(filepath.Join(dir, "missing", "plot.svg")))
+
+	file := filepath.Join(dir, "plot.svg")
+	require.NoError(t, Writable(file))
+	assert.NoFileExists(t, file)
+	require.NoError(t, os.WriteFile(file, []byte("old"), 0o644))
+	require.NoError(t, Writable(file))
+	kept, err := os.ReadFile(file)
+	require.NoError(t, err)
+	assert.Equal(t, "old", string(kept), "what is there stays until it is replaced")
+}
+
+// finish runs a bar of two steps on w to its end, with one step more than promised.
+func finish(w io.Writer) {
+	p := NewProgress(w, "scoring", 2)
+	for range 3 {
+		p.Step()
+	}
+	p.Finish()
+}
+
+func TestProgressIsDrawnOnATerminal(t *testing.T) {
+	screen, terminal, err := pty.Open()
+	require.NoError(t, err)
+	defer screen.Close()
+
+	finish(terminal)
+	require.NoError(t, terminal.Close())
+	drawn, _ := io.ReadAll(screen) // a terminal that has no writer any more ends with an error
+	assert.Contains(t, string(drawn), "scoring")
+}
+
+func TestProgressIsSilentElsewhere(t *testing.T) {
+	file, err := os.CreateTemp(t.TempDir(), "stderr")
+	require.NoError(t, err)
+	defer file.Close()
+	finish(file)
+	info, err := file.Stat()
+	require.NoError(t, err)
+	assert.Zero(t, info.Size())
+
+	var buffer bytes.Buffer
+	finish(&buffer)
+	assert.Empty(t, buffer.String())
 }
