@@ -49,8 +49,8 @@
 //  10. No leaks. One goroutine per manager. A waiting call starts none. After
 //     [Manager.Done] is closed none remains, whatever was held or queued. (For a context
 //     of a type that it does not know, package context watches Start's with one more. A
-//     call that is abandoned while the mailbox is full may start one for a moment. And [WithSlowLog] has up to four for its logger, which end when the logger
-//     returns.)
+//     call that is abandoned while the mailbox is full may start one for a moment. And
+//     [WithSlowLog] has up to four for its logger, which end when the logger returns.)
 //  11. One history. [Manager.Stats], [Manager.Inspect], [Manager.Top] and
 //     [Manager.Snapshot] each show one point of it, between the call and its return; a
 //     goroutine always sees its own earlier calls in them.
@@ -80,9 +80,10 @@
 // with no holder and with no earlier waiter, so neighbouring shared requests are granted
 // together, and writers do not starve ([Manager.AcquireShared], [WithSharedLimit]). A
 // request for many keys enters all their queues at one instant and is granted when it is
-// first in all of them ([Manager.AcquireAll]), or shares with those before it where it wants to
-// share ([Manager.AcquireSet]), perhaps up to a limit of its own ([Want]). A [Session] may wait while it holds: the
-// request that would close a cycle of waits fails with a [*DeadlockError].
+// first in all of them ([Manager.AcquireAll]), or shares with those before it where it wants
+// to share ([Manager.AcquireSet]), perhaps up to a limit of its own ([Want]). A [Session] may
+// wait while it holds: the request that would close a cycle of waits fails with a
+// [*DeadlockError].
 //
 // A holder is never made to let go. It hears that another request waits ([Lock.Wanted]), may
 // share what it held alone ([Lock.Downgrade]), and may choose who comes next with what
@@ -100,7 +101,7 @@
 // too, see benchmarks/RESULTS.md:
 //
 //   - A request for many keys, its release, and [Session.Close]: to their keys.
-//   - A release, and a downgrade: to the waiters that it lets in, which are many only if they
+//   - A release, and a downgrade: to the waiters that it grants, which are many only if they
 //     share. 1,000 readers take 1.3 ms, most of it to wake them.
 //   - A request that has to wait for holders that have called [Lock.Wanted]: to these, once.
 //   - [Manager.Top] and [Manager.Inspect]: to what they show, at most n keys or 1,000 holders

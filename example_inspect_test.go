@@ -29,6 +29,23 @@ func ExampleManager_Inspect() {
 	// 1. shipping
 }
 
+// The totals: what is held and waited for now, and what has happened since Start.
+func ExampleManager_Stats() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx)
+	defer locks.Close()
+	locks.Acquire(ctx, "order/42")
+	locks.Reserve("order/42")
+
+	stats, err := locks.Stats(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(stats.Keys, "key,", stats.Held, "held,", stats.Waiting, "waiting,", stats.Acquired, "acquired")
+	// Output: 1 key, 1 held, 1 waiting, 1 acquired
+}
+
 // What to look at first in a manager with many keys.
 func ExampleManager_Top() {
 	ctx := context.Background()

@@ -144,3 +144,20 @@ func TestClientsThatDoNotFitAreRefused(t *testing.T) {
 	_, err = goredisadapter.New(ring)
 	require.ErrorContains(t, err, "Ring")
 }
+
+// A service's locks, by the client that it has already.
+func ExampleNew() {
+	client, err := goredisadapter.New(redis.NewClient(&redis.Options{
+		Addr:       "127.0.0.1:6379",
+		MaxRetries: -1, // the engine repeats what is worth repeating
+	}))
+	if err != nil {
+		return
+	}
+	engine, err := redislock.New(client)
+	if err != nil {
+		return
+	}
+	locks := cohort.Start(context.Background(), engine)
+	defer locks.Close()
+}
