@@ -82,7 +82,7 @@ func TestWorstManagerComesFirst(t *testing.T) {
 		assert.Greater(t, at, last, name)
 		last = at
 	}
-	want := "6\u202f051 requests wait, most of all in manager the worst. Key \"k\" has 6\u202f000 waiters, the first for 41 s; it is held for 42 s by session \"the culprit\"."
+	want := "6\u202f051 requests wait, most of all in manager the worst. Key \"k\" has 6\u202f000 waiters, the first for 41 s; it has been held for 42 s by session \"the culprit\"."
 	assert.Contains(t, text, "\n"+want+"\n")
 	assert.Contains(t, text, `"no\nluck"`)
 	html := page(managers, "")

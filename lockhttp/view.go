@@ -256,7 +256,7 @@ func (a *answer) summarize() {
 		}
 		a.Summary += fmt.Sprintf(". Key %s has %s, the first for %s", k.quoted, plural(k.Waiting, "waiter"), age(k.first(k.Waiters).Age))
 		if k.Held > 0 {
-			a.Summary += "; it is held" + k.heldBy()
+			a.Summary += "; it " + k.heldBy()
 		}
 		a.Summary += "."
 		a.Worst, a.Slow = "?"+m.Query+"&"+k.Query, k.Slow()
@@ -267,8 +267,9 @@ func (a *answer) summarize() {
 // heldBy says who holds the key, as far as it is known.
 func (k key) heldBy() (text string) {
 	h := k.first(k.Holders)
+	text = "is held"
 	if !h.Since.IsZero() {
-		text += " for " + age(h.Age)
+		text = "has been held for " + age(h.Age)
 	}
 	if h.Session != "" {
 		text += " by session " + h.quoted
