@@ -43,18 +43,13 @@ type wanting struct {
 	seq uint64 // of the local holder then, or the first to come
 }
 
-// acquireFunc is Engine.Acquire or Engine.TryAcquire.
-type acquireFunc func(ctx context.Context, key string) (Grant, error)
-
 // ask asks the engine for key. The question outlives its asker, who may leave it to the next.
-func (m *Manager) ask(key string, acquire acquireFunc) *claim {
+func (m *Manager) ask(key string, try bool) *claim {
 	ctx, cancel := context.WithCancel(m.ctx)
 	c := &claim{key: key, asked: time.Now(), replied: make(chan struct{}), withdraw: cancel}
-	go func() {
-		defer cancel()
-		m.claims.do(func(cs *claims) { cs.begin(c) })
-		c.grant, c.err = acquire(ctx, key)
-		c.at = time.Now()
+	m.claims.do(func(cs *claims) { cs.begin(c) })
+	reply := func(g Grant, err error) {
+		c.grant, c.err, c.at = g, err, time.Now()
 		if c.err == nil {
 			m.heed(c)
 		} else if m.ctx.Err() != nil {
@@ -62,7 +57,17 @@ func (m *Manager) ask(key string, acquire acquireFunc) *claim {
 		}
 		m.claims.do(func(cs *claims) { cs.replied(c) })
 		close(c.replied)
-	}()
+		cancel()
+	}
+	if m.asker != nil {
+		m.asker.Ask(ctx, key, try, reply)
+		return c
+	}
+	acquire := m.engine.Acquire
+	if try {
+		acquire = m.engine.TryAcquire
+	}
+	go func() { reply(acquire(ctx, key)) }()
 	return c
 }
 
@@ -121,7 +126,7 @@ func (m *Manager) leave(c *claim) error {
 
 // contend turns the local lock into one among processes: with the claim that came with it, with the
 // one that is kept, or by asking the engine.
-func (m *Manager) contend(ctx context.Context, local keylock.Lock[string], acquire acquireFunc, try bool) (Lock, error) {
+func (m *Manager) contend(ctx context.Context, local keylock.Lock[string], try bool) (Lock, error) {
 	c, _ := local.Value().(*claim)
 	for c == nil && m.keeper != nil {
 		kept, returned := m.keeper.take(local.Key())
@@ -142,7 +147,7 @@ func (m *Manager) contend(ctx context.Context, local keylock.Lock[string], acqui
 	}
 	for inherited := true; ; inherited = false {
 		if c == nil {
-			c = m.ask(local.Key(), acquire)
+			c = m.ask(local.Key(), try)
 			inherited = false
 		}
 		select {

@@ -32,6 +32,15 @@ type Engine interface {
 	Close(ctx context.Context) error
 }
 
+// Asker is an Engine that needs no goroutine of its caller's to wait. It is optional: for each request to another
+// engine the Manager starts one, which has to be scheduled in every lock that comes from the engine.
+type Asker interface {
+	// Ask is Acquire, or TryAcquire if try is true, but returns at once. The engine calls reply once, with what
+	// the other would return and as soon as it would return. Reply does not block, and may be called from any goroutine,
+	// also before Ask returns.
+	Ask(ctx context.Context, key string, try bool, reply func(Grant, error))
+}
+
 // Grant is the engine's lock on one key, held by one process.
 type Grant interface {
 	// Epoch numbers the grant: of two grants of one key, to whichever

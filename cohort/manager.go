@@ -17,6 +17,7 @@ import (
 type Manager struct {
 	options
 	engine Engine
+	asker  Asker                    // the engine, if it is one
 	local  *keylock.Manager[string] // where the process's contenders wait
 	ctx    context.Context          // ends when local does: nothing is asked of the engine any more
 
@@ -96,6 +97,7 @@ func Start(ctx context.Context, engine Engine, opts ...Option) *Manager {
 	if !manage(engine) {
 		panic("cohort: the engine has a manager already: give each manager an engine of its own, or share the manager")
 	}
+	m.asker, _ = engine.(Asker)
 	m.local = keylock.Start[string](ctx, m.localOptions...)
 	m.claims = newRegistry(m.done, m.newSlowLog())
 	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -146,7 +148,7 @@ func (m *Manager) Acquire(ctx context.Context, key string) (Lock, error) {
 	if err != nil {
 		return Lock{}, err
 	}
-	return m.contend(ctx, local, m.engine.Acquire, false)
+	return m.contend(ctx, local, false)
 }
 
 // TryAcquire returns the lock of key if it is free. It returns [ErrHeld] when the key is held or
@@ -165,7 +167,7 @@ func (m *Manager) TryAcquire(ctx context.Context, key string) (Lock, error) {
 		}
 		return Lock{}, m.heldHere(ctx, key)
 	}
-	return m.contend(ctx, local, m.engine.TryAcquire, true)
+	return m.contend(ctx, local, true)
 }
 
 // refusing reports whether the manager takes no more requests.

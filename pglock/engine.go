@@ -128,6 +128,11 @@ func (e *Engine) TryAcquire(ctx context.Context, key string) (cohort.Grant, erro
 	return e.grant(e.Engine.TryAcquire(ctx, key))
 }
 
+// Ask implements cohort.Asker. The grant is a *Grant.
+func (e *Engine) Ask(ctx context.Context, key string, try bool, reply func(cohort.Grant, error)) {
+	e.Engine.Ask(ctx, key, try, func(g cohort.Grant, err error) { reply(e.grant(g, err)) })
+}
+
 func (e *Engine) grant(g cohort.Grant, err error) (cohort.Grant, error) {
 	if err != nil {
 		return nil, err

@@ -99,7 +99,7 @@ type check struct {
 	do      func(b *bench) error
 }
 
-func allChecks() []check { return slices.Concat(checks, wantedChecks, operatorChecks) }
+func allChecks() []check { return slices.Concat(checks, wantedChecks, managerChecks, operatorChecks) }
 
 func (c check) applies(h Harness) bool {
 	return c.needs == nil || c.needs(h)

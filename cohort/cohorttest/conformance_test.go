@@ -270,12 +270,86 @@ func TestChecksFindBrokenEngines(t *testing.T) {
 					})
 				}}
 			}), nil},
+		{"that a kept key is wanted is not told", "kept: another process wants the kept key",
+			func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error) {
+				g, err := e.Acquire(ctx, key)
+				if err != nil || !strings.HasPrefix(key, "kept") {
+					return g, err
+				}
+				return spoiltGrant{Grant: g, wanted: func(func()) {}}, nil
+			}, nil},
 	} {
 		t.Run(broken.bug, func(t *testing.T) {
 			t.Parallel()
 			store := cohorttest.NewStore()
 			defer store.Close()
 			h := harness(store, func(e cohort.Engine) cohort.Engine { return &spoiltEngine{e, broken.acquire, broken.try} })
+			h.Within = 600 * time.Millisecond
+			assert.ErrorContains(t, cohorttest.Check(h), broken.check)
+		})
+	}
+}
+
+// asker is an engine in memory that is a cohort.Asker, and may break a promise of that.
+type asker struct {
+	cohort.Engine
+	spoil func(ctx context.Context, try bool, reply func(cohort.Grant, error)) (context.Context, bool, func(cohort.Grant, error))
+}
+
+func (e *asker) Ask(ctx context.Context, key string, try bool, reply func(cohort.Grant, error)) {
+	if strings.HasPrefix(key, "asked") {
+		ctx, try, reply = e.spoil(ctx, try, reply)
+	}
+	acquire := e.Acquire
+	if try {
+		acquire = e.TryAcquire
+	}
+	go func() { reply(acquire(ctx, key)) }()
+}
+
+func TestChecksFindBrokenAskers(t *testing.T) {
+	type reply = func(cohort.Grant, error)
+	for _, broken := range []struct {
+		bug   string
+		check string // "" for none
+		spoil func(ctx context.Context, try bool, tell reply) (context.Context, bool, reply)
+	}{
+		{"none", "",
+			func(ctx context.Context, try bool, tell reply) (context.Context, bool, reply) { return ctx, try, tell }},
+		{"a reply comes twice", "asked: it replied again",
+			func(ctx context.Context, try bool, tell reply) (context.Context, bool, reply) {
+				return ctx, try, func(g cohort.Grant, err error) {
+					if err != nil {
+						tell(g, err)
+					}
+					tell(g, err)
+				}
+			}},
+		{"the grant is another", "asked: the grant is a cohorttest_test.spoiltGrant",
+			func(ctx context.Context, try bool, tell reply) (context.Context, bool, reply) {
+				return ctx, try, func(g cohort.Grant, err error) {
+					if err == nil {
+						g = spoiltGrant{Grant: g}
+					}
+					tell(g, err)
+				}
+			}},
+		{"a try waits", "asked: Acquire goes on",
+			func(ctx context.Context, _ bool, tell reply) (context.Context, bool, reply) { return ctx, false, tell }},
+		{"a wait outlives its context", "asked: Acquire goes on",
+			func(ctx context.Context, try bool, tell reply) (context.Context, bool, reply) {
+				return context.WithoutCancel(ctx), try, tell
+			}},
+	} {
+		t.Run(broken.bug, func(t *testing.T) {
+			t.Parallel()
+			store := cohorttest.NewStore()
+			defer store.Close()
+			h := harness(store, func(e cohort.Engine) cohort.Engine { return &asker{e, broken.spoil} })
+			if broken.check == "" {
+				assert.NoError(t, cohorttest.Check(h))
+				return
+			}
 			h.Within = 600 * time.Millisecond
 			assert.ErrorContains(t, cohorttest.Check(h), broken.check)
 		})

@@ -9,21 +9,24 @@ import (
 	"github.com/seed-46f81e6d/keylock/cohort"
 )
 
-// attempt is the life of one entry: it waits, may hold the key, and leaves. It
-// belongs to the goroutine of the Acquire, then to that of the Release or of the clean-up.
+// attempt is the life of one entry: it waits, may hold the key, and leaves. A goroutine of the
+// engine waits; once the key is granted the attempt belongs to that of the Release or of the clean-up.
 type attempt struct {
 	session *session
+	call    *call // what is replied to with the grant
 	entry   Entry
 	ctx     context.Context // ends when the grant can no longer be trusted
 	lose    context.CancelFunc
 
-	notices chan Notice     // receives the latest; when it is full, what is in it makes the entry ask again
-	wanted  chan struct{}   // closed when another process wants the key, or when it is not known whether one does
-	replies chan enterReply // receives the reply to the Enter that is under way
-	asking  bool            // an Enter is under way
-	entered bool            // the entry may be at the store
-	late    bool            // the outcome of an Enter is unknown: it may still arrive at the store
-	unsure  bool            // an earlier Leave may have been carried out
+	notices chan Notice   // receives the latest; when it is full, what is in it makes the entry ask again
+	wanted  chan struct{} // closed when another process wants the key, or when it is not known whether one does
+	replied chan struct{} // receives when asking has become false
+
+	decided atomic.Bool // it was granted or has failed: who sets it says which
+	asking  atomic.Bool // an Enter is under way
+	entered atomic.Bool // the entry may be at the store
+	late    atomic.Bool // the outcome of an Enter is unknown: it may still arrive at the store
+	unsure  bool        // an earlier Leave may have been carried out; owned by whoever leaves
 
 	next       *attempt      // in the session's stack of attempts that joined
 	granted    atomic.Uint64 // the epoch; 0 before the grant
@@ -32,113 +35,116 @@ type attempt struct {
 	onWanted   atomic.Pointer[func()] // what want calls; called is there when it is too late for that
 }
 
-type enterReply struct {
-	Standing
-	err error
-}
-
-func (s *session) newAttempt(key string) *attempt {
+func (s *session) newAttempt(c *call) *attempt {
 	a := &attempt{
 		session: s,
-		entry:   Entry{Session: s.Session, Key: key, Attempt: s.engine.attempts.Add(1)},
+		call:    c,
+		entry:   Entry{Session: s.Session, Key: c.key, Attempt: s.engine.attempts.Add(1)},
 		notices: make(chan Notice, 1),
 		wanted:  make(chan struct{}),
-		replies: make(chan enterReply, 1),
+		replied: make(chan struct{}, 1),
 	}
 	a.ctx, a.lose = context.WithCancel(s.ctx)
 	return a
 }
 
-// wait enters the queue and returns nil when the key is granted.
-func (a *attempt) wait(ctx context.Context, try bool) error {
+// wait enters the queue, asks again when it has to, and returns nil when the key is granted.
+func (a *attempt) wait() error {
 	a.session.join(a)
 	var retry backoff
-	var problem error // of the last Enter, if it failed
-	look := false     // a notice came while an Enter was under way, which may have been carried out before
-	again := time.NewTimer(a.session.TTL)
-	defer again.Stop()
-	a.ask(try)
+	var again *time.Timer // nil as long as the first Enter is under way
 	for {
-		select {
-		case r := <-a.replies:
-			a.asking = false
-			switch {
-			case errors.Is(r.err, ErrSessionGone):
-				a.session.lose()
-				return errSessionLost
-			case errors.Is(r.err, cohort.ErrHeld):
-				a.entered = a.late
-				return r.err
-			case r.err != nil:
-				a.late = true
-				problem = r.err
-				if !passes(r.err) {
-					return r.err
-				}
-				if a.session.ctx.Err() != nil {
-					return errSessionLost
-				}
-				again.Reset(retry.next())
-			case r.Epoch != 0:
-				return a.grant(ctx, r.Epoch, r.Wanted)
-			default:
-				retry, problem = backoff{}, nil
-				pause := a.session.TTL / 4
-				if r.Again > 0 {
-					pause = min(pause, r.Again)
-				}
-				again.Reset(pause)
-				if look {
-					look = false
-					a.ask(try)
-				}
+		standing, err := a.enter()
+		pause := a.session.TTL / 4
+		switch {
+		case a.decided.Load():
+			return nil // the notice of the grant has overtaken the reply
+		case errors.Is(err, ErrSessionGone):
+			a.session.lose()
+			return errSessionLost
+		case errors.Is(err, cohort.ErrHeld):
+			return err
+		case err != nil:
+			a.call.problem.Store(&err)
+			if !passes(err) {
+				return err
 			}
+			if a.session.ctx.Err() != nil {
+				return errSessionLost
+			}
+			pause = retry.next()
+		case standing.Epoch != 0:
+			return a.take(standing.Epoch, standing.Wanted)
+		default:
+			retry = backoff{}
+			a.call.problem.Store(nil)
+			if standing.Again > 0 {
+				pause = min(pause, standing.Again)
+			}
+		}
+		if again == nil {
+			again = time.NewTimer(pause)
+			defer again.Stop()
+		} else {
+			again.Reset(pause)
+		}
+		select {
 		case n := <-a.notices:
 			if n.Kind == Granted && n.Epoch != 0 {
-				return a.grant(ctx, n.Epoch, false)
+				return a.take(n.Epoch, false)
 			}
-			look = a.asking
-			a.ask(try)
 		case <-again.C:
-			a.ask(try)
-		case <-ctx.Done():
-			if problem != nil {
-				return problem
-			}
-			return ctx.Err()
+		case <-a.call.ctx.Done():
+			return a.call.ctx.Err()
 		case <-a.ctx.Done():
 			return errSessionLost
 		}
 	}
 }
 
-// ask sends an Enter, unless one is under way. The request outlives the Acquire: if
-// it were cancelled, it would be unknown whether it was carried out.
-func (a *attempt) ask(try bool) {
-	if a.asking {
-		return
+// enter sends an Enter. The request outlives the call: if it were cancelled, it would be unknown whether it
+// was carried out.
+func (a *attempt) enter() (Standing, error) {
+	a.asking.Store(true)
+	defer func() {
+		a.asking.Store(false)
+		signal(a.replied)
+	}()
+	if a.decided.Load() { // since it decided to ask
+		return Standing{}, nil
 	}
-	a.asking, a.entered = true, true
-	a.session.engine.crew.start(func() {
-		ctx, cancel := a.session.request()
-		defer cancel()
-		standing, err := a.session.engine.store.Enter(ctx, a.entry, try)
-		a.session.engine.note(err)
-		a.replies <- enterReply{standing, err}
-	})
+	a.entered.Store(true)
+	ctx, cancel := a.session.request()
+	defer cancel()
+	standing, err := a.session.engine.store.Enter(ctx, a.entry, a.call.try)
+	a.session.engine.note(err)
+	switch {
+	case errors.Is(err, cohort.ErrHeld):
+		a.entered.Store(a.late.Load())
+	case err != nil:
+		a.late.Store(true)
+	}
+	return standing, err
 }
 
-// grant takes the key, unless the session or the caller ended meanwhile.
-func (a *attempt) grant(ctx context.Context, epoch uint64, wanted bool) error {
+// take takes the key, unless the session or the caller ended meanwhile. It never waits: the goroutine that brings the
+// notice of a grant calls it too, because each other one would have to be scheduled first.
+func (a *attempt) take(epoch uint64, wanted bool) error {
 	if !a.session.trusted() {
 		return errSessionLost
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
+	if err := a.call.ctx.Err(); err != nil {
+		return err
+	}
+	if !a.decided.CompareAndSwap(false, true) {
+		return nil
 	}
 	a.granted.Store(epoch)
 	if wanted || !a.session.hears.Load() {
 		a.want()
+	}
+	if !a.call.reply(&Grant{attempt: a, released: make(chan struct{})}, nil) {
+		a.cleanUp() // the caller ended at this moment
 	}
 	return nil
 }
@@ -149,7 +155,7 @@ func (a *attempt) notify(n Notice) {
 		a.want()
 		return
 	}
-	if a.granted.Load() != 0 {
+	if a.decided.Load() {
 		return
 	}
 	select {
@@ -163,6 +169,9 @@ func (a *attempt) notify(n Notice) {
 		case a.notices <- n:
 		default:
 		}
+	}
+	if n.Kind == Granted && n.Epoch != 0 {
+		_ = a.take(n.Epoch, false) // if it fails, the goroutine that waits finds out too
 	}
 }
 
@@ -217,7 +226,7 @@ func (a *attempt) tryToLeave(ctx context.Context) (outcome error, over bool) {
 	if !a.session.trusted() {
 		return a.left(cohort.ErrLost)
 	}
-	found, err := a.session.engine.store.Leave(ctx, a.entry, a.late)
+	found, err := a.session.engine.store.Leave(ctx, a.entry, a.late.Load())
 	a.session.engine.note(err)
 	switch {
 	case err == nil && (found || a.unsure):
@@ -249,34 +258,31 @@ func (a *attempt) end() {
 // overtake it. Without the reply the store would have to remember that the entry has left for as
 // long as the session lives, once for each such grant. It reports false when ctx has ended.
 func (a *attempt) awaitReply(ctx context.Context) bool {
-	if a.asking {
+	if a.asking.Load() {
 		patience := time.NewTimer(a.session.TTL / 8)
 		defer patience.Stop()
-		select {
-		case r := <-a.replies:
-			a.late = a.late || r.err != nil
-		case <-patience.C:
-			a.late = true
-		case <-ctx.Done():
-			return false
+		for a.asking.Load() {
+			select {
+			case <-a.replied:
+			case <-patience.C:
+				a.late.Store(true)
+				return ctx.Err() == nil
+			case <-ctx.Done():
+				return false
+			}
 		}
-		a.asking = false
 	}
 	return ctx.Err() == nil
 }
 
-// cleanUp removes in the background what an attempt that failed may have left.
+// cleanUp removes in the background what an attempt that failed may have left, after the reply to its Enter, so that
+// the Leave does not overtake it.
 func (a *attempt) cleanUp() {
 	a.session.engine.crew.start(func() {
-		if a.asking { // after its reply, so that the Leave does not overtake it
-			r := <-a.replies
-			a.asking = false
-			a.late = a.late || r.err != nil && !errors.Is(r.err, cohort.ErrHeld)
-			if errors.Is(r.err, cohort.ErrHeld) {
-				a.entered = a.late
-			}
+		for a.asking.Load() {
+			<-a.replied
 		}
-		if a.entered {
+		if a.entered.Load() {
 			_ = a.leave()
 		}
 		a.end()

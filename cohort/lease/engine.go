@@ -123,32 +123,105 @@ func New(store Store, c Config) (*Engine, error) {
 // Acquire implements cohort.Engine. While the store cannot be reached it keeps
 // trying until ctx ends. The grant is a *Grant.
 func (e *Engine) Acquire(ctx context.Context, key string) (cohort.Grant, error) {
-	return e.contend(ctx, key, false)
+	return e.acquire(ctx, key, false)
 }
 
 // TryAcquire implements cohort.Engine. The grant is a *Grant.
 func (e *Engine) TryAcquire(ctx context.Context, key string) (cohort.Grant, error) {
-	return e.contend(ctx, key, true)
+	return e.acquire(ctx, key, true)
 }
 
-// contend makes attempts at key until one succeeds or fails for good.
-func (e *Engine) contend(ctx context.Context, key string, try bool) (cohort.Grant, error) {
+func (e *Engine) acquire(ctx context.Context, key string, try bool) (cohort.Grant, error) {
+	type outcome struct {
+		grant cohort.Grant
+		err   error
+	}
+	over := make(chan outcome, 1)
+	c := &call{engine: e, ctx: ctx, key: key, try: try, tell: func(g cohort.Grant, err error) { over <- outcome{g, err} }}
+	if e.crew.start(c.run) {
+		select {
+		case o := <-over:
+			return o.grant, o.err
+		case <-ctx.Done():
+		case <-e.ctx.Done():
+		}
+	}
+	c.giveUp()
+	o := <-over
+	return o.grant, o.err
+}
+
+// Ask implements cohort.Asker. The grant is a *Grant.
+func (e *Engine) Ask(ctx context.Context, key string, try bool, reply func(cohort.Grant, error)) {
+	c := &call{engine: e, ctx: ctx, key: key, try: try, tell: reply}
+	c.stop = context.AfterFunc(ctx, c.giveUp)
+	if !e.crew.start(c.run) {
+		c.giveUp()
+	}
+}
+
+// call is an Acquire or a TryAcquire that is under way.
+type call struct {
+	engine *Engine
+	ctx    context.Context
+	key    string
+	try    bool
+	stop   func() bool // has giveUp not be called when ctx ends; nil if it would not be
+
+	tell    func(cohort.Grant, error) // is told the outcome, once
+	over    atomic.Bool               // it has been told, or is about to be
+	problem atomic.Pointer[error]     // of the last request, if it failed
+}
+
+// reply ends the call, and reports false if it had ended.
+func (c *call) reply(g cohort.Grant, err error) bool {
+	if !c.over.CompareAndSwap(false, true) {
+		return false
+	}
+	if c.stop != nil {
+		c.stop()
+	}
+	c.tell(g, err)
+	return true
+}
+
+// giveUp ends the call because its context or the engine has ended, whatever run waits for.
+func (c *call) giveUp() {
+	if c.over.CompareAndSwap(false, true) {
+		c.tell(nil, c.explain(c.ctx.Err()))
+	}
+}
+
+// explain says why the call failed.
+func (c *call) explain(err error) error {
+	if problem := c.problem.Load(); problem != nil && err == c.ctx.Err() {
+		err = *problem
+	}
+	return fmt.Errorf("%s: acquire %s: %w", c.engine.Name, brief(c.key), c.engine.explain(c.ctx, c.key, err))
+}
+
+// run makes attempts at the key until one succeeds or fails for good.
+func (c *call) run() {
+	e := c.engine
 	for retry := (backoff{}); ; {
-		err := ctx.Err()
+		err := c.ctx.Err()
 		if err == nil {
 			var s *session
-			if s, err = e.session(ctx); err == nil {
-				a := s.newAttempt(key)
-				if err = a.wait(ctx, try); err == nil {
-					return &Grant{attempt: a, released: make(chan struct{})}, nil
+			if s, err = e.session(c.ctx); err == nil {
+				a := s.newAttempt(c)
+				if err = a.wait(); err == nil || !a.decided.CompareAndSwap(false, true) {
+					return
 				}
 				a.cleanUp()
+			} else if c.ctx.Err() == nil {
+				c.problem.Store(&err)
 			}
 		}
-		if passes(err) && retry.wait(ctx, e.ctx) == nil {
+		if passes(err) && retry.wait(c.ctx, e.ctx) == nil {
 			continue
 		}
-		return nil, fmt.Errorf("%s: acquire %s: %w", e.Name, brief(key), e.explain(ctx, key, err))
+		c.reply(nil, c.explain(err))
+		return
 	}
 }
 

@@ -650,3 +650,80 @@ func (l *link) session() string {
 	defer l.server.mu.Unlock()
 	return l.id
 }
+
+// The caller of Ask is told the outcome once: the grant, or at once that its context or the engine has ended,
+// although a request is under way.
+func TestAskTellsTheOutcomeOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, l := process(t, s)
+		type outcome struct {
+			grant cohort.Grant
+			err   error
+		}
+		ask := func(ctx context.Context, try bool) <-chan outcome {
+			told := make(chan outcome, 2)
+			e.Ask(ctx, "key", try, func(g cohort.Grant, err error) { told <- outcome{g, err} })
+			return told
+		}
+		told := ask(t.Context(), true)
+		o := <-told
+		require.NoError(t, o.err)
+		held := <-ask(t.Context(), true)
+		require.ErrorIs(t, held.err, cohort.ErrHeld)
+		waiter := ask(t.Context(), false)
+		synctest.Wait()
+		require.NoError(t, o.grant.Release(t.Context()))
+		next := <-waiter
+		require.NoError(t, next.err)
+		require.NoError(t, next.grant.Release(t.Context()))
+
+		l.set(func(c call, do func()) error {
+			if c == "enter" {
+				time.Sleep(time.Second)
+			}
+			do()
+			return nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		cancelled := ask(ctx, false)
+		synctest.Wait()
+		began := time.Now()
+		cancel()
+		o = <-cancelled
+		require.ErrorIs(t, o.err, context.Canceled)
+		assert.Zero(t, time.Since(began))
+		time.Sleep(2 * time.Second)
+		_, entries := s.left()
+		assert.Zero(t, entries)
+
+		require.NoError(t, e.Close(t.Context()))
+		o = <-ask(t.Context(), false)
+		require.ErrorIs(t, o.err, cohort.ErrClosed)
+		for _, told := range []<-chan outcome{told, waiter, cancelled} {
+			assert.Empty(t, told)
+		}
+	})
+}
+
+// A grant whose caller ends at the same moment is given back.
+func TestGrantThatMeetsTheEndOfItsCallerIsGivenBack(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		holder, _ := process(t, s)
+		e, _ := process(t, s)
+		for range 200 {
+			held := acquire(t, holder, "key")
+			ctx, cancel := context.WithCancel(t.Context())
+			told := make(chan cohort.Grant, 1)
+			e.Ask(ctx, "key", false, func(g cohort.Grant, _ error) { told <- g })
+			synctest.Wait()
+			go cancel()
+			require.NoError(t, held.Release(t.Context()))
+			if g := <-told; g != nil {
+				require.NoError(t, g.Release(t.Context()))
+			}
+			synctest.Wait()
+			cancel()
+		}
+	})
+}
