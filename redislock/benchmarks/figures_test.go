@@ -240,7 +240,7 @@ func TestFigureTwoProcessesOfManyGoroutines(t *testing.T) {
 // One goroutine alone. The libraries are measured lock by lock in turns, so that the machine's moods befall all.
 func TestFigureUncontended(t *testing.T) {
 	s := server(t)
-	libraries := []library{redsyncLib, bsmLib, rueidisLib, engineLib, cohortLib()}
+	libraries := []library{redsyncLib, bsmLib, rueidisLib, pings, replayed, engineLib, cohortLib()}
 	var locks []lockFunc
 	for i, l := range libraries {
 		locks = append(locks, l.process(t, s, "alone"+strconv.Itoa(i)))
