@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 	"github.com/seed-46f81e6d/keylock/lockhttp"
 )
 
@@ -23,14 +23,7 @@ import (
 // and returns its document as it is then.
 func browse(t *testing.T, address string, seconds string, flags ...string) string {
 	t.Helper()
-	const missing = "this test needs Chromium: apt-get install chromium"
-	browser, err := exec.LookPath("chromium")
-	switch {
-	case err != nil && os.Getenv("CI") == "true":
-		t.Fatal(missing)
-	case err != nil:
-		t.Skip(missing)
-	}
+	browser := locktest.Tool(t, "chromium", "chromium")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	args := append([]string{

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 	"github.com/seed-46f81e6d/keylock/lockhttp"
 )
 
@@ -96,7 +97,7 @@ func TestQueuesAndHoldersAreShown(t *testing.T) {
 	m := start[string](t)
 	m.Session("culprit").TryAcquire("k")
 	m.Session("victim").Reserve("k")
-	m.ReserveSet(sharing("k")...)
+	m.ReserveSet(locktest.Sharing("k")...)
 	m.ReserveSet(keylock.Want[string]{Key: "k"}, keylock.Want[string]{Key: "free"})
 	address := serve(t, map[string]lockhttp.Manager{"orders": lockhttp.Of(m)})
 
@@ -397,11 +398,6 @@ func TestNilManagersPanicWhereTheyArePassed(t *testing.T) {
 	assert.PanicsWithValue(t, `lockhttp: Handler with manager "locks", which Of did not make`, func() {
 		lockhttp.Handler(map[string]lockhttp.Manager{"locks": {}})
 	})
-}
-
-// sharing wants a key shared.
-func sharing[K comparable](key K) []keylock.Want[K] {
-	return []keylock.Want[K]{{Key: key, Mode: keylock.Shared}}
 }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

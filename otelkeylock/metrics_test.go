@@ -4,10 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -26,30 +22,9 @@ import (
 	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 	"github.com/seed-46f81e6d/keylock/otelkeylock"
 )
-
-// busy returns a manager with something in every metric. It must be called in a bubble.
-func busy(t *testing.T) *keylock.Manager[string] {
-	ctx := t.Context()
-	m := keylock.Start[string](ctx, keylock.WithHoldTimes())
-	first, _ := m.TryAcquire("k")
-	second := m.Reserve("k")
-	m.TryAcquire("k")
-	cancelled := m.Reserve("k")
-	time.Sleep(time.Second)
-	cancelled.Cancel()
-	time.Sleep(2 * time.Second)
-	first.Release()
-	_, err := second.Wait(ctx)
-	require.NoError(t, err)
-	m.Reserve("k")
-	m.Reserve("k")
-	m.TryAcquireSet(sharing("s")...)
-	m.TryAcquireSet(sharing("s")...)
-	time.Sleep(4 * time.Second)
-	return m
-}
 
 // collect registers a manager and returns its metrics by name.
 func collect(t *testing.T, name string, manager otelkeylock.Source) map[string]metricdata.Metrics {
@@ -85,7 +60,7 @@ func sum[N int64 | float64](monotonic bool, points ...metricdata.DataPoint[N]) m
 
 func TestMetricsAreTheTotals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := busy(t)
+		m := locktest.Busy(t)
 		defer m.Close()
 		metrics := collect(t, "orders", m)
 		mode, outcome := attribute.Key("keylock.mode").String, attribute.Key("keylock.outcome").String
@@ -290,56 +265,5 @@ func inPrometheus(t *testing.T) map[string]bool {
 	return names
 }
 
-// The ready-made dashboard is checked as far as that is possible without a Grafana: every
-// expression is one, and speaks of metrics that exist, by the names that they have in Prometheus.
-func TestDashboardIsSound(t *testing.T) {
-	source, err := os.ReadFile("grafana.json")
-	require.NoError(t, err)
-	known := inPrometheus(t)
-	for _, name := range regexp.MustCompile(`\bkeylock_\w+`).FindAllString(string(source), -1) {
-		assert.True(t, known[strings.TrimSuffix(name, "_bucket")], name)
-	}
-	var dashboard struct {
-		Panels []struct {
-			Title   string
-			Targets []struct{ Expr string }
-		}
-	}
-	require.NoError(t, json.Unmarshal(source, &dashboard))
-	require.Len(t, dashboard.Panels, 11)
-	var rules strings.Builder
-	rules.WriteString("groups:\n- name: dashboard\n  rules:\n")
-	for _, p := range dashboard.Panels {
-		require.NotEmpty(t, p.Targets, p.Title)
-		for _, target := range p.Targets {
-			expr := strings.NewReplacer("$manager", ".*", "$__rate_interval", "1m").Replace(target.Expr)
-			assert.NotContains(t, expr, "$", "a variable that this test does not know")
-			quoted, err := json.Marshal(expr) // JSON is YAML
-			require.NoError(t, err)
-			rules.WriteString("  - {record: 'panel:x', expr: " + string(quoted) + "}\n")
-		}
-	}
-	file := filepath.Join(t.TempDir(), "rules.yml")
-	require.NoError(t, os.WriteFile(file, []byte(rules.String()), 0o600))
-	promtool(t, "check", "rules", "--lint=none", file)
-}
-
-// promtool runs Prometheus' own checker.
-func promtool(t *testing.T, args ...string) {
-	t.Helper()
-	const missing = "this test needs promtool: apt-get install prometheus"
-	tool, err := exec.LookPath("promtool")
-	switch {
-	case err != nil && os.Getenv("CI") == "true":
-		t.Fatal(missing)
-	case err != nil:
-		t.Skip(missing)
-	}
-	out, err := exec.CommandContext(t.Context(), tool, args...).CombinedOutput()
-	require.NoError(t, err, "%s", out)
-}
-
-// sharing wants a key shared.
-func sharing[K comparable](key K) []keylock.Want[K] {
-	return []keylock.Want[K]{{Key: key, Mode: keylock.Shared}}
-}
+// Its names are those that the metrics have in Prometheus.
+func TestDashboardIsSound(t *testing.T) { locktest.Dashboard(t, "grafana.json", inPrometheus(t)) }

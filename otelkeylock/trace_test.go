@@ -21,6 +21,7 @@ import (
 	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 	"github.com/seed-46f81e6d/keylock/otelkeylock"
 )
 
@@ -247,7 +248,7 @@ func TestWaitThatTheLookDidNotForeseeIsTraced(t *testing.T) {
 		ctx, _ := provider.Tracer("test").Start(t.Context(), "request")
 		m := keylock.Start[string](t.Context(), keylock.WithSharedLimit(1)) // a bound that the look does not show
 		defer m.Close()
-		holder, _ := m.TryAcquireSet(sharing("k")...)
+		holder, _ := m.TryAcquireSet(locktest.Sharing("k")...)
 		time.AfterFunc(time.Millisecond, holder.Release)
 		_, err := otelkeylock.Trace(m, otelkeylock.WithTracerProvider(provider)).AcquireShared(ctx, "k")
 		require.NoError(t, err)

@@ -4,26 +4,21 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
 // kcat runs the client of that name, which shares no code with this program: it is librdkafka. It
 // returns the lines that kcat prints.
 func kcat(t *testing.T, stdin string, args ...string) []string {
 	t.Helper()
-	path, err := exec.LookPath("kcat")
-	if err != nil && os.Getenv("CI") == "true" {
-		t.Fatal("kcat is not installed: install Debian's package kcat")
-	}
-	if err != nil {
-		t.Skip("kcat is not installed: install Debian's package kcat to see what an independent client reads")
-	}
+	path := locktest.Tool(t, "kcat", "kcat")
 	ctx, cancel := context.WithTimeout(t.Context(), watchdog)
 	defer cancel()
 	var stdout, stderr bytes.Buffer

@@ -1,0 +1,157 @@
+// Package locktest has what the tests of several packages and modules need alike.
+package locktest
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed-46f81e6d/keylock"
+)
+
+// Sharing wants a key shared.
+func Sharing[K comparable](key K) []keylock.Want[K] {
+	return []keylock.Want[K]{{Key: key, Mode: keylock.Shared}}
+}
+
+// Busy returns a manager with something in every metric: two keys, of which one is held
+// exclusively and waited for by two, and the other shared by two; and behind it an immediate
+// grant, one after a wait of 3 s, a cancelled wait and a refused try. What is there now has
+// been so for 4 s. It must be called in a bubble.
+func Busy(t testing.TB) *keylock.Manager[string] {
+	t.Helper()
+	ctx := t.Context()
+	m := keylock.Start[string](ctx, keylock.WithHoldTimes())
+	first, _ := m.TryAcquire("k")
+	second := m.Reserve("k")
+	m.TryAcquire("k")
+	cancelled := m.Reserve("k")
+	time.Sleep(time.Second)
+	cancelled.Cancel()
+	time.Sleep(2 * time.Second)
+	first.Release()
+	if _, err := second.Wait(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.Reserve("k")
+	m.Reserve("k")
+	m.TryAcquireSet(Sharing("s")...)
+	m.TryAcquireSet(Sharing("s")...)
+	time.Sleep(4 * time.Second)
+	return m
+}
+
+// Tool returns the path of a program. Where Debian's package with it is not installed the test
+// is skipped, and in CI it fails.
+func Tool(t testing.TB, program, debian string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err == nil {
+		return path
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("this test needs %s: apt-get install %s", program, debian)
+	}
+	t.Skipf("this test needs %s: apt-get install %s", program, debian)
+	return ""
+}
+
+// Promtool runs Prometheus' own checker.
+func Promtool(t testing.TB, args ...string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), Tool(t, "promtool", "prometheus"), args...).CombinedOutput(); err != nil {
+		t.Fatalf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// Metrics fails the test where a text names a metric, or a label, that is not known, and returns
+// how many it names.
+func Metrics(t testing.TB, text string, known map[string]bool) int {
+	t.Helper()
+	names := regexp.MustCompile(`\bkeylock_\w+`).FindAllString(text, -1)
+	for _, name := range names {
+		if !known[strings.TrimSuffix(name, "_bucket")] {
+			t.Errorf("there is no %s", name)
+		}
+	}
+	return len(names)
+}
+
+// Dashboard checks a dashboard as far as that is possible without a Grafana: no panel covers
+// another, and every expression is one, and speaks of metrics that are known.
+func Dashboard(t testing.TB, file string, known map[string]bool) {
+	t.Helper()
+	source, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Templating struct {
+			List []struct{ Definition string }
+		}
+		Panels []struct {
+			ID      int
+			Title   string
+			GridPos struct{ X, Y, W, H int }
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(source, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	if len(dashboard.Panels) == 0 {
+		t.Fatal("there is no panel")
+	}
+	for _, v := range dashboard.Templating.List {
+		Metrics(t, v.Definition, known)
+	}
+	ids, taken := map[int]bool{}, map[[2]int]string{}
+	var rules strings.Builder
+	rules.WriteString("groups:\n- name: dashboard\n  rules:\n")
+	for _, p := range dashboard.Panels {
+		if ids[p.ID] {
+			t.Errorf("panel %d is there twice", p.ID)
+		}
+		ids[p.ID] = true
+		if p.GridPos.X+p.GridPos.W > 24 {
+			t.Errorf("panel %q is too wide", p.Title)
+		}
+		for x := range p.GridPos.W {
+			for y := range p.GridPos.H {
+				at := [2]int{p.GridPos.X + x, p.GridPos.Y + y}
+				if taken[at] != "" {
+					t.Errorf("panel %q covers %q", p.Title, taken[at])
+				}
+				taken[at] = p.Title
+			}
+		}
+		if len(p.Targets) == 0 {
+			t.Errorf("panel %q shows nothing", p.Title)
+		}
+		for _, target := range p.Targets {
+			if Metrics(t, target.Expr, known) == 0 {
+				t.Errorf("panel %q shows no metric", p.Title)
+			}
+			expr := strings.NewReplacer("$manager", ".*", "$__rate_interval", "1m").Replace(target.Expr)
+			if strings.Contains(expr, "$") {
+				t.Errorf("panel %q has a variable that this test does not know: %s", p.Title, expr)
+			}
+			quoted, err := json.Marshal(expr) // JSON is YAML
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(&rules, "  - {record: 'panel:%d', expr: %s}\n", p.ID, quoted)
+		}
+	}
+	checked := filepath.Join(t.TempDir(), "rules.yml")
+	if err := os.WriteFile(checked, []byte(rules.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	Promtool(t, "check", "rules", "--lint=none", checked)
+}
