@@ -31,18 +31,20 @@ type locker func(ctx context.Context, process int, key string) (unlock func() er
 func TestFigures(t *testing.T) {
 	rounds, span := 1, 50*time.Millisecond
 	if *figures {
-		rounds, span = 7, 500*time.Millisecond
+		rounds, span = 35, 100*time.Millisecond // short, so that both find the machine in the same state
 	}
 	s := alone(t, "fsync=on", "synchronous_commit=on")
 	advisory := advisoryLocker(t, s)
-	ours := cohortLocker(t, s, 1)
-	two := cohortLocker(t, s, 2, cohort.WithMaxHandoffs(0))
-	twoHand := cohortLocker(t, s, 2)
+	ours := cohortLocker(t, database(t, s, "one"), 1)
+	two := cohortLocker(t, database(t, s, "turns"), 2, cohort.WithMaxHandoffs(0))
+	twoHand := cohortLocker(t, database(t, s, "two"), 2)
 
+	floor := compare(t, rounds, func(l locker) float64 { return latency(t, l, span) }, advisory, updatesLocker(t, s))
 	alone := compare(t, rounds, func(l locker) float64 { return latency(t, l, span) }, advisory, ours)
 	hot := compare(t, rounds, func(l locker) float64 { return throughput(t, l, 64, 1, span) }, advisory, ours)
 	turns := compare(t, rounds, func(l locker) float64 { return throughput(t, l, 2, 2, span) }, advisory, two)
 	both := compare(t, rounds, func(l locker) float64 { return throughput(t, l, 64, 2, span) }, advisory, twoHand)
+	t.Logf("two updates of a row, latency:             %.2f times the advisory lock's (%.2f ms)", floor.ratio, floor.ours*1000)
 	t.Logf("lock and unlock alone, latency:            %.2f times the advisory lock's (%.2f ms)", alone.ratio, alone.ours*1000)
 	t.Logf("hot key, 64 goroutines, throughput:        %.1f times (%.0f/s)", hot.ratio, hot.ours)
 	t.Logf("two processes in turns, without handoff:   %.2f times (%.0f/s)", turns.ratio, turns.ours)
@@ -50,6 +52,14 @@ func TestFigures(t *testing.T) {
 
 	n := cohorttest.NewNetwork(t, s.Addr())
 	manyWaiters(t, s, n)
+}
+
+// database makes a database for the processes of one case: a notification wakes all that listen in its database.
+func database(t *testing.T, s *pgtest.Server, name string) *pgtest.Server {
+	pgtest.Must(t, s.Connect(t), "CREATE DATABASE "+name)
+	d := *s
+	d.Database = name
+	return migrate(t, &d)
 }
 
 type comparison struct{ ours, ratio float64 }
@@ -94,6 +104,28 @@ func advisoryLocker(t *testing.T, s *pgtest.Server) locker {
 		return func() error {
 			defer conn.Release()
 			_, err := conn.Exec(ctx, "SELECT pg_advisory_unlock(hashtextextended($1, 0))", key)
+			return err
+		}, nil
+	}
+}
+
+// updatesLocker is the least that a lock with a lease can cost here: one update of a row each by its primary key. It excludes no other.
+func updatesLocker(t *testing.T, s *pgtest.Server) locker {
+	conn := s.Connect(t)
+	for _, sql := range []string{
+		"CREATE UNLOGGED TABLE floor (key text PRIMARY KEY, entry text, epoch bigint) WITH (fillfactor = 30)",
+		"INSERT INTO floor VALUES ('alone', '', 0)",
+		"SET synchronous_commit = off",
+		"SET plan_cache_mode = force_generic_plan",
+	} {
+		pgtest.Must(t, conn, sql)
+	}
+	return func(ctx context.Context, _ int, key string) (func() error, error) {
+		if _, err := conn.Exec(ctx, "UPDATE floor SET entry = 'me', epoch = epoch + 1 WHERE key = $1", key); err != nil {
+			return nil, err
+		}
+		return func() error {
+			_, err := conn.Exec(ctx, "UPDATE floor SET entry = NULL WHERE key = $1", key)
 			return err
 		}, nil
 	}

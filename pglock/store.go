@@ -102,7 +102,7 @@ func (s *store) settle(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	for _, sql := range []string{enterFree, enter, leaveAlone, leave} {
+	for _, sql := range []string{enterFree, enterHeld, enter, leaveAlone, leaveNext, leave} {
 		if _, err := conn.Prepare(ctx, sql, sql); err != nil {
 			return err
 		}
@@ -246,7 +246,9 @@ func (s *store) sweep(ctx context.Context) {
 	}
 }
 
-// The statements that are prepared. Most locks are enterFree and leaveAlone; the others follow when those find no such row.
+// The statements that are prepared. Most locks are enterFree and leaveAlone, and those of a key that others contend for are
+// enterHeld and leaveNext, one statement each. The functions follow where they find no such row: for a try, a key that is new or that entries of the dead
+// hold, an entry that asks again, and in quarantine.
 const (
 	enterFree = `
 		INSERT INTO pglock_key AS k (key, entry, epoch)
@@ -257,12 +259,34 @@ const (
 		SET entry = excluded.entry, epoch = greatest(k.epoch + 1, excluded.epoch), used = clock_timestamp()
 		WHERE k.entry IS NULL AND k.queue = '{}' AND NOT excluded.entry = ANY (k.refused)
 		RETURNING epoch`
+	enterHeld = `
+		UPDATE pglock_key AS k
+		SET entry = coalesce(entry, $2),
+			epoch = CASE WHEN entry IS NULL THEN greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) ELSE epoch END,
+			queue = CASE WHEN entry IS NULL THEN queue ELSE queue || $2 END,
+			used = clock_timestamp()
+		WHERE key = $1 AND refused = '{}'
+			AND EXISTS (SELECT FROM pglock_session WHERE id = $3 AND expires > clock_timestamp())
+			AND CASE WHEN entry IS NULL THEN queue = '{}' AND (SELECT quiet FROM pglock_life) <= clock_timestamp()
+				ELSE entry <> $2 AND NOT $2 = ANY (queue)
+					AND EXISTS (SELECT FROM pglock_session WHERE id = split_part(k.entry, ':', 1) AND expires > clock_timestamp()) END
+		RETURNING epoch, entry = $2, cardinality(queue), CASE WHEN entry <> $2 THEN (
+			SELECT extract(epoch FROM expires - clock_timestamp())::float8 FROM pglock_session WHERE id = split_part(k.entry, ':', 1)) END`
 	enter = `
 		SELECT outcome, granted, wanted, extract(epoch FROM again)::float8, holder, coalesce(label, ''), coalesce(host, ''), coalesce(pid, 0)
 		FROM pglock_enter($1, $2, $3, $4, $5::interval, $6)`
 
 	leaveAlone = `UPDATE pglock_key SET entry = NULL, used = clock_timestamp() WHERE key = $1 AND entry = $2 AND queue = '{}' RETURNING 1`
-	leave      = `SELECT alive, present, alone FROM pglock_leave($1, $2, $3, $4, $5::interval, $6)`
+	leaveNext  = `
+		UPDATE pglock_key
+		SET entry = queue[1], queue = queue[2:], used = clock_timestamp(),
+			epoch = CASE WHEN queue = '{}' THEN epoch ELSE greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) END
+		WHERE key = $1 AND entry = $2 AND (queue = '{}'
+			OR EXISTS (SELECT FROM pglock_session WHERE id = split_part(queue[1], ':', 1) AND expires > clock_timestamp())
+				AND (SELECT quiet FROM pglock_life) <= clock_timestamp())
+		RETURNING entry IS NULL, CASE WHEN entry IS NOT NULL THEN pg_notify('pglock_' || split_part(entry, ':', 1),
+			CASE WHEN queue <> '{}' THEN 'granted,wanted ' ELSE 'granted ' END || epoch || ' ' || split_part(entry, ':', 2))::text END`
+	leave = `SELECT alive, present, alone FROM pglock_leave($1, $2, $3, $4, $5::interval, $6)`
 )
 
 func (s *store) Enter(ctx context.Context, e lease.Entry, try bool) (lease.Standing, error) {
@@ -278,6 +302,25 @@ func (s *store) Enter(ctx context.Context, e lease.Entry, try bool) (lease.Stand
 			return lease.Standing{}, err
 		}
 		contended.Store(true)
+	}
+	if !try {
+		var (
+			epoch   int64
+			granted bool
+			queued  int32
+			ends    *float64
+		)
+		err := s.call(ctx, []any{&epoch, &granted, &queued, &ends}, enterHeld, key, e.ID(), e.Session.ID)
+		switch {
+		case err == nil && granted:
+			return lease.Standing{Epoch: uint64(epoch)}, nil
+		case err == nil && queued == 1:
+			return lease.Standing{Again: time.Millisecond}, nil
+		case err == nil:
+			return lease.Standing{Again: after(ends)}, nil
+		case !errors.Is(err, pgx.ErrNoRows):
+			return lease.Standing{}, err
+		}
 	}
 	var (
 		outcome string
@@ -301,10 +344,18 @@ func (s *store) Enter(ctx context.Context, e lease.Entry, try bool) (lease.Stand
 	case outcome == "granted" && epoch != nil:
 		return lease.Standing{Epoch: uint64(*epoch), Wanted: wanted}, nil
 	case outcome == "waits" && again != nil:
-		return lease.Standing{Again: max(time.Duration(*again*float64(time.Second)), time.Millisecond)}, nil
+		return lease.Standing{Again: after(again)}, nil
 	default: // "left" cannot be the reply to a request that is waited for
 		return lease.Standing{}, fmt.Errorf("the reply %q to an entry", outcome)
 	}
+}
+
+// after returns a number of seconds as the time after which to ask again.
+func after(seconds *float64) time.Duration {
+	if seconds == nil {
+		return 0
+	}
+	return max(time.Duration(*seconds*float64(time.Second)), 0) + time.Millisecond
 }
 
 func (s *store) Leave(ctx context.Context, e lease.Entry, late bool) (bool, error) {
@@ -317,6 +368,16 @@ func (s *store) Leave(ctx context.Context, e lease.Entry, late bool) (bool, erro
 		}
 	}
 	var alive, found, alone bool
+	if !late {
+		var notified *string
+		err := s.call(ctx, []any{&alone, &notified}, leaveNext, key, e.ID())
+		if err == nil {
+			contended.Store(!alone)
+		}
+		if !errors.Is(err, pgx.ErrNoRows) {
+			return err == nil, err
+		}
+	}
 	err := s.call(ctx, []any{&alive, &found, &alone}, leave, key, e.Session.ID, int64(e.Attempt), late, interval(s.quarantine), s.durable)
 	if err != nil {
 		return false, err
