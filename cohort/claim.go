@@ -22,9 +22,10 @@ type claim struct {
 	err     error         // why it refused; the fields below are for when it granted
 	grant   Grant
 
-	seq    atomic.Uint64           // of the last local holder
-	wanted atomic.Pointer[wanting] // nil while no other process wants the key
-	other  chan struct{}           // closed when one does; nil if the engine cannot tell
+	seq     atomic.Uint64           // of the last local holder
+	listens atomic.Bool             // the engine was asked to tell when another process wants the key
+	wanted  atomic.Pointer[wanting] // nil while none does, or the engine was not asked
+	other   chan struct{}           // closed when one does; nil if the engine cannot tell
 
 	// For the keeper. Of these its holder owns hits and stored, and the keeper's goroutine next and appointed.
 	state     atomic.Uint32
@@ -71,15 +72,23 @@ func (m *Manager) ask(key string, try bool) *claim {
 	return c
 }
 
-// heed has the engine tell when another process wants the key. One that cannot tell is taken to want it from the start.
+// heed follows the grant. An engine that cannot tell when another process wants the key counts as wanting it from the start.
 func (m *Manager) heed(c *claim) {
-	r, tells := c.grant.(Recaller)
-	if !tells {
+	if _, tells := c.grant.(Recaller); !tells {
 		c.wanted.Store(&wanting{c.at, 1})
 		return
 	}
 	c.other = make(chan struct{})
-	r.OnWanted(func() {
+}
+
+// listen has the engine tell, from now on, when another process wants the key. It is called when that first matters: when
+// the claim was handed off, is to be kept, or its holder asks. It may cost this process a request, and each
+// that waits for the key another one.
+func (m *Manager) listen(c *claim) {
+	if c.other == nil || c.listens.Load() || !c.listens.CompareAndSwap(false, true) {
+		return
+	}
+	c.grant.(Recaller).OnWanted(func() {
 		if m.keeper != nil {
 			m.keeper.gate.before("notes that it is wanted", c)
 		}
@@ -162,6 +171,9 @@ func (m *Manager) contend(ctx context.Context, local keylock.Lock[string], try b
 			local.Release()
 			return Lock{}, c.err
 		case c.err == nil && !c.isLost():
+			if inherited && c.seq.Load() > 0 {
+				m.listen(c)
+			}
 			return m.newLock(local, c, c.seq.Add(1)), nil
 		case c.err == nil:
 			_ = m.leave(c) // it is lost, and its engine may forget it

@@ -72,7 +72,8 @@ type Recaller interface {
 	// its watch is broken, or when the grant is lost. If one of these has happened already since the
 	// grant, or before it, f is called at once, possibly before OnWanted returns. The engine may call f
 	// without a reason, but calls it at most once. f does not block, and may be called from any goroutine,
-	// also after Release. The Manager calls OnWanted once, before the first holder has the key.
+	// also after Release. The Manager calls OnWanted at most once for a grant, when it has been handed off for the first
+	// time, before it is kept, or when its holder asks: an engine need not have others tell it of grants before that.
 	OnWanted(f func())
 }
 

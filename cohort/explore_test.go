@@ -199,8 +199,13 @@ func (n *entry) Release(context.Context) error { panic("release is called instea
 func (n *entry) OnWanted(f func()) {
 	n.f = f
 	if n.wanted {
-		f()
+		n.report()
 	}
+}
+
+// report calls f, then or later.
+func (n *entry) report() {
+	n.p.w.start("report to "+n.p.name, func() { n.f() })
 }
 
 // want is the engine's report, which comes at any time later.
@@ -210,7 +215,7 @@ func (n *entry) want() {
 	}
 	n.wanted = true
 	if n.f != nil {
-		n.p.w.start("report to "+n.p.name, func() { n.f() })
+		n.report()
 	}
 }
 
@@ -222,7 +227,7 @@ func newWorld(s scenario) *world {
 		p := &process{w: w, name: string(rune('P' + i)), passed: make(map[*actor]*claim), entries: make(map[*claim]*entry)}
 		w.processes = append(w.processes, p)
 		p.m = &Manager{options: options{maxHandoffs: 1, maxHold: time.Hour}}
-		k := newKeeper(time.Minute, s.room, p.release)
+		k := newKeeper(time.Minute, s.room, p.m.listen, p.release)
 		k.gate.scheduler = w
 		p.m.keeper = k
 		w.start(p.name+"'s keeper", p.keeps)
@@ -360,6 +365,9 @@ func (p *process) locks(try bool) {
 		}
 		k.forget(c, p.release(c))
 		c = nil
+	}
+	if c.seq.Load() > 0 {
+		p.m.listen(c)
 	}
 	n := p.entries[c]
 	token := Token{n.epoch, c.seq.Add(1)}
@@ -545,8 +553,8 @@ func (w *world) digest() string {
 		}
 		for i, c := range p.claims {
 			n := p.entries[c]
-			fmt.Fprintf(&b, "\n\t%d: %s seq %d hits %d queued %t stored %t in store %t appointed %t lost %t removed %t", i,
-				[]string{"held", "kept", "recalled", "gone"}[c.state.Load()], c.seq.Load(), c.hits, c.queued.Load(), c.stored, p.inStore(c), c.appointed, n.isLost, n.removed)
+			fmt.Fprintf(&b, "\n\t%d: %s seq %d hits %d queued %t stored %t in store %t appointed %t lost %t removed %t listens %t", i,
+				[]string{"held", "kept", "recalled", "gone"}[c.state.Load()], c.seq.Load(), c.hits, c.queued.Load(), c.stored, p.inStore(c), c.appointed, n.isLost, n.removed, c.listens.Load())
 			if want := c.wanted.Load(); want != nil {
 				fmt.Fprint(&b, " wanted at ", want.seq)
 			}

@@ -23,6 +23,7 @@ type keeper struct {
 	idle    time.Duration
 	most    int64
 	epoch   time.Time
+	listen  func(*claim)             // has the engine tell when the key is wanted
 	release func(*claim) (lost bool) // gives the key back to the engine, and waits for that
 
 	kept    atomic.Int64 // claims that are kept
@@ -64,13 +65,13 @@ const (
 	mostShy     = 6  // so 1<<6 - 1 claims are not kept
 )
 
-func newKeeper(idle time.Duration, most int, release func(*claim) (lost bool)) *keeper {
+func newKeeper(idle time.Duration, most int, listen func(*claim), release func(*claim) (lost bool)) *keeper {
 	buckets := 1
 	for buckets < most && buckets < 1<<16 {
 		buckets *= 2
 	}
 	return &keeper{
-		idle: idle, most: int64(most), epoch: time.Now(), release: release,
+		idle: idle, most: int64(most), epoch: time.Now(), listen: listen, release: release,
 		store: make([]atomic.Pointer[stored], buckets),
 		shy:   make([]atomic.Uint64, min(max(4*buckets, 64), 1<<16)),
 		seed:  maphash.MakeSeed(),
@@ -87,6 +88,12 @@ func (k *keeper) keep(c *claim) bool {
 	}
 	k.gate.before("reserves room", c)
 	if k.kept.Add(1) > k.most {
+		k.kept.Add(-1)
+		return false
+	}
+	k.listen(c)
+	k.gate.before("looks whether that is known already", c)
+	if c.wanted.Load() != nil {
 		k.kept.Add(-1)
 		return false
 	}

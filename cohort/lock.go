@@ -91,6 +91,7 @@ func (l Lock) Wanted() <-chan struct{} {
 	if l.holder == nil {
 		return keylock.Lock[string]{}.Wanted()
 	}
+	l.holder.m.listen(l.holder.claim)
 	here, elsewhere := l.holder.local.Wanted(), l.holder.claim.other
 	if elsewhere == nil {
 		return here

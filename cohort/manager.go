@@ -103,7 +103,7 @@ func Start(ctx context.Context, engine Engine, opts ...Option) *Manager {
 	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
 	m.ctx = ctx
 	if m.keepKeys > 0 {
-		m.keeper = newKeeper(m.keepIdle, m.keepKeys, func(c *claim) bool { return errors.Is(m.giveBack(c), ErrLost) })
+		m.keeper = newKeeper(m.keepIdle, m.keepKeys, m.listen, func(c *claim) bool { return errors.Is(m.giveBack(c), ErrLost) })
 		go m.keeper.run(ctx.Done())
 	}
 	go func() {

@@ -33,9 +33,9 @@ func WithMaxHandoffs(n int) Option {
 	return func(o *options) { o.maxHandoffs = n }
 }
 
-// WithMaxHold bounds for how long one grant of the engine is handed off within the process, from when another
-// process wants the key, or from the grant if the engine cannot tell: the first release
-// after that time gives it back. It cannot end a critical section. The default is 200 ms; a d that is not positive panics.
+// WithMaxHold bounds for how long one grant of the engine is handed off within the process: from when another
+// process wants the key, or from the first handoff if it wanted the key before that, or from the grant if the
+// engine cannot tell. The first release after that time gives the key back. It cannot end a critical section. The default is 200 ms; a d that is not positive panics.
 func WithMaxHold(d time.Duration) Option {
 	mustBePositive("WithMaxHold", d)
 	return func(o *options) { o.maxHold = d }

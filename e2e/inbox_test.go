@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,38 +55,46 @@ func TestHolderLearnsThatItsKeyIsWanted(t *testing.T) {
 	assert.Zero(t, here.Report().Orphans+there.Report().Orphans, "nothing is left to the audit")
 }
 
-// Those who wait leave their notes with the one ahead, who may wait itself. The one that is granted knows who is behind.
-func TestNotesBeforeTheGrant(t *testing.T) {
+// One who waits leaves a note when the holder is next ahead, and listens. One that is granted sees who is behind.
+func TestNotesAreForTheHolder(t *testing.T) {
 	client := dial(t, startNode(t))
 	var engines []*etcdlock.Engine
 	for range 4 {
 		engines = append(engines, newEngine(t, client, 4*time.Second))
 	}
 	held := acquire(t, engines[0], "key")
-	second := waitInQueue(t, client, engines[1], "key", 2)
+	wanted := whenWanted(held)
+	require.Eventually(t, func() bool {
+		value, err := client.Get(t.Context(), held.Key())
+		require.NoError(t, err)
+		return len(value.Kvs) == 1 && strings.Contains(string(value.Kvs[0].Value), " listens ")
+	}, patience, time.Millisecond)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	third := make(chan error, 1)
+	cancelled := make(chan error, 1)
 	go func() {
-		_, err := engines[2].Acquire(ctx, "key")
-		third <- err
+		_, err := engines[1].Acquire(ctx, "key")
+		cancelled <- err
 	}()
-	awaitQueue(t, client, engines[2], "key", 3)
+	awaitQueue(t, client, engines[1], "key", 2)
+	third := waitInQueue(t, client, engines[2], "key", 3)
 	fourth := waitInQueue(t, client, engines[3], "key", 4)
-	cancel() // the fourth has another one ahead then, and a note to move
-	require.ErrorIs(t, receive(t, third, "the cancelled wait"), context.Canceled)
+	receive(t, wanted, "the note of the second")
+	cancel()
+	require.ErrorIs(t, receive(t, cancelled, "the cancelled wait"), context.Canceled)
 	queue := awaitQueue(t, client, engines[2], "key", 3)
+	notes := fmt.Sprintf("/locks/,wanted/%x/", leaseOf(t, queue[0]))
 	require.Eventually(t, func() bool {
-		return len(keysUnder(t, client, fmt.Sprintf("/locks/,wanted/%x/", leaseOf(t, queue[1])))) == 1
-	}, patience, 5*time.Millisecond, "the second has a note of the fourth")
+		left := keysUnder(t, client, "/locks/,wanted/")
+		return len(left) == 1 && strings.HasPrefix(left[0], fmt.Sprintf("%s%x-", notes, leaseOf(t, queue[1])))
+	}, patience, 5*time.Millisecond, "one note, of the third for the holder")
 
-	receive(t, whenWanted(held), "the note of the second")
 	require.NoError(t, held.Release(t.Context()))
-	g := receive(t, second, "the lock").(*etcdlock.Grant)
-	receive(t, whenWanted(g), "the note of the fourth")
+	g := receive(t, third, "the lock").(*etcdlock.Grant)
+	receive(t, whenWanted(g), "that the fourth is behind")
 	require.NoError(t, g.Release(t.Context()))
 	g = receive(t, fourth, "the lock").(*etcdlock.Grant)
-	wanted := whenWanted(g)
+	wanted = whenWanted(g)
 	select {
 	case <-wanted:
 		assert.Fail(t, "no other process waits")

@@ -49,10 +49,11 @@
 //
 // # Which keys others want
 //
-// A contender that has to wait puts a note under the lease of the one ahead of it, in a request in which it looks
-// at the queue anyway, and removes it when it leaves the queue; a failed try puts one and removes it. A process has
-// one watch on the notes for its lease, so that it learns at once that another process wants a key that it holds,
-// see [Grant.OnWanted]. While that watch is not there, because the connection broke, the member has no leader
+// A process learns at once that another one wants a key that it holds, see [Grant.OnWanted], by notes for its lease, on
+// which it has one watch. A note costs a request, so that it is left only where it matters: the first call of
+// OnWanted marks the holder's etcd key as one that listens, unless a contender is behind it already, and those that
+// come later leave a note before they wait, which they remove when they leave the queue. A failed try
+// puts a note and removes it. While that watch is not there, because the connection broke, the member has no leader
 // or etcd has forgotten its history, every key counts as wanted. A user of concurrency.Mutex leaves
 // no note: the queues of keys that were held for half a second are looked at, 1,000 of them every half second, so
 // that such a user is noticed within a second.

@@ -21,10 +21,9 @@ import (
 type entry struct {
 	engine  *Engine
 	session *session
-	queue   string // what the etcd keys of all contenders begin with
-	key     string // the queue and the lease
-	attempt string // a number, unique among the entries of the lease
-	value   string // has that number, see encodeContender
+	queue   string    // what the etcd keys of all contenders begin with
+	key     string    // the queue and the lease
+	value   contender // its attempt is unique among the entries of the lease
 	made    time.Time
 
 	entered  chan struct{} // closed when the outcome of entering the queue is known, and with it what follows
@@ -35,8 +34,8 @@ type entry struct {
 	leaving atomic.Bool // leave was called: that the etcd key is gone is no loss
 	unsure  atomic.Bool // a request to remove the etcd key may have been carried out
 
-	notes      []string               // that this entry has left in inboxes, or may have; owned by who acts for it
-	left       string                 // the one that is there for certain, "" for none; owned likewise
+	note       string                 // the one that it has left in an inbox, or may have; "" for none; owned by who acts for the entry
+	noteIsLeft bool                   // the note is there for certain; owned likewise
 	noted      atomic.Int64           // the latest revision for which a note has come in our own inbox
 	whenWanted atomic.Pointer[func()] // called when another process wants the entry; &wanted from then on
 	looked     int64                  // when its queue was looked at; owned by keepLooking
@@ -52,14 +51,12 @@ type entry struct {
 func (e *Engine) newEntry(s *session, key string) *entry {
 	queue := e.Name(key) + "/"
 	now := time.Now()
-	attempt := e.attempts.Add(1)
 	p := &entry{
 		engine:  e,
 		session: s,
 		queue:   queue,
 		key:     queue + strconv.FormatInt(int64(s.lease), 16),
-		attempt: strconv.FormatUint(attempt, 36),
-		value:   encodeContender(attempt, now, e.process),
+		value:   contender{strconv.FormatUint(e.attempts.Add(1), 36), now, false, e.process},
 		made:    now,
 		entered: make(chan struct{}),
 		gone:    make(chan struct{}),
@@ -100,8 +97,8 @@ func (p *entry) isLost() bool {
 // forget is called once the etcd key is gone or left to the lease.
 func (p *entry) forget() {
 	p.session.remove(p)
-	for _, note := range p.notes {
-		p.session.removeNote(note)
+	if p.note != "" {
+		p.session.removeNote(p.note)
 	}
 	p.spare()
 }
@@ -126,7 +123,7 @@ func (p *entry) try(ctx context.Context) error {
 }
 
 func (p *entry) put() clientv3.Op {
-	return clientv3.OpPut(p.key, p.value, clientv3.WithLease(p.session.lease))
+	return clientv3.OpPut(p.key, p.value.String(), clientv3.WithLease(p.session.lease))
 }
 
 func (p *entry) enterQueue(ctx context.Context, condition clientv3.Cmp, ops ...clientv3.Op) error {
@@ -233,8 +230,10 @@ func (p *entry) wait(ctx context.Context) error {
 func (p *entry) outlast(ctx context.Context, ahead neighbour) (next neighbour, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if next, err := p.look(ctx, ahead); err != nil || next != ahead { // its holder can react while the watch begins
-		return next, err
+	if ahead.listens {
+		if next, err := p.look(ctx, ahead); err != nil || next != ahead { // it can react while the watch begins
+			return next, err
+		}
 	}
 	stream := p.session.stream()
 	for resp := range p.engine.client.Watch(stream.with(ctx), ahead.key, clientv3.WithCreatedNotify(), clientv3.WithFilterPut()) {
@@ -258,7 +257,7 @@ func (p *entry) outlast(ctx context.Context, ahead neighbour) (next neighbour, e
 // look returns which entry is ahead now, and leaves a note for the one that was.
 func (p *entry) look(ctx context.Context, last neighbour) (ahead neighbour, err error) {
 	before := append(clientv3.WithLastCreate(), clientv3.WithMaxCreateRev(p.revision-1))
-	note, ops := p.noteFor(last)
+	ops := p.noteFor(last)
 	// The condition keeps out a note that arrives when the entry has left, which would stay behind.
 	resp, err := p.engine.client.Txn(ctx).If(p.isMine()).Then(append(ops, clientv3.OpGet(p.queue, before...))...).Commit()
 	switch {
@@ -272,8 +271,8 @@ func (p *entry) look(ctx context.Context, last neighbour) (ahead neighbour, err 
 		p.session.suspect()
 		return neighbour{}, errEntryGone
 	}
-	if note != "" {
-		p.keepNote(note)
+	if len(ops) > 0 {
+		p.noteIsLeft = true
 	}
 	return neighbourOf(resp.Responses[len(ops)].GetResponseRange().Kvs), nil
 }
@@ -281,7 +280,7 @@ func (p *entry) look(ctx context.Context, last neighbour) (ahead neighbour, err 
 // isMine is true of etcd while the entry is there: this one, and no later one of the same session.
 func (p *entry) isMine() clientv3.Cmp {
 	if p.revision == 0 {
-		return clientv3.Compare(clientv3.Value(p.key), "=", p.value)
+		return clientv3.Compare(clientv3.Value(p.key), "=", p.value.String())
 	}
 	return clientv3.Compare(clientv3.CreateRevision(p.key), "=", p.revision)
 }
@@ -365,8 +364,11 @@ func (p *entry) tryToLeave(ctx context.Context) (removed bool, err error) {
 	ctx, cancel := p.session.within(ctx)
 	defer cancel()
 	unsure := p.unsure.Load()
-	notes := p.removeNotes("")
-	resp, err := p.engine.client.Txn(ctx).If(p.isMine()).Then(append(notes, clientv3.OpDelete(p.key))...).Else(notes...).Commit()
+	var also []clientv3.Op
+	if p.note != "" {
+		also = append(also, clientv3.OpDelete(p.note))
+	}
+	resp, err := p.engine.client.Txn(ctx).If(p.isMine()).Then(append(also, clientv3.OpDelete(p.key))...).Else(also...).Commit()
 	switch {
 	case err != nil:
 		p.unsure.Store(true) // it may have been carried out, or may yet be

@@ -15,9 +15,14 @@ import (
 )
 
 // A process learns that another one wants a key that it holds by an inbox: etcd keys below one name per lease, on
-// which the process has one watch, whatever it holds. A contender that has to wait puts a note into the inbox of
-// the one ahead, in the transaction in which it looks at the queue anyway, and removes it in the
-// transaction in which it leaves the queue. A failed try puts a note and removes it at once: a watch shows it all the same.
+// which the process has one watch, whatever it holds. A note costs a request that is written to disk, so that those who
+// wait leave one only for an entry that listens, which its value says. An entry begins to listen when its process first asks
+// for that, by a transaction that marks it if it is the last of its queue. If it is not, it is wanted already.
+// A contender that comes later sees the mark; one that came before is seen by the transaction.
+//
+// A contender that has to wait puts its note into the inbox of the one ahead in a transaction in which it looks at
+// the queue, and removes it in the one in which it leaves the queue. A failed try, which nothing hurries, leaves
+// a note also where nothing listens yet, and removes it at once: a watch shows it all the same.
 //
 // While there is no watch, every key counts as wanted. A user of concurrency.Mutex leaves no note, and a watch can
 // be silent although its connection is dead, so that the queues of keys held for a while are looked at too.
@@ -42,6 +47,7 @@ type neighbour struct {
 	revision int64
 	lease    int64
 	reads    bool // it has an inbox
+	listens  bool // it should have a note there of one who waits
 }
 
 func neighbourOf(kvs []*mvccpb.KeyValue) neighbour {
@@ -49,8 +55,8 @@ func neighbourOf(kvs []*mvccpb.KeyValue) neighbour {
 		return neighbour{}
 	}
 	kv := kvs[0]
-	_, _, ours := decodeContender(string(kv.Value))
-	return neighbour{string(kv.Key), kv.CreateRevision, kv.Lease, ours}
+	c := parseContender(kv.Value)
+	return neighbour{string(kv.Key), kv.CreateRevision, kv.Lease, c.attempt != "", c.listens}
 }
 
 // A note names the entry that is wanted: a session has one entry after the other in a queue, with the same etcd key.
@@ -62,44 +68,18 @@ func decodeNote(note string) (revision int64, key string) {
 	return revision, key
 }
 
-// noteFor returns the operations that leave a note in the inbox of the entry ahead, instead of one that was
-// left elsewhere before; none if it is known to be there, or if the entry ahead has no inbox.
-func (p *entry) noteFor(ahead neighbour) (note string, ops []clientv3.Op) {
-	if !ahead.reads {
-		return "", nil
+// noteFor returns the operation that leaves a note in the inbox of the entry ahead; none if it is known to be there, or if
+// the entry ahead does not listen. One that listens holds the key, so that an entry has at most one such ahead of it
+// in its life.
+func (p *entry) noteFor(ahead neighbour) []clientv3.Op {
+	if !ahead.listens || p.noteIsLeft {
+		return nil
 	}
-	note = p.engine.inbox(ahead.lease) + strconv.FormatInt(int64(p.session.lease), 16) + "-" + p.attempt
-	if note == p.left {
-		return "", nil
+	if p.note == "" {
+		p.note = p.engine.inbox(ahead.lease) + strconv.FormatInt(int64(p.session.lease), 16) + "-" + p.value.attempt
+		p.session.addNote(p.note) // before it is sent: it may be carried out without a reply
 	}
-	if !slices.Contains(p.notes, note) { // before it is sent: it may be carried out without a reply
-		p.session.addNote(note)
-		p.notes = append(p.notes, note)
-	}
-	ops = p.removeNotes(note)
-	return note, append(ops, clientv3.OpPut(note, ahead.note(), clientv3.WithLease(p.session.lease)))
-}
-
-// removeNotes returns the operations that remove the notes of the entry, but for one.
-func (p *entry) removeNotes(but string) []clientv3.Op {
-	var ops []clientv3.Op
-	for _, note := range p.notes {
-		if note != but {
-			ops = append(ops, clientv3.OpDelete(note))
-		}
-	}
-	return ops
-}
-
-// keepNote follows the confirmation that the note is there, and that no other note of the entry is.
-func (p *entry) keepNote(note string) {
-	for _, other := range p.notes {
-		if other != note {
-			p.session.removeNote(other)
-		}
-	}
-	p.notes = append(p.notes[:0], note)
-	p.left = note
+	return []clientv3.Op{clientv3.OpPut(p.note, ahead.note(), clientv3.WithLease(p.session.lease))}
 }
 
 // addNote makes the note known to the audit, before it is sent to etcd.
@@ -122,7 +102,68 @@ func (p *entry) onWanted(f func()) {
 		f()
 	case p.session.isDeaf() || p.isGone.Load():
 		p.want()
+	default:
+		p.session.listenFor(p)
 	}
+}
+
+// listenFor has the entry listen.
+func (s *session) listenFor(p *entry) {
+	s.mu.Lock()
+	s.unmarked = append(s.unmarked, p)
+	s.mu.Unlock()
+	signal(s.marks)
+}
+
+// keepMarking has entries listen, until the session ends.
+func (s *session) keepMarking() {
+	for {
+		select {
+		case <-s.marks:
+		case <-s.ctx.Done():
+			return
+		}
+		s.mu.Lock()
+		unmarked := s.unmarked
+		s.unmarked = nil
+		s.mu.Unlock()
+		unmarked = slices.DeleteFunc(unmarked, func(p *entry) bool { return !p.isHeld() })
+		for some := range slices.Chunk(unmarked, mostOps) {
+			if err := s.mark(some); err != nil {
+				s.engine.note(err)
+				for _, p := range some { // those behind may not know that it listens
+					p.want()
+				}
+			}
+		}
+	}
+}
+
+// mark marks the entries as listening, if each is the last of its queue; the others are wanted, or gone.
+func (s *session) mark(entries []*entry) error {
+	var ops []clientv3.Op
+	for _, p := range entries {
+		marked := p.value
+		marked.listens = true
+		isLast := clientv3.Compare(clientv3.CreateRevision(p.queue).WithPrefix(), "<", p.revision+1)
+		put := clientv3.OpPut(p.key, marked.String(), clientv3.WithLease(s.lease))
+		ops = append(ops, clientv3.OpTxn([]clientv3.Cmp{p.isMine(), isLast}, []clientv3.Op{put}, nil))
+	}
+	ctx, cancel := s.request()
+	defer cancel()
+	resp, err := s.engine.client.Txn(ctx).Then(ops...).Commit()
+	if err != nil {
+		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			s.suspect()
+		}
+		return err
+	}
+	for i, p := range entries {
+		if !resp.Responses[i].GetResponseTxn().Succeeded {
+			p.want()
+		}
+	}
+	return nil
 }
 
 // want calls what onWanted was given, once, or has onWanted call it.

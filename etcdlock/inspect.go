@@ -39,8 +39,8 @@ func (e *Engine) lease() int64 {
 }
 
 func contenderOf(kv *mvccpb.KeyValue, own int64) cohort.Contender {
-	since, process, _ := decodeContender(string(kv.Value))
-	return cohort.Contender{Process: process, Since: since, Epoch: uint64(kv.CreateRevision), Own: kv.Lease == own}
+	c := parseContender(kv.Value)
+	return cohort.Contender{Process: c.process, Since: c.since, Epoch: uint64(kv.CreateRevision), Own: kv.Lease == own}
 }
 
 // List implements cohort.Operator. It reads the etcd keys under the prefix, 1,000 at a time.
@@ -153,20 +153,35 @@ func (e *Engine) note(err error) {
 	e.lastFailure.Store(&failure{err, time.Now()})
 }
 
-// encodeContender makes the value of an etcd key: what tells the attempts of a session apart, and what
-// a process that looks at the queue would like to know.
-func encodeContender(attempt uint64, since time.Time, process cohort.Process) string {
-	return fmt.Sprintf("%d %d %s", attempt, since.UnixMilli(), process)
+// contender is the value of an etcd key: what tells the attempts of a session apart, what a process that looks at
+// the queue would like to know, and whether the one behind should leave a note. The zero contender is one that uses
+// concurrency.Mutex, which writes an empty value.
+type contender struct {
+	attempt string
+	since   time.Time
+	listens bool
+	process cohort.Process
 }
 
-// decodeContender reads such a value, and reports whether it is one: a concurrency.Mutex writes an empty value.
-func decodeContender(value string) (since time.Time, process cohort.Process, ours bool) {
-	words := strings.SplitN(value, " ", 3)
-	if len(words) < 3 {
-		return time.Time{}, cohort.Process{}, false
+// listening stands in the value of one who listens; a dash stands there otherwise.
+const listening = "listens"
+
+func (c contender) String() string {
+	mark := "-"
+	if c.listens {
+		mark = listening
 	}
+	return fmt.Sprintf("%s %d %s %s", c.attempt, c.since.UnixMilli(), mark, c.process)
+}
+
+func parseContender(value []byte) contender {
+	words := strings.SplitN(string(value), " ", 4)
+	if len(words) < 4 {
+		return contender{}
+	}
+	c := contender{attempt: words[0], listens: words[2] == listening, process: cohort.ParseProcess(words[3])}
 	if ms, err := strconv.ParseInt(words[1], 10, 64); err == nil {
-		since = time.UnixMilli(ms)
+		c.since = time.UnixMilli(ms)
 	}
-	return since, cohort.ParseProcess(words[2]), true
+	return c
 }

@@ -20,6 +20,7 @@ func (s *session) keepAlive() {
 	children.Go(s.keepListening)
 	children.Go(s.keepLooking)
 	children.Go(s.keepNotingTries)
+	children.Go(s.keepMarking)
 
 	watchdog := time.NewTimer(s.left())
 	defer watchdog.Stop()

@@ -34,13 +34,15 @@ type session struct {
 	audits chan struct{} // receives when the etcd keys are to be compared with the entries
 	opens  chan struct{} // receives when a watch is about to begin
 	tries  chan string   // receives the queue of a try that has failed
+	marks  chan struct{} // receives when there are entries to mark
 	watch  atomic.Uint64 // generation of the stream that watches share
 
-	mu      sync.Mutex
-	entries map[string]*entry // by etcd key, those that are in a queue or may be
-	notes   map[string]bool   // by etcd key, those that are in an inbox or may be
-	hears   bool              // the inbox is watched
-	deaf    bool              // it is not, and should be
+	mu       sync.Mutex
+	entries  map[string]*entry // by etcd key, those that are in a queue or may be
+	notes    map[string]bool   // by etcd key, those that are in an inbox or may be
+	unmarked []*entry          // those that are to be marked as listening
+	hears    bool              // the inbox is watched
+	deaf     bool              // it is not, and should be
 }
 
 func (e *Engine) newSession(lease clientv3.LeaseID, sent time.Time, ttl int64) *session {
@@ -52,6 +54,7 @@ func (e *Engine) newSession(lease clientv3.LeaseID, sent time.Time, ttl int64) *
 		audits:  make(chan struct{}, 1),
 		opens:   make(chan struct{}, 1),
 		tries:   make(chan string, 16),
+		marks:   make(chan struct{}, 1),
 		entries: make(map[string]*entry),
 		notes:   make(map[string]bool),
 	}
