@@ -23,7 +23,7 @@ type options struct {
 }
 
 // WithMaxHandoffs bounds how many times one grant of the engine is handed off within the process, counted
-// from when another process wants the key, before the engine gets it back. If the engine cannot tell that, see
+// from when the engine has reported that another process wants the key, before the engine gets it back. If the engine cannot tell that, see
 // [Recaller], all of its handoffs count. With 0 every holder asks the engine itself, and nothing is
 // kept. The default is 64; a negative n panics.
 func WithMaxHandoffs(n int) Option {
@@ -33,9 +33,10 @@ func WithMaxHandoffs(n int) Option {
 	return func(o *options) { o.maxHandoffs = n }
 }
 
-// WithMaxHold bounds for how long one grant of the engine is handed off within the process: from when another
-// process wants the key, or from the first handoff if it wanted the key before that, or from the grant if the
-// engine cannot tell. The first release after that time gives the key back. It cannot end a critical section. The default is 200 ms; a d that is not positive panics.
+// WithMaxHold bounds for how long one grant of the engine is handed off within the process: from when the engine has
+// reported that another process wants the key, which it is asked to do at the first handoff, or from the grant if it
+// cannot tell. The first release after that time gives the key back. It cannot end a critical section. The default
+// is 200 ms; a d that is not positive panics.
 func WithMaxHold(d time.Duration) Option {
 	mustBePositive("WithMaxHold", d)
 	return func(o *options) { o.maxHold = d }
