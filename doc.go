@@ -13,7 +13,9 @@
 // A [Manager] is one goroutine, its owner, that holds all state. Every call is a request
 // sent to it over a channel, and the order in which it receives them is the history of
 // the manager. Whether a request is granted or cancelled, whether the manager is idle,
-// whether it is closed: each is decided in one place, once. The package has no mutex.
+// whether it is closed: each is decided in one place, once. The package has no mutex. (With
+// [WithKeptGrants] the owner gives grants that callers use again without it, until it calls
+// them in.)
 //
 // # Guarantees
 //
@@ -25,7 +27,8 @@
 //     the order of work that then runs concurrently. Nothing overtakes: not TryAcquire,
 //     not a release followed by an immediate acquisition. One exception harms no request: a
 //     shared request passes one that shares the key with it and waits for another key, see
-//     [Manager.AcquireSet].
+//     [Manager.AcquireSet]. With [WithKeptGrants] a request counts from when the owner has
+//     received it: who takes a kept grant may overtake one that is on its way there.
 //  3. Independence. A key never waits for the holder of another key.
 //  4. Cancellation. When its context ends, a wait returns an error that wraps ctx.Err(),
 //     leaves the queue at a cost that does not depend on its length, and does not change
@@ -38,7 +41,8 @@
 //     another goroutine, from a copy or after Close it does nothing, and it can never
 //     free the lock of another holder. It never waits for a critical section.
 //  7. Eviction is immediate. A key that is neither held nor waited for occupies
-//     nothing, and the memory of a burst goes back.
+//     nothing, and the memory of a burst goes back. [WithKeptGrants] keeps up to n free keys
+//     in memory, until the owner calls them in.
 //  8. Idle. [Manager.WaitIdle] returns nil at the first moment after the call when no
 //     key is active, at once if none is. Any number of callers may wait; keys that are
 //     acquired before that moment also count.

@@ -158,6 +158,23 @@ func ExampleManager_WaitIdle() {
 
 // A bound on the queue of each key turns overload into an error at once, instead of a
 // wait that no client has the patience for.
+func ExampleWithKeptGrants() {
+	ctx := context.Background()
+	m := keylock.Start[string](ctx, keylock.WithKeptGrants(1024))
+	defer m.Close()
+
+	for range 1000 {
+		lock, err := m.Acquire(ctx, "order/42")
+		if err != nil {
+			return
+		}
+		lock.Release()
+	}
+	stats, _ := m.Stats(ctx)
+	fmt.Println(stats.Acquired, "grants,", stats.Requests, "requests to the owner")
+	// Output: 1000 grants, 2 requests to the owner
+}
+
 func ExampleWithMaxWaiters() {
 	ctx := context.Background()
 	locks := keylock.Start[string](ctx, keylock.WithMaxWaiters(1))

@@ -1,4 +1,4 @@
-//go:build explore && kept
+//go:build explore
 
 package keylock
 
@@ -9,9 +9,15 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"testing"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
+
+// TestInterleavingsOfKeptGrants is TestEveryInterleaving for managers that keep grants.
+//
+//	go test -tags explore . -run=TestInterleavingsOfKeptGrants -v
+func TestInterleavingsOfKeptGrants(t *testing.T) { exploreAll(t, keptFamilies) }
 
 // keeps is what the world knows of kept grants.
 type keeps struct {
@@ -65,7 +71,7 @@ func (w *world) fillCells() {
 	if w.scenario.kept.cells == 0 || w.scenario.observes {
 		return
 	}
-	w.m.kept = newKept(w.m, w.o, w.scenario.kept.cells)
+	w.m.kept = newKept(w.o.table, w.o.lifetime, w.scenario.kept.cells)
 	k := w.m.kept
 	k.seed = seed
 	if !w.scenario.kept.warm {
@@ -74,7 +80,7 @@ func (w *world) fillCells() {
 	for key := range k.cells {
 		r := &acquire[int]{want: table.Request[int]{Key: key}, replied: make(chan bool, 1)}
 		r.join(w.o)
-		Lock[int]{m: w.m, token: r.token, key: key}.park()
+		k.park(key, r.token)
 	}
 }
 
@@ -214,10 +220,10 @@ func (known *keeps) note(w *world) {
 		}
 	}
 	known.known = n
-	if known.looked && !k.looks && !w.o.ended && w.broken == nil {
+	if known.looked && !w.o.looking.looks && !w.o.ended && w.broken == nil {
 		w.broken = w.checkMoment()
 	}
-	known.looked = k.looks
+	known.looked = w.o.looking.looks
 	for _, a := range w.actors {
 		if c, ok := a.memory.(*caller); ok {
 			c.notesHeld()
@@ -289,9 +295,9 @@ func (w *world) checkKept() error {
 	switch {
 	case w.o.ended || !w.atRest():
 		return nil
-	case k.reserving.Load() != 0:
-		return fmt.Errorf("%d reservations never arrive", k.reserving.Load())
-	case k.looks || len(k.asked) > 0:
+	case k.unserved.Load() != 0:
+		return fmt.Errorf("%d requests are never served", k.unserved.Load())
+	case w.o.looking.looks || len(w.o.looking.asked) > 0:
 		return fmt.Errorf("a question is not answered")
 	}
 	return nil
@@ -439,6 +445,47 @@ var (
 			c.Release(of.kept.copied)
 		},
 	}
+	sharesThenTries = program{
+		name: "acquire shared, try", cancels: true, shares: true,
+		run: func(c *caller) {
+			acquiresAndReleases(table.Request[int]{Mode: table.Shared})(c)
+			acquiresAndReleases(table.Request[int]{Try: true})(c)
+		},
+	}
+	closesThenTries = program{
+		name: "session acquires shared, closed by another, who tries", shares: true,
+		run: func(c *caller) {
+			c.session = c.w.m.Session("closed")
+			acquiresAndReleases(table.Request[int]{Mode: table.Shared})(c)
+		},
+		partner: func(c, of *caller) {
+			closesSession(c, of)
+			c.session = nil
+			acquiresAndReleases(table.Request[int]{Try: true})(c)
+		},
+	}
+	shutsDownThenTries = program{
+		name: "shutdown, try", ends: true, cancels: true,
+		run: func(c *caller) {
+			c.checks(c.Shutdown())
+			if _, err := c.acquire(table.Request[int]{Try: true}); err == nil {
+				panic("a try comes in after Shutdown")
+			}
+		},
+	}
+	// Beside a caller that has or wants one lock at a time.
+	seesNoWaiter = program{
+		name: "inspect, beside one who never waits for itself",
+		run: func(c *caller) {
+			c.begins(forever, "asks")
+			info, err := c.w.m.Inspect(context.Background(), 0)
+			if info.Held > 0 && info.Waiting > 0 {
+				panic("a call that has returned is said to wait")
+			}
+			c.ends(table.Token[int]{}, info.Held, reason(err))
+			c.checks(err)
+		},
+	}
 	asksStats = program{
 		name: "stats", cancels: true,
 		run: func(c *caller) { c.checks(c.Stats()) },
@@ -510,14 +557,17 @@ func keptEnding(s scenario) []scenario {
 }
 
 var keptFamilies = []family{
-	{1, "kept: one caller looks afterwards", 1, []program{looksAfterwards}, []scenario{oneCold, oneWarm, twoWarm}},
-	{1, "kept: two callers on one key", 2, onOneKey, []scenario{oneWarm}},
-	{1, "kept: two callers who downgrade or hear that another waits", 2, []program{watches, watchesShared, downgrades, acquiresTwice, releasesCopy}, []scenario{oneWarm}},
-	{1, "kept: two callers on one key at the end", 1, few, keptEnding(oneWarm)},
-	{1, "kept: two keys and one cell", 2, []program{acquiresTwice, acquiresOtherTwice, alternates, triesOther, reservesThenAcquires, reservesThenReleases}, []scenario{oneCold}},
-	{1, "kept: two keys and two cells", 2, []program{alternates, triesOther, reservesThenAcquires, asksStats, looks}, []scenario{twoWarm}},
-	{1, "kept: two keys and two cells, with many keys", 2, []program{alternates, reservesThenReleases, acquiresAll, downwards, looks, waitsIdle}, []scenario{twoWarm}},
-	{3, "kept: three callers on one key", 3, []program{tries, releasesTwice, reservesThenTries}, []scenario{oneWarm}},
-	{3, "kept: three callers on two keys and one cell", 3, []program{tries, acquiresOther, acquiresTwice}, []scenario{oneCold}},
-	{1, "kept: a question among two callers", 1, []program{asksStats}, changed([]scenario{twoWarm}, func(s *scenario) { s.callers = []program{alternates, triesOther} })},
+	{1, "one caller looks afterwards", 1, []program{looksAfterwards}, []scenario{oneCold, oneWarm, twoWarm}},
+	{1, "two callers on one key", 2, onOneKey, []scenario{oneWarm}},
+	{1, "two callers who downgrade or hear that another waits", 2, []program{watches, watchesShared, downgrades, acquiresTwice, releasesCopy}, []scenario{oneWarm}},
+	{1, "two callers on one key at the end", 1, few, keptEnding(oneWarm)},
+	{1, "one who looks at another, who leaves, and comes again", 1, []program{sharesThenTries, closesThenTries},
+		changed([]scenario{oneWarm}, func(s *scenario) { s.callers = []program{seesNoWaiter} })},
+	{1, "one caller after a shutdown that it does not wait for", 1, []program{shutsDownThenTries}, []scenario{oneWarm}},
+	{1, "two keys and one cell", 2, []program{acquiresTwice, acquiresOtherTwice, alternates, triesOther, reservesThenAcquires, reservesThenReleases}, []scenario{oneCold}},
+	{1, "two keys and two cells", 2, []program{alternates, triesOther, reservesThenAcquires, asksStats, looks}, []scenario{twoWarm}},
+	{1, "two keys and two cells, with many keys", 2, []program{alternates, reservesThenReleases, acquiresAll, downwards, looks, waitsIdle}, []scenario{twoWarm}},
+	{3, "three callers on one key", 3, []program{tries, releasesTwice, reservesThenTries}, []scenario{oneWarm}},
+	{3, "three callers on two keys and one cell", 3, []program{tries, acquiresOther, acquiresTwice}, []scenario{oneCold}},
+	{1, "a question among two callers", 1, []program{asksStats}, changed([]scenario{twoWarm}, func(s *scenario) { s.callers = []program{alternates, triesOther} })},
 }

@@ -71,7 +71,7 @@ var irrelevant = map[string]map[string]bool{
 	"actor":  {"name": true, "yield": true, "resume": true, "stop": true, "chosen": true, "did": true},
 	"caller": {"w": true, "mate": true},
 	// What the word of a cell says is written where a cell, a token or what a caller has seen is met.
-	"kept": {"m": true, "number": true, "seed": true, "_": true}, "cell": {"word": true, "_": true},
+	"kept": {"gate": true, "number": true, "seed": true, "_": true}, "cell": {"word": true, "_": true},
 	"keptCaller": {"had": true, "moments": true, "took": true}, // by what the program has done
 }
 

@@ -28,10 +28,13 @@ var exploreLevel = flag.Int("explore", 1, "how far TestEveryInterleaving goes: 1
 // steps and the owner's can come.
 //
 //	go test -tags explore . -run=TestEveryInterleaving -v -explore=3 -timeout=40m
-func TestEveryInterleaving(t *testing.T) {
+func TestEveryInterleaving(t *testing.T) { exploreAll(t, families) }
+
+// exploreAll explores all families of the level.
+func exploreAll(t *testing.T, families []family) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // worlds are small, short-lived and many
 	var total explored
-	for _, f := range slices.Concat(families, keptFamilies) {
+	for _, f := range families {
 		if f.level > *exploreLevel {
 			continue
 		}

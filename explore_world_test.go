@@ -68,6 +68,9 @@ func newWorld(s scenario) *world {
 	hashAlike(w.o.table)
 	w.fillCells()
 	w.m.gate.scheduler = w
+	if w.m.kept != nil {
+		w.m.kept.gate.scheduler = w
+	}
 	w.m.pool.take, w.m.pool.keep = w.get, w.put
 	w.others = append(w.others, w.start("owner", w.own))
 	if s.logs {

@@ -34,5 +34,15 @@ func (gate[M]) before(access string) {}
 // starts starts a goroutine.
 func (gate[M]) starts(run func()) { go run() }
 
+// A cellGate stands before accesses to grants that are kept.
+type cellGate struct{}
+
+// before stands before an access, as that of a gate does.
+func (cellGate) before(access string) {}
+
+// cell stands before an access of a caller to a cell: word is what it has seen of it, and number
+// what it has for a grant or is that of its lock; 0 when there is none.
+func (cellGate) cell(access string, word, number uint64) {}
+
 // A requestPool keeps requests for their next use.
 type requestPool = sync.Pool

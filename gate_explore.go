@@ -54,6 +54,26 @@ func (g gate[M]) before(access string) {
 	}
 }
 
+// A cellGate asks the scheduler, where there is one, to go on.
+type cellGate struct {
+	scheduler interface {
+		before(access string)
+		cell(access string, word, number uint64)
+	}
+}
+
+func (g cellGate) before(access string) {
+	if g.scheduler != nil {
+		g.scheduler.before(access)
+	}
+}
+
+func (g cellGate) cell(access string, word, number uint64) {
+	if g.scheduler != nil {
+		g.scheduler.cell(access, word, number)
+	}
+}
+
 // A requestPool keeps requests for their next use, where the scheduler says.
 type requestPool struct {
 	New  func() any

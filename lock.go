@@ -35,7 +35,7 @@ func (l Lock[K]) Release() {
 	case l.ofMany():
 		m.long.Add(1)
 		m.send(message[K]{request: &releaseAll[K]{l.token}})
-	case !l.park():
+	case m.kept == nil || !m.kept.park(l.key, l.token):
 		m.send(message[K]{release: l.token})
 	}
 }

@@ -19,7 +19,7 @@ type Manager[K comparable] struct {
 	done    chan struct{} // closed when the owner has exited
 	tracks  bool          // an option wants every request tracked
 	callers bool          // and the line of code that made it
-	kept    keeping[K]
+	kept    *kept[K]      // nil unless it keeps grants
 
 	// Used by all callers at any time, and by the owner.
 	long atomic.Int64               // requests that may take long, and are on their way or being served
@@ -38,7 +38,7 @@ func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 	if ctx == nil {
 		panic("keylock: Start with a nil context")
 	}
-	var options options
+	options := defaults
 	for _, set := range opts {
 		if set == nil {
 			panic("keylock: Start with a nil Option")
@@ -52,7 +52,9 @@ func Start[K comparable](ctx context.Context, opts ...Option) *Manager[K] {
 		m.wake()
 	})
 	o.observe(options)
-	m.kept = keptFor(m, o, options)
+	if options.kept > 0 && !m.tracks {
+		m.kept = newKept(o.table, o.lifetime, options.kept)
+	}
 	go func() {
 		o.run()
 		o.tracking.stop()
@@ -99,6 +101,7 @@ type owner[K comparable] struct {
 	tracking  *tracking[K]   // nil unless an option needs it
 	idle      *idle          // what WaitIdle calls wait for; nil while none does
 	snapshots []*snapshot[K] // that are asked for, the first of which have begun
+	looking   looking[K]     // of grants that are kept
 	draining  bool           // Shutdown was called: new requests are refused
 	ended     bool
 }
@@ -114,7 +117,7 @@ func (o *owner[K]) run() {
 
 // serve receives and serves one request after the other.
 func (o *owner[K]) serve() {
-	for !o.ended && !o.stops() {
+	for !o.stops() {
 		o.m.gate.receives()
 		msg := <-o.m.mailbox
 		o.meter.next(len(o.m.mailbox))
@@ -183,7 +186,7 @@ func (o *owner[K]) checkIdle() {
 func (o *owner[K]) end(cause error) {
 	o.ended = true
 	o.m.cause = cause
-	o.callAllIn()
+	o.m.kept.callAllIn()
 	o.endSnapshots()
 	o.table.Unwatch()
 	o.endWatches()
@@ -321,8 +324,10 @@ func (m *Manager[K]) acquire(ctx context.Context, s *sessionState[K], want table
 	if err := checkKeys(want); err != nil {
 		return Lock[K]{}, err
 	}
-	if lock, ok := m.takeKept(s, want); ok {
-		return lock, nil
+	if m.takes(s, &want) {
+		if lock, ok := m.takeKept(want.Key); ok {
+			return lock, nil
+		}
 	}
 	done := ctx.Done()
 	r := m.newAcquire(s, want)
@@ -431,6 +436,7 @@ func (m *Manager[K]) leave(r *acquire[K]) {
 	if r.long {
 		m.long.Add(1)
 	}
+	m.kept.sends()
 	if m.trySend(message[K]{request: (*abandon[K])(r)}) {
 		return
 	}
@@ -474,6 +480,7 @@ func (m *Manager[K]) discard(r *acquire[K]) {
 		if r.long {
 			m.long.Add(1)
 		}
+		m.kept.sends()
 		m.send(message[K]{request: (*abandon[K])(r)})
 		return
 	}
@@ -532,8 +539,10 @@ func (m *Manager[K]) try(s *sessionState[K], want table.Request[K]) (Lock[K], bo
 	if checkKeys(want) != nil {
 		return Lock[K]{}, false
 	}
-	if lock, ok := m.takeKept(s, want); ok {
-		return lock, true
+	if m.takes(s, &want) {
+		if lock, ok := m.takeKept(want.Key); ok {
+			return lock, true
+		}
 	}
 	want.Try = true
 	r := m.newAcquire(s, want)
@@ -577,9 +586,49 @@ func (m *Manager[K]) reserve(s *sessionState[K], want table.Request[K]) Reservat
 		if r.long {
 			m.long.Add(1)
 		}
-		m.send(message[K]{request: m.reserving(r)})
+		m.sendReservation(r)
 	}
 	return reservation
+}
+
+// sendReservation sends the request of a reservation, which is counted where grants are kept.
+func (m *Manager[K]) sendReservation(r *acquire[K]) {
+	if m.kept == nil {
+		m.send(message[K]{request: r})
+		return
+	}
+	m.kept.sends()
+	m.send(message[K]{request: (*countedReservation[K])(r)})
+}
+
+// takes reports whether a request may take what is kept of its key.
+func (m *Manager[K]) takes(s *sessionState[K], want *table.Request[K]) bool {
+	return m != nil && m.kept != nil && s == nil && want.Keys == nil && want.Mode == table.Exclusive
+}
+
+// takeKept takes what is kept of a key.
+func (m *Manager[K]) takeKept(key K) (lock Lock[K], ok bool) {
+	grant, ok := m.kept.take(key)
+	if lock = (Lock[K]{m: m, token: grant, key: key}); !ok {
+		if grant.Seq() > 0 {
+			m.send(message[K]{release: grant})
+		}
+		return Lock[K]{}, false
+	}
+	return lock, true
+}
+
+// takeReserved takes what is kept of the key of a reservation, and replies to it.
+func (m *Manager[K]) takeReserved(r *acquire[K]) bool {
+	if !m.takes(r.session, &r.want) {
+		return false
+	}
+	lock, ok := m.takeKept(r.want.Key)
+	if ok {
+		r.token = lock.token
+		r.replyUnsent(nil)
+	}
+	return ok
 }
 
 // Do acquires key, calls fn with ctx, and releases key when fn returns, panics or calls
@@ -646,7 +695,7 @@ func (m *Manager[K]) WaitIdle(ctx context.Context) error {
 	mustContext(ctx)
 	done := ctx.Done()
 	var w waitIdle[K]
-	busy, err := askAll(ctx, m, w.begin())
+	busy, err := askAll(ctx, m, w.wait)
 	if err != nil {
 		w.leave(m)
 		return err
@@ -694,6 +743,7 @@ func (m *Manager[K]) Shutdown(ctx context.Context) error {
 	m.mustBeStarted()
 	done := ctx.Done()
 	r := &shutdown[K]{drains: make(chan bool, 1)}
+	m.kept.sends()
 	if !m.sendUntil(done, message[K]{request: r}) {
 		m.sendSoon(message[K]{request: r}) // the manager drains in any case
 		return endOf(ctx, named[K]{})

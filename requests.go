@@ -184,7 +184,9 @@ func (r *acquire[K]) join(o *owner[K]) {
 		if r.tracked != nil {
 			o.held(r, a.Token, unread)
 		}
-		o.keep(r, a.Token)
+		if o.m.kept != nil && o.keeps(r) {
+			o.m.kept.keep(r.want.Key, a.Token)
+		}
 		r.reply(a.Token, nil)
 	case table.Waiting:
 		r.ticket = a.Ticket
@@ -220,6 +222,7 @@ func (r *acquire[K]) cancel(o *owner[K], err error) {
 type abandon[K comparable] acquire[K]
 
 func (w *abandon[K]) serve(o *owner[K]) {
+	defer o.m.kept.served()
 	r := (*acquire[K])(w)
 	if r.long {
 		defer o.m.long.Add(-1)
@@ -238,6 +241,21 @@ func (w *abandon[K]) serve(o *owner[K]) {
 }
 
 func (w *abandon[K]) refuse() {}
+
+// countedReservation is the request of a reservation that is counted in unserved.
+type countedReservation[K comparable] acquire[K]
+
+func (r *countedReservation[K]) serve(o *owner[K]) {
+	(*acquire[K])(r).serve(o)
+	o.m.kept.served()
+}
+
+func (r *countedReservation[K]) refuse() { (*acquire[K])(r).refuse() }
+
+// keeps reports whether the grant of a request may be kept now.
+func (o *owner[K]) keeps(r *acquire[K]) bool {
+	return o.m.takes(r.session, &r.want) && !o.ended && !o.draining && o.idle == nil && !o.looking.looks
+}
 
 // claimed is the generation of a reservation that was claimed.
 func claimed(generation uint64) uint64 { return generation + 1 }
@@ -446,6 +464,7 @@ type sessionState[K comparable] struct {
 type closeSession[K comparable] struct{ session *sessionState[K] }
 
 func (r *closeSession[K]) serve(o *owner[K]) {
+	defer o.m.kept.served()
 	defer o.m.long.Add(-1)
 	o.meter.long(func() { o.closeSession(r.session) })
 }
@@ -585,6 +604,129 @@ func askAs[K comparable, V any](ctx context.Context, m *Manager[K], answer func(
 	}
 }
 
+// askAll is ask for a question about more than one key.
+func askAll[K comparable, V any](ctx context.Context, m *Manager[K], answer func(*owner[K]) V) (V, error) {
+	if m == nil || m.kept == nil {
+		return ask(ctx, m, answer)
+	}
+	return askAs(ctx, m, answer, func(q *question[K]) request[K] { return (*questionOfAll[K])(q) })
+}
+
+// A questionOfAll is one about more than one key.
+type questionOfAll[K comparable] question[K]
+
+func (q *questionOfAll[K]) serve(o *owner[K]) { o.looking.asked = append(o.looking.asked, q) }
+
+func (q *questionOfAll[K]) refuse() { (*question[K])(q).refuse() }
+
+func (q *questionOfAll[K]) look(o *owner[K]) {
+	defer o.m.long.Add(-1)
+	if o.ended {
+		q.refuse()
+		return
+	}
+	o.long(func() { q.answer(o) })
+	q.replied <- nil
+}
+
+// A looker looks at all grants, or learns that the manager has ended.
+type looker[K comparable] interface{ look(o *owner[K]) }
+
+// looking is what an owner that keeps grants knows of questions about all keys.
+type looking[K comparable] struct {
+	asked   []looker[K] // what needs a moment at which it knows of all grants
+	looks   bool        // it is on the way to that moment
+	left    int         // requests that it has to serve before
+	waiting int         // calls of WaitIdle that wait for the end of the busy period
+}
+
+// stops reports whether the owner stops serving: when it has ended, or has served what it has
+// to serve before it looks at all grants.
+func (o *owner[K]) stops() bool { return o.ended || o.m.kept != nil && o.isToLook() }
+
+// isToLook looks at all grants, where that is due, and reports whether the owner stops serving.
+func (o *owner[K]) isToLook() bool {
+	switch k := &o.looking; {
+	case !k.looks && len(k.asked) > 0:
+		o.look()
+	case k.looks && k.left == 0:
+		return true
+	case k.looks:
+		k.left--
+	}
+	return o.ended
+}
+
+// look goes on to a moment at which the owner knows of all grants, and lets those look that
+// wait for it.
+//
+// What a caller has sent before it took a key, or parked it, may still be in the mailbox when the
+// cell of that key is called in. So the moment comes when what is in the mailbox by then is
+// served. It is one point of the history, because after their cells are called in callers can
+// only send requests, which are served later.
+func (o *owner[K]) look() {
+	k := &o.looking
+	k.looks = true
+	o.long(o.m.kept.callAllIn)
+	k.left = len(o.m.mailbox)
+	o.serve()
+	k.looks = false
+	asked := k.asked
+	k.asked = nil
+	for _, l := range asked {
+		l.look(o)
+	}
+}
+
+// long does what may take long, between two requests.
+func (o *owner[K]) long(serve func()) {
+	o.meter.long(serve)
+	o.meter.sampled = min(o.meter.sampled, o.meter.requests)
+}
+
+// A waitIdle is a call of WaitIdle. No grants are kept while any waits, so the owner must hear
+// when the context of one has ended. Only the owner touches its fields.
+type waitIdle[K comparable] struct {
+	period *idle // for the end of which it waits
+	left   bool  // its context has ended
+}
+
+// wait returns what to wait for until the manager is idle; nil when it is.
+func (w *waitIdle[K]) wait(o *owner[K]) *idle {
+	if w.left {
+		return nil
+	}
+	if o.m.kept == nil {
+		return o.busyPeriod()
+	}
+	if o.idle == nil {
+		o.looking.waiting = 0
+	}
+	if w.period = o.busyPeriod(); w.period != nil {
+		o.looking.waiting++
+	}
+	return w.period
+}
+
+// leave ends a call whose context has ended.
+func (w *waitIdle[K]) leave(m *Manager[K]) {
+	if m.kept != nil {
+		m.sendSoon(message[K]{request: w})
+	}
+}
+
+func (w *waitIdle[K]) serve(o *owner[K]) {
+	w.left = true
+	if w.period == nil || w.period != o.idle {
+		return
+	}
+	if o.looking.waiting--; o.looking.waiting == 0 {
+		o.idle = nil
+	}
+}
+
+func (w *waitIdle[K]) refuse() {}
+
 // shutdown asks to drain.
 type shutdown[K comparable] struct {
 	drains chan bool // receives whether there is anything left to end
@@ -592,9 +734,10 @@ type shutdown[K comparable] struct {
 
 func (r *shutdown[K]) serve(o *owner[K]) {
 	o.draining = true
-	o.callAllIn()
+	o.m.kept.callAllIn()
 	r.drains <- true
 	o.checkIdle() // the manager may be idle even now
+	o.m.kept.served()
 }
 
 func (r *shutdown[K]) refuse() { r.drains <- false }

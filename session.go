@@ -98,6 +98,7 @@ func (s *Session[K]) Close() error {
 	m.gate.before("closes its session")
 	s.state.closed.Store(true)
 	m.long.Add(1)
+	m.kept.sends()
 	m.send(message[K]{request: &closeSession[K]{&s.state}})
 	return nil
 }

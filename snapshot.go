@@ -66,7 +66,7 @@ type snapshot[K comparable] struct {
 	at    time.Duration  // when that was
 	left  int            // keys that have not been found yet
 	found [][]KeyInfo[K] // since the last part, in pieces, because a copy of much would take long
-	gone  leaving        // it is over, or its caller has left
+	gone  bool           // it is over, or its caller has left
 	seen  uint64         // requests that the owner had received when it was asked for the last part
 }
 
@@ -85,7 +85,7 @@ const (
 
 // ask begins the snapshot, or lets it wait for its turn.
 func (s *snapshot[K]) ask(o *owner[K]) struct{} {
-	if s.gone.has() {
+	if s.gone {
 		return struct{}{} // before the moment came that it asked for
 	}
 	o.snapshots = append(o.snapshots, s)
@@ -108,6 +108,22 @@ func (s *snapshot[K]) begin(o *owner[K]) {
 		s.left--
 	})
 	close(s.begun)
+}
+
+// beginKnown begins a snapshot when the owner knows of all grants.
+func (s *snapshot[K]) beginKnown(o *owner[K]) {
+	if o.m.kept == nil {
+		s.begin(o)
+		return
+	}
+	o.looking.asked = append(o.looking.asked, s)
+}
+
+// look begins the snapshot, unless that was done or it is over.
+func (s *snapshot[K]) look(o *owner[K]) {
+	if s.cut == nil && !s.gone && !o.ended {
+		s.begin(o)
+	}
 }
 
 // pace is how much of the snapshot the next part looks at: much when the owner has nothing
@@ -152,7 +168,7 @@ func (s *abandonSnapshot[K]) refuse() {}
 
 // end frees what the snapshot needed, and begins the next that waits for its turn.
 func (s *snapshot[K]) end(o *owner[K]) {
-	s.gone.set()
+	s.gone = true
 	i := slices.Index(o.snapshots, s)
 	if i < 0 {
 		return // it is over, or was never asked for

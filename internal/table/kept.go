@@ -1,5 +1,3 @@
-//go:build kept
-
 package table
 
 import "hash/maphash"
@@ -11,8 +9,6 @@ import "hash/maphash"
 type Keeper interface {
 	// Number returns the number of the next grant.
 	Number() uint64
-	// Holds reports whether the grant with a number is held, of the key with a hash.
-	Holds(hash, number uint64) bool
 	// CallIn ends the keeping of the key with a hash.
 	CallIn(hash uint64) Called
 }
@@ -24,22 +20,8 @@ type Called struct {
 	Held   bool   // the last one has not ended
 }
 
-// keeping is what a table knows of grants that are kept outside of it.
-type keeping struct{ keeper Keeper }
-
-// next returns the number of the next grant after the last one of the table.
-func (k keeping) next(last uint64) uint64 {
-	if k.keeper == nil {
-		return last + 1
-	}
-	return k.keeper.Number()
-}
-
-// skips reports whether there are numbers of grants that the table does not know of.
-func (k keeping) skips() bool { return k.keeper != nil }
-
 // SetKeeper gives an empty table a keeper.
-func (t *Table[K]) SetKeeper(k Keeper) { t.keeping = keeping{k} }
+func (t *Table[K]) SetKeeper(k Keeper) { t.keeper = k }
 
 // isKept is the index of a ticket that is kept, which is in no session.
 const isKept = -2
@@ -48,59 +30,41 @@ const isKept = -2
 // and no waiter.
 func (t *Table[K]) Keep(k *Ticket[K]) { k.index = isKept }
 
-// CallIn calls in a grant that is kept, and does nothing with any other.
+// CallIn calls in a grant that is kept, and does nothing with any other, or with nil. The number
+// of one that is kept is known only then.
 func (t *Table[K]) CallIn(k *Ticket[K]) {
-	if k.index == isKept {
+	if k != nil && k.index == isKept {
 		t.callIn(k.one[0].queue)
 	}
 }
 
-// callIn calls in the grant of a queue, and reports whether it is held.
-func (t *Table[K]) callIn(q *queue[K]) bool {
+// isKept reports whether the grant of a queue is kept.
+func (q *queue[K]) isKept() bool { return q != nil && q.head.ticket.index == isKept }
+
+// callIn calls in the grant of a queue, and returns the queue; nil when the grant has ended.
+func (t *Table[K]) callIn(q *queue[K]) *queue[K] {
 	k := q.head.ticket
 	k.index = -1
-	called := t.keeping.keeper.CallIn(q.hash)
+	called := t.keeper.CallIn(q.hash)
 	t.cuts.touch(q)
 	t.counts.Acquired += called.Grants
 	t.counts.Released += called.Grants
 	k.number = called.Number
 	t.seq = max(t.seq, k.number)
-	if !called.Held {
-		t.release(k)
+	if called.Held {
+		return q
 	}
-	return called.Held
+	t.release(k)
+	return nil
 }
 
-// find returns the queue of a key, in which nothing is kept, nil when there is none; and the
-// hash of the key.
-func (t *Table[K]) find(key K) (*queue[K], uint64) {
-	q, hash := t.queues.find(key)
-	if q != nil && q.head.ticket.index == isKept && !t.callIn(q) {
-		q = nil
-	}
-	return q, hash
-}
-
-// callAllIn calls in what is kept of the keys of a request, before it enters any queue.
-func (t *Table[K]) callAllIn(r *Request[K]) {
-	if t.keeping.keeper != nil {
-		for _, key := range r.Keys {
-			t.find(key)
+// callAllIn calls in what is kept of some keys.
+func (t *Table[K]) callAllIn(keys []K) {
+	for _, key := range keys {
+		if q, _ := t.queues.find(key); q.isKept() {
+			t.callIn(q)
 		}
 	}
-}
-
-// live reports whether a grant has not ended, and calls it in if it is kept. The table cannot
-// tell before what its number is now.
-func (t *Table[K]) live(token Token[K]) bool {
-	if token.seq != 0 && token.ticket.index == isKept {
-		q := token.ticket.one[0].queue
-		if !t.keeping.keeper.Holds(q.hash, token.seq) {
-			return false // it does not end what another one holds
-		}
-		t.callIn(q)
-	}
-	return token.Live()
 }
 
 // Token returns the token of a grant that has the ticket.

@@ -128,7 +128,11 @@ func (t *Table[K]) LongestQueue() int { return t.ranking.longestQueue() }
 
 // Look returns the view of one key; without holders and waiters when there are none.
 func (t *Table[K]) Look(key K) View[K] {
-	if q, _ := t.find(key); q != nil {
+	q, _ := t.queues.find(key)
+	if q.isKept() {
+		q = t.callIn(q)
+	}
+	if q != nil {
 		return t.view(q)
 	}
 	return View[K]{Key: key}

@@ -41,7 +41,7 @@ type Table[K comparable] struct {
 	config Config
 	queues index[K]
 	seq    uint64 // the last grant number given out
-	keeping
+	keeper Keeper // of grants that are kept outside; nil without
 	counts Counts
 
 	arrivals uint64 // requests that were let into a queue
@@ -169,7 +169,10 @@ func (t *Table[K]) Join(r *Request[K]) Answer[K] {
 		return t.joinAll(r)
 	}
 	is := t.terms(r)
-	q, hash := t.find(r.Key)
+	q, hash := t.queues.find(r.Key)
+	if t.keeper != nil && q.isKept() {
+		q = t.callIn(q)
+	}
 	free := q == nil || q.admits(is)
 	if !free {
 		if outcome, refusal := t.mayWait(q, r); outcome != Waiting {
@@ -190,7 +193,9 @@ func (t *Table[K]) Join(r *Request[K]) Answer[K] {
 
 // joinAll is Join for a request that names its keys in Keys.
 func (t *Table[K]) joinAll(r *Request[K]) Answer[K] {
-	t.callAllIn(r)
+	if t.keeper != nil {
+		t.callAllIn(r.Keys) // before it enters any queue
+	}
 	// A refusal must leave no trace, so where one is possible every queue is asked
 	// before the first is joined.
 	if (r.Try || t.config.MaxWaiters != 0) && t.blocks(r) {
@@ -349,7 +354,10 @@ func (t *Table[K]) release(k *Ticket[K]) {
 // is what a grant number is for.
 func (t *Table[K]) Release(token Token[K]) []Grant[K] {
 	t.begin()
-	if t.live(token) {
+	if t.keeper != nil {
+		t.CallIn(token.ticket)
+	}
+	if token.Live() {
 		t.release(token.ticket)
 	}
 	return t.granted
@@ -359,7 +367,10 @@ func (t *Table[K]) Release(token Token[K]) []Grant[K] {
 // follow. It changes nothing when the grant is shared, has no keys, or has ended.
 func (t *Table[K]) Downgrade(token Token[K]) []Grant[K] {
 	t.begin()
-	if !t.live(token) || token.ticket.mode == Shared {
+	if t.keeper != nil {
+		t.CallIn(token.ticket)
+	}
+	if !token.Live() || token.ticket.mode == Shared {
 		return t.granted
 	}
 	k := token.ticket
@@ -387,7 +398,10 @@ func (t *Table[K]) Downgrade(token Token[K]) []Grant[K] {
 // Release of the token would grant it, and for that key alone; nil when none has to wait, and
 // for a grant of many keys or one that has ended.
 func (t *Table[K]) NextWaiter(token Token[K]) (next *Ticket[K], alone bool) {
-	if !t.live(token) || token.ticket.many != nil {
+	if t.keeper != nil {
+		t.CallIn(token.ticket)
+	}
+	if !token.Live() || token.ticket.many != nil {
 		return nil, false
 	}
 	q := token.ticket.one[0].queue
@@ -511,7 +525,9 @@ func (t *Table[K]) grant(k *Ticket[K]) Token[K] {
 	if k.session != nil && k.index >= 0 {
 		k.session.remove(k)
 	}
-	t.seq = t.next(t.seq)
+	if t.seq++; t.keeper != nil {
+		t.seq = t.keeper.Number()
+	}
 	k.number, k.granted = t.seq, true
 	k.tag = nil
 	if k.session != nil {

@@ -19,7 +19,10 @@ const fewWatched = 1024
 // is watched, which is that of the first Watch; nil when there is nothing to watch, because the
 // grant has ended or a request waits for it.
 func (t *Table[K]) Watch(token Token[K], tag any) any {
-	if !t.live(token) {
+	if t.keeper != nil {
+		t.CallIn(token.ticket)
+	}
+	if !token.Live() {
 		return nil
 	}
 	k := token.ticket

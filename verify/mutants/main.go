@@ -50,16 +50,16 @@ type config struct {
 }
 
 // mutateAll mutates what decides who holds a lock: the table, apart from what checks it for
-// the tests, and from an experiment; and the manager. It returns the mutants, and the sources with all of them.
+// the tests; the manager; and what it keeps. It returns the mutants, and the sources with all of them.
 func mutateAll(root string) ([]mutant, map[string]string, error) {
-	files := []string{"manager.go", "requests.go"}
+	files := []string{"manager.go", "requests.go", "kept.go"}
 	inTable, err := filepath.Glob(filepath.Join(root, "internal", "table", "*.go"))
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, path := range inTable {
 		name := filepath.Base(path)
-		if name != "check.go" && !strings.HasPrefix(name, "kept") && !strings.HasSuffix(name, "_test.go") {
+		if name != "check.go" && !strings.HasSuffix(name, "_test.go") {
 			files = append(files, "internal/table/"+name)
 		}
 	}

@@ -65,6 +65,7 @@ var allSuites = []suite{
 		args: []string{"-rapid.checks=2000", "-rapid.seed=1", "-rapid.shrinktime=1ms", "-rapid.nofailfile"}},
 	{name: "behaviour", dir: ".", pkg: ".", args: []string{"-test.short", "-test.skip=" + skipped.Sources + "|" + skipped.Slow}},
 	{name: "explorer", dir: ".", pkg: ".", tags: "explore", args: []string{"-test.run=" + skipped.Explorer}},
+	{name: "kept explorer", dir: ".", pkg: ".", tags: "explore", args: []string{"-test.run=^TestInterleavingsOfKeptGrants$"}},
 	{name: "fuzz", dir: "fuzz", pkg: ".", args: []string{"-test.short"}},
 	{name: "linear", dir: "verify", pkg: "./linear", args: []string{"-linear=1s"}},
 	{name: "table, slow", dir: ".", pkg: "./internal/table", args: []string{"-test.run=" + skipped.Slow}},

@@ -89,9 +89,6 @@ func parse(text string) (bug, error) {
 
 // order returns all checks, those that the bug names first.
 func (b bug) order() []check {
-	if slices.Contains(b.first, keptExplorer.name) {
-		return []check{keptExplorer}
-	}
 	rank := func(c check) int {
 		if i := slices.Index(b.first, c.name); i >= 0 {
 			return i

@@ -21,6 +21,7 @@ var checks = []check{
 	{"table", "", "test -timeout=60s ./internal/table"},
 	{"text", "", "test -short -timeout=90s -skip=TestBrowser ./internal/show ./lockhttp"},
 	{"explorer", "", "test -tags=explore -timeout=90s -run=" + skipped.Explorer + " ."},
+	{"kept-explorer", "", "test -tags=explore -timeout=10m -failfast -run=^TestInterleavingsOfKeptGrants$ ."},
 	{"cohort-explorer", "", "test -tags=explore -timeout=120s -run=^TestEveryInterleaving$ ./cohort"},
 	{"cohort", "", "test -timeout=90s ./cohort ./cohort/lease"},
 	{"behaviour", "", "test -short -timeout=120s -skip=" + skipped.Sources + " ."},
@@ -29,9 +30,6 @@ var checks = []check{
 	{"linear", "verify", "test -timeout=120s ./linear -linear=2s"},
 	{"soak", "verify", "test -timeout=120s ./soak"},
 }
-
-// keptExplorer is the only check of bugs in grants that are kept, which no other builds.
-var keptExplorer = check{"kept-explorer", "", "test -tags=explore,kept -timeout=10m -failfast -run=" + skipped.Explorer + "/^kept: ."}
 
 var (
 	failedTest = regexp.MustCompile(`(?m)^--- FAIL: (\w+)`)

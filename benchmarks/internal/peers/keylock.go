@@ -14,10 +14,21 @@ var Keylock = Peer{
 	Name:   "keylock",
 	About:  "this library",
 	Traits: Traits{FIFO: true, Context: true},
-	Open: func() Locker {
-		m := keylock.Start[string](context.Background())
-		return whole[*keylock.Manager[string], keylock.Lock[string], keylock.Lock[string]]{m}
-	},
+	Open:   func() Locker { return openKeylock() },
+}
+
+// KeylockKept is this library with kept grants, with room for more keys than any workload has
+// in use at a time.
+var KeylockKept = Peer{
+	Name:   "keylock kept",
+	About:  "this library with kept grants, 16,384 places",
+	Traits: Traits{FIFO: true, Context: true, Study: true},
+	Open:   func() Locker { return openKeylock(keylock.WithKeptGrants(16_384)) },
+}
+
+func openKeylock(opts ...keylock.Option) Locker {
+	m := keylock.Start[string](context.Background(), opts...)
+	return whole[*keylock.Manager[string], keylock.Lock[string], keylock.Lock[string]]{m}
 }
 
 // KeylockParts spreads the keys over two managers by hash. There is then no one

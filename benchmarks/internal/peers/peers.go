@@ -24,7 +24,7 @@ type Traits struct {
 	Echo    bool // replies to a request and excludes no client: the price of the message alone
 	Serial  bool // is for one goroutine and never waits: the price of the table alone
 	Spread  bool // shows something only where there are several keys
-	Study   bool // takes part only where it is named
+	Study   bool // is keylock itself in another way, and no rival
 }
 
 // Rival reports whether a peer offers what keylock does on a hot key.
@@ -65,6 +65,7 @@ type ManyClient interface {
 func All() []Peer {
 	return append([]Peer{
 		Keylock,
+		KeylockKept,
 		KeylockParts,
 		Plain,
 		FIFO,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/seed-46f81e6d/keylock/benchmarks/internal/points"
@@ -15,8 +16,8 @@ import (
 func Summary(w io.Writer, r *results.Results) error {
 	columns := []string{us, "mutex+fifo", "semaphores"}
 	var page bytes.Buffer
-	page.WriteString("| nanoseconds for a lock and an unlock | keylock | mutex and FIFO lists | map of semaphores | keylock takes |\n" +
-		"|---|---:|---:|---:|---:|\n")
+	page.WriteString("| nanoseconds for a lock and an unlock | keylock | with kept grants | mutex and FIFO lists | map of semaphores | keylock takes |\n" +
+		"|---|---:|---:|---:|---:|---:|\n")
 	for _, row := range summarized {
 		var cells []string
 		for _, peer := range columns {
@@ -27,11 +28,16 @@ func Summary(w io.Writer, r *results.Results) error {
 			cells = append(cells, thousands(figure.Median))
 		}
 		if len(cells) == len(columns) {
+			kept := "–"
+			if figure, ok := r.Figure(results.Cell{Workload: row.workload, Peer: "keylock kept"}, results.PerOp); ok {
+				kept = thousands(figure.Median)
+			}
+			cells = slices.Insert(cells, 1, kept)
 			fmt.Fprintf(&page, "| %s | %s | %s |\n", row.what, strings.Join(cells, " | "), timesAsLong(r, row.workload, columns[1:]))
 		}
 	}
 	fmt.Fprintf(&page, "\nMedians of %d rounds of %v each on %d shared cores, %s; the last column is how many times as long, the\n"+
-		"median of the rounds' ratios, against the one and the other.\n", rounds(r), r.Slice, r.CPUs, r.Go)
+		"median of the rounds' ratios, keylock takes without kept grants, against the one and the other.\n", rounds(r), r.Slice, r.CPUs, r.Go)
 	_, err := page.WriteTo(w)
 	return err
 }
@@ -41,6 +47,7 @@ var summarized = []struct{ workload, what string }{
 	{"uncontended", "no contention"},
 	{"distinct/64", "64 goroutines, each its own key"},
 	{"distinct/1000", "1,000 goroutines, each its own key"},
+	{"zipf", "1,000 goroutines, 10,000 keys by Zipf"},
 	{"hot/0us", "64 goroutines, one key, held for no time"},
 	{"hot/1us", "the same, held for 1 µs"},
 	{"hot/10us", "the same, held for 10 µs"},
