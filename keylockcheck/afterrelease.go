@@ -18,7 +18,11 @@ func runAfterRelease(p *pass) {
 			continue
 		}
 		done[s.lock] = true
-		p.tooLate(s.lock, s.fn, s.kind)
+		k := s.kind
+		if p.lockers[s.lock] != nil {
+			k = aLocker
+		}
+		p.tooLate(s.lock, s.fn, k)
 	}
 	// Parameters have owners elsewhere, and can be released only once all the same.
 	for _, fn := range p.functions {
@@ -63,7 +67,7 @@ func (p *pass) tooLate(v *types.Var, fn *function, k kind) {
 		if call == nil {
 			continue
 		}
-		e := event{id: id, method: call.Fun.(*ast.SelectorExpr).Sel.Name, call: call}
+		e := event{id: id, method: methodName(call), call: call}
 		switch p.parent(call).(type) {
 		case *ast.DeferStmt, *ast.GoStmt:
 			e.later = true
@@ -83,7 +87,7 @@ func (p *pass) tooLate(v *types.Var, fn *function, k kind) {
 				continue
 			}
 			switch {
-			case e.method == "":
+			case e.method == "", k == aLocker && e.method == "Lock":
 				state = 0
 			case isEnd(k, e.method):
 				if state == 0 {
@@ -117,8 +121,11 @@ func (p *pass) tooLate(v *types.Var, fn *function, k kind) {
 
 // isEnd reports whether after a method the lock or reservation is used up.
 func isEnd(k kind, method string) bool {
-	if k == aReservation {
+	switch k {
+	case aReservation:
 		return method == "Wait" || method == "Cancel"
+	case aLocker:
+		return method == "Unlock"
 	}
 	return method == "Release"
 }
@@ -128,6 +135,10 @@ func (p *pass) late(call *ast.CallExpr, v *types.Var, method, ended string) stri
 	switch {
 	case method == "Handoff":
 		return "it hands nothing off and returns false"
+	case method == "Downgrade":
+		return "it keeps nothing, the lock is released"
+	case method == "Unlock":
+		return "it panics"
 	case method == "Wait" && (ended == "Wait" || ended == "Cancel"):
 		return "it returns ErrReservationDone"
 	case isOf(v.Type(), cohortPath) && method == "Token" && p.isPassed(call):

@@ -24,7 +24,7 @@ func runBubble(p *pass) {
 	}
 	for v, mentions := range p.mentions {
 		k := kindOf(v.Type())
-		if len(bubbles) == 0 || k != aManager && k != aSession && k != aGroup {
+		if len(bubbles) == 0 || k != aManager && k != aSession && k != aGroup && !isSyncLocker(v.Type()) {
 			continue
 		}
 		started := p.startedOutside(v, bubbles)
@@ -42,6 +42,8 @@ func runBubble(p *pass) {
 					what = "session"
 				case aGroup:
 					what = "group"
+				case other:
+					what = "Locker"
 				}
 				p.at(id, fmt.Sprintf("the %s %s is started on line %d, outside the bubble: its use in the bubble ends the test process; "+
 					"start it in the function that is given to synctest.Test", what, v.Name(), p.line(started.Pos())),
@@ -95,17 +97,19 @@ func (p *pass) startedOutside(v *types.Var, bubbles []*ast.FuncLit) (started *as
 	return started
 }
 
-// makes reports whether a call makes a manager, a session or a group.
+// makes reports whether a call makes a manager, or a session, a group or a Locker of one.
 func (p *pass) makes(call *ast.CallExpr) bool {
 	fn := callee(p.TypesInfo, call)
 	if fn == nil || known(fn.Pkg()) == "" || fn.Signature().Results().Len() != 1 {
 		return false
 	}
 	switch kindOf(fn.Signature().Results().At(0).Type()) {
+	case other:
+		return p.makesLocker(call)
 	case aManager, aSession:
 		return true
 	case aGroup:
-		return fn.Name() == "Over" // others have no goroutine while they are idle
+		return fn.Name() == "Over" || known(fn.Pkg()) == sharePath // others have no manager
 	}
 	return false
 }

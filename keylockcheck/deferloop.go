@@ -3,6 +3,7 @@ package keylockcheck
 import (
 	"fmt"
 	"go/ast"
+	"slices"
 
 	"golang.org/x/tools/go/analysis"
 	"golang.org/x/tools/go/cfg"
@@ -13,8 +14,11 @@ var deferLoop = rule("deferloop",
 
 func runDeferLoop(p *pass) {
 	for _, s := range p.sources {
-		if s.kind != aLock || s.lock == nil || s.shared || s.fn.graph == nil || p.inSession(s) {
+		if s.kind != aLock || s.lock == nil || s.shared || s.fn.graph == nil || p.inSession(s) || p.isDowngraded(s) {
 			continue
+		}
+		if l := p.lockers[s.lock]; l != nil && l.often {
+			continue // the Unlock may be for the Lock before the loop
 		}
 		for _, id := range p.mentions[s.lock] {
 			stmt := p.deferredRelease(id, s)
@@ -45,7 +49,18 @@ func (p *pass) inSession(s *source) bool {
 	case aManager:
 		return false
 	}
-	return p.sessions
+	return p.sessions && p.lockers[s.lock] == nil
+}
+
+// isDowngraded reports whether the lock is made a shared one somewhere.
+func (p *pass) isDowngraded(s *source) bool {
+	return slices.ContainsFunc(p.mentions[s.lock], p.downgrades)
+}
+
+// downgrades reports whether a mention of a lock is one in lock.Downgrade().
+func (m *model) downgrades(id *ast.Ident) bool {
+	call := m.receivedBy(id)
+	return call != nil && methodName(call) == "Downgrade"
 }
 
 // deferredRelease returns the statement that defers the release of a lock by this mention:

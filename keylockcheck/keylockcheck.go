@@ -1,6 +1,6 @@
-// Package keylockcheck finds misuse of package keylock, of its sessions, and of package
-// cohort, before the code runs: locks and reservations that are dropped or lost on some
-// path, and calls that cannot do what they seem to.
+// Package keylockcheck finds misuse of package keylock, of its sessions and Lockers, and of the
+// packages cohort, inorder and share, before the code runs: locks and reservations that are
+// dropped or lost on some path, and calls that cannot do what they seem to.
 //
 // Each rule is an analyzer for [golang.org/x/tools/go/analysis]. The command
 // keylockcheck runs them on their own or under go vet; the module keylockcheck/golangci

@@ -23,10 +23,13 @@ func runDropped(p *pass) {
 		if s.kind != aLock || !s.unused || s.kept {
 			continue
 		}
+		why := "nothing can release it; name it, or say //keylock:held and why"
+		if isLocker(s.callee) {
+			why = "another Locker of the key cannot release it; keep this one in a variable"
+		}
 		p.report(analysis.Diagnostic{
 			Pos: s.call.Pos(), End: s.call.End(),
-			Message: fmt.Sprintf("the lock of %s on line %d is dropped: nothing can release it; "+
-				"name it, or say //keylock:held and why", p.short(s.call.Fun), p.line(s.call.Pos())),
+			Message:        fmt.Sprintf("the lock of %s on line %d is dropped: %s", p.short(s.call.Fun), p.line(s.call.Pos()), why),
 			SuggestedFixes: p.nameAndDefer(s),
 		})
 	}

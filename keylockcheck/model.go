@@ -24,6 +24,8 @@ type model struct {
 	calls     []*ast.CallExpr // all of them, in the order of the source
 	sources   []*source       // calls that return a lock or a reservation
 
+	lockers map[*types.Var]*locker
+
 	borrowed map[*types.Func]map[int]bool
 	fresh    map[*types.Func]*returnsFresh
 
@@ -57,7 +59,7 @@ type source struct {
 	callee *types.Func
 	fn     *function // that makes the call
 	kind   kind
-	shared bool // a shared lock
+	shared bool // a shared lock, or perhaps one
 	kept   bool // something else takes care of it: its session, or the marker says so
 
 	stmt    ast.Node   // statement that takes the results: assignment, var spec, go, defer, expression; nil when they go elsewhere
@@ -81,6 +83,7 @@ func runGrants(pass *analysis.Pass) (any, error) {
 		parents:  make(map[ast.Node]ast.Node),
 		inner:    make(map[ast.Node]*function),
 		mentions: make(map[*types.Var][]*ast.Ident),
+		lockers:  make(map[*types.Var]*locker),
 		borrowed: make(map[*types.Func]map[int]bool),
 		fresh:    make(map[*types.Func]*returnsFresh),
 		held:     make(map[string]map[int]bool),
@@ -90,6 +93,7 @@ func runGrants(pass *analysis.Pass) (any, error) {
 	for _, file := range pass.Files {
 		m.read(file)
 	}
+	m.findLockers()
 	m.learn()
 	m.findSources()
 	m.exportFacts()
@@ -287,7 +291,7 @@ func isBool(t types.Type) bool {
 func (m *model) findSources() {
 	for _, call := range m.calls {
 		if s := m.sourceOf(call); s != nil {
-			s.kept = m.closedSession(s) || m.isHeldOnPurpose(call)
+			s.kept = s.kept || m.closedSession(s) || m.isHeldOnPurpose(call)
 			m.sources = append(m.sources, s)
 		}
 	}
@@ -295,6 +299,9 @@ func (m *model) findSources() {
 
 // sourceOf returns what becomes of the results of a call, nil when it returns no lock.
 func (m *model) sourceOf(call *ast.CallExpr) *source {
+	if s := m.lockingOf(call); s != nil {
+		return s
+	}
 	fn, lock, fail, ok := m.grantsOf(call)
 	if !ok {
 		return nil
@@ -304,7 +311,7 @@ func (m *model) sourceOf(call *ast.CallExpr) *source {
 		callee: fn,
 		fn:     m.within(call),
 		kind:   kindOf(fn.Signature().Results().At(lock).Type()),
-		shared: strings.HasSuffix(fn.Name(), "Shared"),
+		shared: m.isShared(fn, call),
 		fails:  fail >= 0,
 	}
 	switch p := m.parent(call).(type) {

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/tools/go/packages"
 )
 
-// What is forgotten in a correct function is found: of the calls of Release, Cancel and
-// Close, each is deleted once. Most that are not found are in helpers, in literals, and in
+// What is forgotten in a correct function is found: of the calls of Release, Cancel,
+// Close and Unlock, each is deleted once. Most that are not found are in helpers, in literals, and in
 // functions that pass the lock on.
 func TestDeletedReleasesAreFound(t *testing.T) {
 	const floor = 78 // of a hundred; it was 79
@@ -56,7 +56,7 @@ func TestDeletedReleasesAreFound(t *testing.T) {
 					return true
 				}
 				sel, ok := call.Fun.(*ast.SelectorExpr)
-				if ok && slices.Contains([]string{"Release", "Cancel", "Close"}, sel.Sel.Name) {
+				if ok && slices.Contains([]string{"Release", "Cancel", "Close", "Unlock"}, sel.Sel.Name) {
 					mutants = append(mutants, mutant{path, fn.Name.Name, fset.Position(n.Pos()).Offset, fset.Position(n.End()).Offset})
 				}
 				return true

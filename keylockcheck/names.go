@@ -13,6 +13,7 @@ const (
 	keylockPath = "github.com/seed-46f81e6d/keylock"
 	cohortPath  = keylockPath + "/cohort"
 	inorderPath = keylockPath + "/inorder"
+	sharePath   = keylockPath + "/share"
 )
 
 // known returns the import path of a package whose calls are known, and "" for others.
@@ -25,7 +26,7 @@ func known(pkg *types.Package) string {
 		path = path[i+len("/vendor/"):]
 	}
 	switch path {
-	case keylockPath, cohortPath, inorderPath:
+	case keylockPath, cohortPath, inorderPath, sharePath:
 		return path
 	}
 	return ""
@@ -41,6 +42,7 @@ const (
 	aManager
 	aSession
 	aGroup
+	aLocker // a variable, see locker
 )
 
 // kindOf returns the kind of a type: of locks and reservations by value, of the others by
@@ -93,10 +95,29 @@ func receiver(call *ast.CallExpr) ast.Expr {
 	return nil
 }
 
+// methodName returns the name after the last dot of the function that is called, "" if it has none.
+func methodName(call *ast.CallExpr) string {
+	if sel, ok := ast.Unparen(call.Fun).(*ast.SelectorExpr); ok {
+		return sel.Sel.Name
+	}
+	return ""
+}
+
 // isGranting reports whether a name is one of a call that returns a lock or a reservation.
 func isGranting(name string) bool {
 	return strings.HasPrefix(name, "Acquire") || strings.HasPrefix(name, "TryAcquire") ||
 		strings.HasPrefix(name, "Reserve") || name == "Wait"
+}
+
+// isLocker reports whether fn is Lock of what Manager.Locker returns.
+func isLocker(fn *types.Func) bool {
+	return fn.Pkg() != nil && fn.Pkg().Path() == "sync" && fn.Name() == "Lock"
+}
+
+// isSyncLocker reports whether a type is that of what Manager.Locker returns.
+func isSyncLocker(t types.Type) bool {
+	named, ok := types.Unalias(t).(*types.Named)
+	return ok && named.Obj().Pkg() != nil && named.Obj().Pkg().Path() == "sync" && named.Obj().Name() == "Locker"
 }
 
 // isStart reports whether fn starts a manager.
@@ -117,10 +138,10 @@ func isFunc(fn *types.Func, path string, names ...string) bool {
 	return false
 }
 
-// onlyLooks reports whether a method of a lock or a reservation leaves it as it is.
+// onlyLooks reports whether after a method of a lock or a reservation it must still be released.
 func onlyLooks(name string) bool {
 	switch name {
-	case "Key", "Keys", "Seq", "Value", "Token", "Context", "String":
+	case "Key", "Keys", "Seq", "Value", "Token", "Context", "String", "Wanted", "Downgrade":
 		return true
 	}
 	return false

@@ -11,7 +11,7 @@ import (
 func runOrderHint(p *pass) {
 	for _, call := range p.calls {
 		w, ok := p.wantOf(call)
-		if !ok || !w.waits {
+		if !ok || !w.waits || w.reserved {
 			continue
 		}
 		lit, started, args := p.goroutineOf(call)
@@ -30,7 +30,7 @@ func runOrderHint(p *pass) {
 			}
 		}
 		for _, key := range w.keys {
-			if !p.mentionsAny(key, own) {
+			if !p.mentionsAny(key.x, own) {
 				continue
 			}
 			p.at(call, fmt.Sprintf("the goroutines of the loop on line %d lock in any order: "+

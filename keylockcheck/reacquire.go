@@ -6,6 +6,7 @@ import (
 	"go/constant"
 	"go/token"
 	"go/types"
+	"slices"
 	"strings"
 
 	"golang.org/x/tools/go/analysis"
@@ -17,47 +18,118 @@ var reacquire = rule("reacquire",
 
 // A want is a call that asks an owner, a manager or a session, for keys.
 type want struct {
-	call   *ast.CallExpr
-	owner  ast.Expr
-	keys   []ast.Expr
-	shared bool
-	waits  bool
+	call     *ast.CallExpr
+	owner    ast.Expr
+	keys     []wanted
+	waits    bool
+	forever  bool // no context ends the wait
+	reserved bool // it waits for a reservation
 }
 
-// wantOf describes a call that asks for keys; ok is false for any other.
+// A wanted is one key of a want.
+type wanted struct {
+	x      ast.Expr
+	shared bool // or perhaps shared
+}
+
+// wantOf describes a call that asks for keys, or that waits for a reservation of them; ok is false
+// for any other.
 func (m *model) wantOf(call *ast.CallExpr) (w want, ok bool) {
+	if made := m.lockerBehind(call); made != nil {
+		return want{call: call, owner: receiver(made), keys: []wanted{{x: made.Args[0]}}, waits: true, forever: true}, true
+	}
 	fn := callee(m.TypesInfo, call)
 	owner := receiver(call)
 	if fn == nil || owner == nil || known(fn.Pkg()) == "" || call.Ellipsis.IsValid() {
 		return w, false
 	}
-	if k := kindOf(m.TypesInfo.TypeOf(owner)); k != aManager && k != aSession {
+	name := fn.Name()
+	switch k := kindOf(m.TypesInfo.TypeOf(owner)); {
+	case k == aReservation && name == "Wait":
+		return m.waitOf(call, owner)
+	case k == aGroup && known(fn.Pkg()) == sharePath && name == "Do":
+		if owner = m.managerOf(owner, 0); owner == nil {
+			return w, false
+		}
+	case k != aManager && k != aSession:
 		return w, false
 	}
-	name := fn.Name()
+	if name != "Do" && (!isGranting(name) || name == "Wait") {
+		return w, false
+	}
 	from, to := 0, len(call.Args)
 	params := fn.Signature().Params()
 	if params.Len() > 0 && params.At(0).Type().String() == "context.Context" {
 		from = 1
 	}
-	switch {
-	case strings.HasSuffix(name, "Set"): // its keys have modes
-		return w, false
-	case name == "Do" || isGranting(name) && name != "Wait" && !strings.HasPrefix(name, "Reserve"):
-		if !strings.HasSuffix(name, "All") {
-			to = from + 1
-		}
-	default:
-		return w, false
+	if !strings.HasSuffix(name, "All") && !strings.HasSuffix(name, "Set") {
+		to = from + 1
 	}
 	if from > len(call.Args) || to > len(call.Args) {
 		return w, false
 	}
-	return want{
-		call: call, owner: owner, keys: call.Args[from:to],
-		shared: strings.HasSuffix(name, "Shared"),
-		waits:  !strings.HasPrefix(name, "Try"),
-	}, true
+	w = want{call: call, owner: owner, waits: !strings.HasPrefix(name, "Try") && !strings.HasPrefix(name, "Reserve")}
+	for _, arg := range call.Args[from:to] {
+		switch {
+		case !strings.HasSuffix(name, "Set"):
+			w.keys = append(w.keys, wanted{arg, strings.HasSuffix(name, "Shared")})
+		default:
+			if key, ok := m.wantedBy(arg); ok {
+				w.keys = append(w.keys, key)
+			}
+		}
+	}
+	return w, true
+}
+
+// waitOf describes a Wait as the want of the call that made the reservation.
+func (m *model) waitOf(call *ast.CallExpr, reservation ast.Expr) (w want, ok bool) {
+	made, ok := ast.Unparen(reservation).(*ast.CallExpr)
+	if id := identOf(reservation); id != nil {
+		made, ok = m.onlyValue(m.variable(id)).(*ast.CallExpr)
+	}
+	if !ok {
+		return w, false
+	}
+	if fn := callee(m.TypesInfo, made); fn == nil || !strings.HasPrefix(fn.Name(), "Reserve") {
+		return w, false
+	}
+	w, ok = m.wantOf(made)
+	w.call, w.waits, w.reserved = call, true, true
+	return w, ok
+}
+
+// wantedBy returns the key of a Want that is written down.
+func (m *model) wantedBy(x ast.Expr) (key wanted, ok bool) {
+	lit, ok := ast.Unparen(x).(*ast.CompositeLit)
+	if !ok {
+		return key, false
+	}
+	var mode ast.Expr
+	for i, elt := range lit.Elts {
+		switch pair, named := elt.(*ast.KeyValueExpr); {
+		case named && identOf(pair.Key) != nil && identOf(pair.Key).Name == "Key":
+			key.x = pair.Value
+		case named && identOf(pair.Key) != nil && identOf(pair.Key).Name == "Mode":
+			mode = pair.Value
+		case !named && i == 0:
+			key.x = elt
+		case !named && i == 1:
+			mode = elt
+		}
+	}
+	key.shared = mode != nil && !m.isZero(mode)
+	return key, key.x != nil
+}
+
+// isShared reports whether what a call returns is a shared lock, or may be one: of a set, unless
+// one of its keys is certain to be exclusive.
+func (m *model) isShared(fn *types.Func, call *ast.CallExpr) bool {
+	if !strings.HasSuffix(fn.Name(), "Set") {
+		return strings.HasSuffix(fn.Name(), "Shared")
+	}
+	w, ok := m.wantOf(call)
+	return !ok || !slices.ContainsFunc(w.keys, func(key wanted) bool { return !key.shared })
 }
 
 func runReacquire(p *pass) {
@@ -77,7 +149,10 @@ func runReacquire(p *pass) {
 		}
 		reported[again.call] = true
 		what := "it waits for itself until its context ends"
-		if kindOf(p.TypesInfo.TypeOf(again.owner)) == aSession {
+		switch {
+		case again.forever:
+			what = "it waits for itself forever"
+		case kindOf(p.TypesInfo.TypeOf(again.owner)) == aSession:
 			what = "it fails with ErrDeadlock"
 		}
 		p.report(analysis.Diagnostic{
@@ -96,17 +171,17 @@ func runReacquire(p *pass) {
 		}
 		var same []want
 		for _, again := range wants {
-			if again.call != s.call && again.waits && p.within(again.call) == s.fn && p.isSame(first, again) {
+			if again.call != s.call && again.waits && p.within(again.call) == s.fn && p.isSame(first, again, false) {
 				same = append(same, again)
 			}
 		}
 		if len(same) == 0 {
 			continue
 		}
-		p.whileHeld(s, func(n ast.Node) {
+		p.whileHeld(s, p.endsOf(first.owner, s.fn), func(n ast.Node, downgraded bool) {
 			from, to := span(n)
 			for _, again := range same {
-				if again.call.Pos() >= from && again.call.Pos() < to {
+				if again.call.Pos() >= from && again.call.Pos() < to && p.isSame(first, again, downgraded) {
 					report(first, again)
 				}
 			}
@@ -120,7 +195,7 @@ func runReacquire(p *pass) {
 			continue
 		}
 		for _, again := range wants {
-			if again.waits && p.within(again.call) == p.inner[lit] && p.isSame(first, again) {
+			if again.waits && p.within(again.call) == p.inner[lit] && p.isSame(first, again, false) {
 				report(first, again)
 			}
 		}
@@ -147,33 +222,53 @@ func (p *pass) runsUnder(call *ast.CallExpr) (want, *ast.FuncLit) {
 	if manager == nil {
 		return want{}, nil
 	}
-	return want{call: call, owner: manager, keys: call.Args[len(call.Args)-2 : len(call.Args)-1]}, lit
+	return want{call: call, owner: manager, keys: []wanted{{x: call.Args[len(call.Args)-2]}}}, lit
 }
 
 // managerOf returns the manager whose keys a group holds, nil when it has keys of its own
 // or is not known. It looks through at most so many groups that are parts of another.
-func (p *pass) managerOf(group ast.Expr, hops int) ast.Expr {
+func (m *model) managerOf(group ast.Expr, hops int) ast.Expr {
 	if id, ok := ast.Unparen(group).(*ast.Ident); ok {
-		group = p.onlyValue(p.variable(id))
+		group = m.onlyValue(m.variable(id))
 	}
 	call, ok := group.(*ast.CallExpr)
 	if !ok {
 		return nil
 	}
-	switch fn := callee(p.TypesInfo, call); {
+	switch fn := callee(m.TypesInfo, call); {
 	case isFunc(fn, inorderPath, "Over") && len(call.Args) > 1:
 		return call.Args[1]
+	case isFunc(fn, sharePath, "New") && len(call.Args) == 1:
+		return call.Args[0]
 	case fn != nil && fn.Name() == "Sub" && known(fn.Pkg()) == inorderPath && hops > 0:
-		return p.managerOf(receiver(call), hops-1)
+		return m.managerOf(receiver(call), hops-1)
 	}
 	return nil
 }
 
-// whileHeld visits the nodes of the function at which the lock of s is certain to be held.
-func (p *pass) whileHeld(s *source, visit func(n ast.Node)) {
+// endsOf returns the calls in a function that end a manager or a session: after them a request
+// does not wait, it fails.
+func (p *pass) endsOf(owner ast.Expr, fn *function) (ends []*ast.CallExpr) {
+	for _, call := range p.calls {
+		recv := receiver(call)
+		if recv == nil || p.within(call) != fn || !p.sameSteady(recv, owner) {
+			continue
+		}
+		switch methodName(call) {
+		case "Close", "Shutdown":
+			ends = append(ends, call)
+		}
+	}
+	return ends
+}
+
+// whileHeld visits the nodes of the function at which the lock of s is certain to be held, and
+// tells whether it may have been downgraded. It is not after one of the calls in ends.
+func (p *pass) whileHeld(s *source, ends []*ast.CallExpr, visit func(n ast.Node, downgraded bool)) {
 	const (
 		no = iota
 		asked
+		shares
 		holds
 	)
 	q := &search{model: p.model, s: s, fn: s.fn}
@@ -190,12 +285,22 @@ func (p *pass) whileHeld(s *source, visit func(n ast.Node)) {
 		}
 		_, deferred := n.(*ast.DeferStmt)
 		from, to := span(n)
+		for _, call := range ends {
+			if call.Pos() >= from && call.Pos() < to && !deferred {
+				return no
+			}
+		}
 		for _, id := range p.mentions[s.lock] {
 			if id.Pos() < from || id.Pos() >= to {
 				continue
 			}
 			if _, captured := p.captured(id, s.fn); (captured || p.useOf(id) != looks) && !deferred {
 				return no
+			}
+			if p.downgrades(id) && !deferred {
+				if state = min(state, shares); state == asked {
+					return no
+				}
 			}
 		}
 		if state == asked && s.fail != nil {
@@ -236,21 +341,21 @@ func (p *pass) whileHeld(s *source, visit func(n ast.Node)) {
 		return state
 	}
 	f.each(func(state int, n ast.Node) {
-		if state == holds {
-			visit(n)
+		if state >= shares {
+			visit(n, state == shares)
 		}
 	})
 }
 
 // isSame reports whether two wants are for the same key of the same owner, and exclude
-// each other.
-func (m *model) isSame(a, b want) bool {
-	if a.shared && b.shared || !m.sameSteady(a.owner, b.owner) {
+// each other, also if a is downgraded.
+func (m *model) isSame(a, b want, downgraded bool) bool {
+	if !m.sameSteady(a.owner, b.owner) {
 		return false
 	}
 	for _, x := range a.keys {
 		for _, y := range b.keys {
-			if m.sameKey(x, y) {
+			if !((x.shared || downgraded) && y.shared) && m.sameKey(x.x, y.x) {
 				return true
 			}
 		}

@@ -33,7 +33,7 @@ func TestReadme(t *testing.T) {
 		}
 	}
 	overlay := map[string][]byte{filepath.Join(dir, "correct.go"): []byte(source.String())}
-	for _, other := range []string{"before.go", "after.go", "traps.go"} {
+	for _, other := range []string{"before.go", "after.go", "unseen.go", "traps.go"} {
 		overlay[filepath.Join(dir, other)] = []byte("package correct")
 	}
 	rules := make(map[string][]string)

@@ -122,6 +122,12 @@ func (m *model) methodUse(id *ast.Ident, method string) use {
 		}
 		return looks
 	}
+	if m.lockers[m.variable(id)] != nil {
+		if method == "Unlock" {
+			return releases
+		}
+		return looks
+	}
 	return escapes
 }
 

@@ -94,3 +94,32 @@ func deferred(ctx context.Context, m *kl.Manager[string]) {
 }
 
 func use(kl.Lock[string], error) {}
+
+func many(ctx context.Context, m *cohort.Manager) error {
+	both, err := m.AcquireAll(ctx, "a", "b")
+	if err != nil {
+		return err
+	}
+	before := both.Token("a")
+	err = both.Release()
+	save(ctx, before)
+	save(both.Context(), // want `both.Context comes after both.Release on line \d+: the context has ended`
+		both.Token("a")) // want `both.Token comes after both.Release`
+	log.Print(both.Keys())
+	return err
+}
+
+func downgraded(lock kl.Lock[string]) {
+	lock.Downgrade()
+	lock.Release()
+	lock.Downgrade() // want `lock.Downgrade comes after lock.Release on line \d+: it keeps nothing, the lock is released`
+}
+
+func locker(m *kl.Manager[string]) {
+	l := m.Locker("k")
+	l.Lock()
+	l.Unlock()
+	l.Lock()
+	l.Unlock()
+	l.Unlock() // want `l.Unlock comes after l.Unlock on line \d+: it panics`
+}

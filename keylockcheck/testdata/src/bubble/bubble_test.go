@@ -7,6 +7,7 @@ import (
 
 	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/inorder"
+	"github.com/seed-46f81e6d/keylock/share"
 )
 
 var started = keylock.Start[string](context.Background())
@@ -25,14 +26,14 @@ func TestOutside(t *testing.T) {
 	defer m.Close()
 	s := m.Session("s")
 	synctest.Test(t, func(t *testing.T) {
-		lock, err := m.Acquire(t.Context(), "k") // want `the manager m is started on line 24, outside the bubble: its use in the bubble ends the test process`
+		lock, err := m.Acquire(t.Context(), "k") // want `the manager m is started on line 25, outside the bubble: its use in the bubble ends the test process`
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer lock.Release()
 		m.TryAcquire("k")
-		s.Acquire(t.Context(), "k") // want `the session s is started on line 26`
-		use(started)                // want `the manager started is started on line 12`
+		s.Acquire(t.Context(), "k") // want `the session s is started on line 27`
+		use(started)                // want `the manager started is started on line 13`
 	})
 	var late *keylock.Manager[string]
 	late = keylock.Start[string](t.Context())
@@ -69,5 +70,22 @@ func TestGroups(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		over.Wait() // want `the group over is started on line`
 		own.Wait()
+	})
+}
+
+func TestLockerOutside(t *testing.T) {
+	m := keylock.Start[string](t.Context())
+	l := m.Locker("k")
+	synctest.Test(t, func(t *testing.T) {
+		l.Lock() // want `the Locker l is started on line \d+, outside the bubble`
+		l.Unlock()
+		own := keylock.Start[string](t.Context())
+		inside := own.Locker("k")
+		inside.Lock()
+		inside.Unlock()
+	})
+	answers := share.New[string, int](m)
+	synctest.Test(t, func(t *testing.T) {
+		answers.Do(t.Context(), "k", nil) // want `the group answers is started on line \d+, outside the bubble`
 	})
 }

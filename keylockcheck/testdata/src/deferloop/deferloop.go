@@ -97,3 +97,30 @@ func together(ctx context.Context, m *kl.Manager[string], s *kl.Session[string],
 	}
 	return nil
 }
+
+func many(ctx context.Context, m *cohort.Manager, keys []string) error {
+	for _, key := range keys {
+		both, err := m.AcquireAll(ctx, key, "all")
+		if err != nil {
+			return err
+		}
+		defer both.Release() // want `the lock of m.AcquireAll`
+	}
+	return nil
+}
+
+func sets(ctx context.Context, m *kl.Manager[string], keys []string) error {
+	for _, key := range keys {
+		readers, err := m.AcquireSet(ctx, kl.Want[string]{key, kl.Shared, 3})
+		if err != nil {
+			return err
+		}
+		defer readers.Release()
+		both, err := m.AcquireSet(ctx, kl.Want[string]{Key: key, Mode: kl.Exclusive})
+		if err != nil {
+			return err
+		}
+		defer both.Release() // want `the lock of m.AcquireSet`
+	}
+	return nil
+}

@@ -83,3 +83,23 @@ func (other) Acquire(ctx context.Context, key string) (int, error) { return 0, n
 func stranger(ctx context.Context) {
 	other{}.Acquire(ctx, "k")
 }
+
+func many(ctx context.Context, m *cohort.Manager) error {
+	if _, err := m.AcquireAll(ctx, "a", "b"); err != nil { // want `the lock of m.AcquireAll on line \d+ is dropped`
+		return err
+	}
+	both, err := m.AcquireAll(ctx, "a", "b")
+	if err != nil {
+		return err
+	}
+	return both.Release()
+}
+
+func locker(m *kl.Manager[string]) {
+	m.Locker("k").Lock() // want `the lock of m.Locker\("k"\).Lock on line \d+ is dropped: another Locker of the key cannot release it; keep this one in a variable`
+	l := m.Locker("k")
+	l.Lock()
+	l.Unlock()
+	held := m.Locker("held") //keylock:held is for the Lock
+	held.Lock()              //keylock:held until the process ends
+}

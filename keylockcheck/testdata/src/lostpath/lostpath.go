@@ -142,3 +142,48 @@ func onPurpose(ctx context.Context, m *kl.Manager[string]) error {
 	log.Print("leads since ", lock.Seq())
 	return nil
 }
+
+func many(ctx context.Context, m *cohort.Manager, x bool) error {
+	both, err := m.AcquireAll(ctx, "a", "b") // want `the lock of m.AcquireAll on line \d+ is not released`
+	if err != nil {
+		return err
+	}
+	if x {
+		log.Print(both.Keys(), both.Token("a"))
+		return both.Context().Err()
+	}
+	return both.Release()
+}
+
+func manyJoined(ctx context.Context, m *cohort.Manager, x bool) (err error) {
+	both, err := m.AcquireAll(ctx, "a", "b")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, both.Release()) }()
+	if x {
+		return errors.New("x")
+	}
+	return nil
+}
+
+func locker(m *kl.Manager[string], x bool) {
+	l := m.Locker("k")
+	l.Lock() // want `the lock of l.Lock on line \d+ is not released when the function returns on line \d+ \(line \d+: x is true\)`
+	if x {
+		return
+	}
+	l.Unlock()
+}
+
+func lockerDeferred(m *kl.Manager[string], x bool) {
+	l := m.Locker("k")
+	l.Lock()
+	defer l.Unlock()
+	if x {
+		l.Unlock()
+		log.Print("between")
+		l.Lock()
+		return
+	}
+}

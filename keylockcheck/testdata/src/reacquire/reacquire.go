@@ -6,6 +6,7 @@ import (
 	kl "github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/inorder"
+	"github.com/seed-46f81e6d/keylock/share"
 )
 
 func function(ctx context.Context, m *kl.Manager[string]) error {
@@ -14,7 +15,7 @@ func function(ctx context.Context, m *kl.Manager[string]) error {
 		return err
 	}
 	defer lock.Release()
-	again, err := m.AcquireShared(ctx, "k") // want `m.AcquireShared asks for a key that is held here since line 12: it waits for itself until its context ends`
+	again, err := m.AcquireShared(ctx, "k") // want `m.AcquireShared asks for a key that is held here since line 13: it waits for itself until its context ends`
 	again.Release()
 	return err
 }
@@ -28,7 +29,7 @@ type server struct {
 
 func (s *server) method(ctx context.Context, o order) error {
 	if lock, ok := s.locks.TryAcquire(o.id); ok {
-		err := s.locks.Do(ctx, o.id, func(context.Context) error { return nil }) // want `held here since line 30`
+		err := s.locks.Do(ctx, o.id, func(context.Context) error { return nil }) // want `held here since line 31`
 		lock.Release()
 		return err
 	}
@@ -45,7 +46,7 @@ func generic[K comparable](ctx context.Context, m *kl.Manager[K], key K) error {
 	if err != nil {
 		return err
 	}
-	second, err := s.Acquire(ctx, key) // want `s.Acquire asks for a key that is held here since line 44: it fails with ErrDeadlock`
+	second, err := s.Acquire(ctx, key) // want `s.Acquire asks for a key that is held here since line 45: it fails with ErrDeadlock`
 	first.Release()
 	second.Release()
 	return err
@@ -53,7 +54,7 @@ func generic[K comparable](ctx context.Context, m *kl.Manager[K], key K) error {
 
 var literal = func(ctx context.Context, m *cohort.Manager) error {
 	return m.Do(ctx, "k", func(ctx context.Context) error {
-		lock, err := m.Acquire(ctx, "k") // want `held here since line 55`
+		lock, err := m.Acquire(ctx, "k") // want `held here since line 56`
 		if err != nil {
 			return err
 		}
@@ -66,7 +67,7 @@ func group(ctx context.Context, m *kl.Manager[string], key string) error {
 	all := inorder.Over(ctx, m, 4)
 	part := all.Sub(ctx)
 	part.Go(ctx, key, func(ctx context.Context) error {
-		return m.Do(ctx, key, func(context.Context) error { return nil }) // want `m.Do asks for a key that is held here since line 68`
+		return m.Do(ctx, key, func(context.Context) error { return nil }) // want `m.Do asks for a key that is held here since line 69`
 	})
 	own := inorder.New[string](ctx, 4)
 	own.Go(ctx, key, func(ctx context.Context) error {
@@ -149,4 +150,71 @@ func readers(ctx context.Context, m *kl.Manager[string]) {
 	defer a.Release()
 	b, err := m.AcquireShared(ctx, "k")
 	b.Release()
+}
+
+func many(ctx context.Context, m *cohort.Manager, key string) error {
+	both, err := m.AcquireAll(ctx, "a", key)
+	if err != nil {
+		return err
+	}
+	defer both.Release()
+	if _, err := m.TryAcquire(ctx, "a"); err == nil {
+		return nil
+	}
+	if err := m.Do(ctx, "b", nil); err != nil {
+		return err
+	}
+	return m.Do(ctx, key, nil) // want `m.Do asks for a key that is held here`
+}
+
+func sets(ctx context.Context, m *kl.Manager[string], s *kl.Session[string], mode kl.Mode) error {
+	both, err := m.AcquireSet(ctx, kl.Want[string]{"a", kl.Exclusive, 0}, kl.Want[string]{Key: "b", Mode: kl.Shared})
+	if err != nil {
+		return err
+	}
+	defer both.Release()
+	b, err := m.AcquireShared(ctx, "b")
+	b.Release()
+	b, err = m.AcquireSet(ctx, kl.Want[string]{Key: "b", Mode: mode}) // it may be shared
+	b.Release()
+	a, err := m.AcquireShared(ctx, "a") // want `m.AcquireShared asks for a key that is held here`
+	a.Release()
+	l := m.Locker("b")
+	l.Lock() // want `l.Lock asks for a key that is held here since line \d+: it waits for itself forever`
+	l.Unlock()
+	return err
+}
+
+func downgraded(ctx context.Context, m *kl.Manager[string]) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	lock.Downgrade()
+	again, err := m.AcquireShared(ctx, "k")
+	again.Release()
+	again, err = m.Reserve("k").Wait(ctx) // want `m.Reserve\("k"\).Wait asks for a key that is held here`
+	again.Release()
+	return err
+}
+
+func shared(ctx context.Context, m *kl.Manager[string]) error {
+	answers := share.New[string, int](m)
+	_, err := answers.Do(ctx, "k", func(ctx context.Context) (int, error) {
+		return answers.Do(ctx, "k", nil) // want `answers.Do asks for a key that is held here`
+	})
+	return err
+}
+
+func closed(ctx context.Context, m *kl.Manager[string]) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	m.Shutdown(ctx)
+	again, err := m.Acquire(ctx, "k") // ErrClosed
+	again.Release()
+	return err
 }
