@@ -39,11 +39,11 @@ func ExampleRegister() {
 		return
 	}
 	for _, m := range collected.ScopeMetrics[0].Metrics {
-		if m.Name == "keylock.waiters" {
+		if m.Name == "keylock.waiter.count" {
 			fmt.Println(m.Name, m.Data.(metricdata.Sum[int64]).DataPoints[0].Value)
 		}
 	}
-	// Output: keylock.waiters 1
+	// Output: keylock.waiter.count 1
 }
 
 // A wait is a span below that of the request which is being handled.

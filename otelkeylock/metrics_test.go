@@ -68,10 +68,10 @@ func TestMetricsAreTheTotals(t *testing.T) {
 			unit string
 			data metricdata.Aggregation
 		}{
-			"keylock.up":      {"{manager}", metricdata.Gauge[int64]{DataPoints: []metricdata.DataPoint[int64]{point[int64](1)}}},
-			"keylock.keys":    {"{key}", sum(false, point[int64](2))},
-			"keylock.holders": {"{grant}", sum(false, point[int64](1, mode("exclusive")), point[int64](2, mode("shared")))},
-			"keylock.waiters": {"{request}", sum(false, point[int64](2))},
+			"keylock.up":           {"{manager}", metricdata.Gauge[int64]{DataPoints: []metricdata.DataPoint[int64]{point[int64](1)}}},
+			"keylock.key.count":    {"{key}", sum(false, point[int64](2))},
+			"keylock.holder.count": {"{grant}", sum(false, point[int64](1, mode("exclusive")), point[int64](2, mode("shared")))},
+			"keylock.waiter.count": {"{request}", sum(false, point[int64](2))},
 			"keylock.requests": {"{request}", sum(true,
 				point[int64](3, outcome("immediate")), point[int64](1, outcome("waited")),
 				point[int64](1, outcome("cancelled")), point[int64](1, outcome("rejected")))},
@@ -108,8 +108,9 @@ func TestMetricsAreTheTotals(t *testing.T) {
 	})
 }
 
-// Names and units follow the semantic conventions: dotted, in lower case, in a namespace; the unit is
-// not in the name; units are of UCUM, and what is counted stands in braces.
+// Names and units follow the semantic conventions: dotted, in lower case, in a namespace, none of which
+// is a plural; an up-down counter has no plural either; the unit is not in the name; units are of UCUM, and
+// what is counted stands in braces.
 func TestNamesAndUnitsFollowTheConventions(t *testing.T) {
 	store := cohorttest.NewStore()
 	defer store.Close()
@@ -119,7 +120,11 @@ func TestNamesAndUnitsFollowTheConventions(t *testing.T) {
 	assert.Len(t, metrics, 28) // and keylock.cohort.engine.session.age, which this engine does not know
 	for name, m := range metrics {
 		assert.Regexp(t, `^keylock(\.[a-z]+(_[a-z]+)*)+$`, name)
-		assert.NotRegexp(t, `seconds|total|count$`, name)
+		assert.NotRegexp(t, `seconds|total`, name)
+		assert.NotRegexp(t, `s\.`, name)
+		if counts, ok := m.Data.(metricdata.Sum[int64]); ok && !counts.IsMonotonic {
+			assert.NotRegexp(t, `s$`, name)
+		}
 		assert.Regexp(t, `^(s|\{[a-z]+\})$`, m.Unit, name)
 		assert.NotEmpty(t, m.Description, name)
 	}
@@ -224,16 +229,16 @@ func TestCohortHasTheMetricsOfItsEngineToo(t *testing.T) {
 	metrics := collectCohort(t, m)
 	state := attribute.Key("keylock.state").String
 	for name, want := range map[string]metricdata.Aggregation{
-		"keylock.cohort.claims":               sum(false, point[int64](0, state("waiting")), point[int64](1, state("held")), point[int64](1, state("kept"))),
+		"keylock.cohort.claim.count":          sum(false, point[int64](0, state("waiting")), point[int64](1, state("held")), point[int64](1, state("kept"))),
 		"keylock.cohort.engine.grants":        sum(true, point[int64](3)),
 		"keylock.cohort.engine.refusals":      sum(true, point[int64](1)),
-		"keylock.cohort.engine.sessions":      sum(true, point[int64](2)),
-		"keylock.cohort.engine.sessions.lost": sum(true, point[int64](1)),
+		"keylock.cohort.engine.session.begun": sum(true, point[int64](2)),
+		"keylock.cohort.engine.session.lost":  sum(true, point[int64](1)),
 		"keylock.cohort.handoffs":             sum(true, point[int64](0)),
 		"keylock.cohort.losses":               sum(true, point[int64](1)),
 		"keylock.cohort.kept.hits":            sum(true, point[int64](2)),
 		"keylock.cohort.kept.recalls":         sum(true, point[int64](0)),
-		"keylock.keys":                        sum(false, point[int64](1)),
+		"keylock.key.count":                   sum(false, point[int64](1)),
 	} {
 		metricdatatest.AssertAggregationsEqual(t, want, metrics[name].Data, metricdatatest.IgnoreTimestamp())
 	}

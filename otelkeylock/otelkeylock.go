@@ -14,9 +14,9 @@
 // [Register] makes these instruments, which are read when metrics are collected:
 //
 //	keylock.up                       gauge            {manager}  1; 0, and nothing else, when the manager has ended or does not reply within 5 s
-//	keylock.keys                     up-down counter  {key}      that are held or waited for
-//	keylock.holders                  up-down counter  {grant}    live grants; keylock.mode is exclusive or shared
-//	keylock.waiters                  up-down counter  {request}  requests that wait
+//	keylock.key.count                up-down counter  {key}      that are held or waited for
+//	keylock.holder.count             up-down counter  {grant}    live grants; keylock.mode is exclusive or shared
+//	keylock.waiter.count             up-down counter  {request}  requests that wait
 //	keylock.queue.longest            gauge            {request}  the most waiters of any key
 //	keylock.requests                 counter          {request}  that are decided; keylock.outcome is immediate (granted at once),
 //	                                                             waited (granted after a wait), cancelled, or rejected
@@ -36,7 +36,7 @@
 // A cohort has these of its local manager, in which a process that waits at the engine holds
 // the key. [RegisterCohort] and [NewCohortProducer] add
 //
-//	keylock.cohort.claims                  up-down counter  {claim}    of this process at the engine; keylock.state is waiting, held or kept
+//	keylock.cohort.claim.count             up-down counter  {claim}    of this process at the engine; keylock.state is waiting, held or kept
 //	keylock.cohort.engine.grants           counter          {grant}    of the engine to this process
 //	keylock.cohort.engine.refusals         counter          {request}  that ended at the engine without a grant
 //	keylock.cohort.handoffs                counter          {handoff}  of an engine's lock within this process
@@ -46,8 +46,8 @@
 //	keylock.cohort.slow_log.lost           counter          {record}   that cohort.WithSlowLog did not log
 //	keylock.cohort.engine.retries          counter          {request}  to the service that failed and were repeated
 //	keylock.cohort.engine.orphans          counter          {key}      left behind by requests that were carried out too late, and removed
-//	keylock.cohort.engine.sessions         counter          {session}  that have begun, such as leases
-//	keylock.cohort.engine.sessions.lost    counter          {session}  that ended before the engine was closed
+//	keylock.cohort.engine.session.begun    counter          {session}  that have begun, such as leases
+//	keylock.cohort.engine.session.lost     counter          {session}  that ended before the engine was closed
 //	keylock.cohort.engine.session.age      gauge            s          how long ago the session began; absent when there is none
 //	keylock.cohort.engine.wait.duration    histogram        s          how long the engine took to grant
 //	keylock.cohort.engine.release.duration histogram        s          how long the engine took to confirm a release
@@ -84,14 +84,20 @@ type CohortSource interface {
 
 // Register makes the manager's totals metrics of the provider, under a name that no other
 // manager has there. It returns the provider's error when it has one. The manager is asked
-// until the registration is unregistered, also when it has ended.
+// until the registration is unregistered, also when it has ended. A nil provider or manager panics.
 func Register(provider metric.MeterProvider, name string, manager Source) (metric.Registration, error) {
+	if manager == nil {
+		panic("otelkeylock: Register with a nil manager")
+	}
 	return register(provider, name, local(manager), localMetrics)
 }
 
 // RegisterCohort is [Register] for a cohort: the metrics of its local manager, and those of
 // its engine.
 func RegisterCohort(provider metric.MeterProvider, name string, manager CohortSource) (metric.Registration, error) {
+	if manager == nil {
+		panic("otelkeylock: RegisterCohort with a nil manager")
+	}
 	return register(provider, name, manager.Stats, localMetrics, cohortMetrics)
 }
 
@@ -121,6 +127,9 @@ func nameOf(name string) attribute.KeyValue { return attribute.String("keylock.m
 
 // register makes the instruments of all sets, and one callback that observes them.
 func register(provider metric.MeterProvider, name string, stats statsFunc, sets ...func(*instruments)) (metric.Registration, error) {
+	if provider == nil {
+		panic("otelkeylock: Register with a nil provider")
+	}
 	made := &instruments{meter: provider.Meter(ScopeName), name: nameOf(name)}
 	up := gauge(made, "keylock.up", "{manager}", "Whether the manager runs: 0 when it has ended, or did not reply in time.")
 	for _, set := range sets {
@@ -203,9 +212,9 @@ func modeOf(mode keylock.Mode) attribute.KeyValue {
 func localMetrics(made *instruments) {
 	outcome := func(text string) attribute.KeyValue { return attribute.String("keylock.outcome", text) }
 
-	keys := upDown(made, "keylock.keys", "{key}", "Keys that are held or waited for.")
-	holders := upDown(made, "keylock.holders", "{grant}", "Live grants.")
-	waiters := upDown(made, "keylock.waiters", "{request}", "Requests that wait.")
+	keys := upDown(made, "keylock.key.count", "{key}", "Keys that are held or waited for.")
+	holders := upDown(made, "keylock.holder.count", "{grant}", "Live grants.")
+	waiters := upDown(made, "keylock.waiter.count", "{request}", "Requests that wait.")
 	longest := gauge(made, "keylock.queue.longest", "{request}", "The most waiters that any key has.")
 	requests := counter(made, "keylock.requests", "{request}", "Requests for locks that are decided.")
 	releases := counter(made, "keylock.releases", "{grant}", "Grants that have ended.")
@@ -238,7 +247,7 @@ func localMetrics(made *instruments) {
 }
 
 func cohortMetrics(made *instruments) {
-	claims := upDown(made, "keylock.cohort.claims", "{claim}", "Claims of this process at the engine.")
+	claims := upDown(made, "keylock.cohort.claim.count", "{claim}", "Claims of this process at the engine.")
 	grants := counter(made, "keylock.cohort.engine.grants", "{grant}", "Locks that the engine granted to this process.")
 	refusals := counter(made, "keylock.cohort.engine.refusals", "{request}", "Requests for locks that ended at the engine without a grant.")
 	handoffs := counter(made, "keylock.cohort.handoffs", "{handoff}", "Times that an engine's lock was handed off within this process.")
@@ -248,8 +257,8 @@ func cohortMetrics(made *instruments) {
 	lost := counter(made, "keylock.cohort.slow_log.lost", "{record}", "Records that the slow log of the engine's waits did not log.")
 	retries := counter(made, "keylock.cohort.engine.retries", "{request}", "Requests to the engine's service that failed and were repeated.")
 	orphans := counter(made, "keylock.cohort.engine.orphans", "{key}", "Keys left behind at the service by requests that were carried out too late, and removed.")
-	sessions := counter(made, "keylock.cohort.engine.sessions", "{session}", "Sessions that have begun.")
-	sessionsLost := counter(made, "keylock.cohort.engine.sessions.lost", "{session}", "Sessions that ended before the engine was closed.")
+	sessions := counter(made, "keylock.cohort.engine.session.begun", "{session}", "Sessions that have begun.")
+	sessionsLost := counter(made, "keylock.cohort.engine.session.lost", "{session}", "Sessions that ended before the engine was closed.")
 	age := gauge(made, "keylock.cohort.engine.session.age", "s", "How long ago the session began.")
 
 	made.observe = append(made.observe, func(o metric.Observer, s cohort.Stats) {

@@ -17,12 +17,18 @@ import (
 // Give it to a reader by sdk/metric's WithProducer. They are cumulative since the manager was
 // started, whatever temporality the reader prefers.
 func NewProducer(name string, manager Source) sdkmetric.Producer {
+	if manager == nil {
+		panic("otelkeylock: NewProducer with a nil manager")
+	}
 	return producer{name: name, stats: local(manager), histograms: localHistograms}
 }
 
 // NewCohortProducer is [NewProducer] for a cohort: the histograms of its local manager, and
 // those of its engine.
 func NewCohortProducer(name string, manager CohortSource) sdkmetric.Producer {
+	if manager == nil {
+		panic("otelkeylock: NewCohortProducer with a nil manager")
+	}
 	return producer{name: name, stats: manager.Stats, histograms: func(s cohort.Stats) []histogram {
 		return append(localHistograms(s),
 			histogram{"keylock.cohort.engine.wait.duration", "How long the engine took to grant.", s.Waits},

@@ -24,18 +24,22 @@ func WithName(name string) Option {
 }
 
 // WithKeys adds the key as the attribute keylock.key, as errors and the slow log show it: on one
-// line, of at most 256 bytes, and a pointer as an address. A request for many keys has a slice of the first 16.
+// line, of at most 256 bytes, and a pointer as an address. A request for many keys has the attribute keylock.keys
+// instead, a slice of the first 16.
 func WithKeys() Option {
 	return func(t *tracing) { t.keys = true }
 }
 
 // WithTracerProvider sets the provider of the spans. Without it they come from the global one.
 func WithTracerProvider(provider trace.TracerProvider) Option {
+	if provider == nil {
+		panic("otelkeylock: WithTracerProvider(nil)")
+	}
 	return func(t *tracing) { t.tracer = provider.Tracer(ScopeName) }
 }
 
-// A Manager is a [keylock.Manager] whose Acquire, AcquireShared, AcquireAll and Do are traced. Its
-// other calls are those of the manager that it wraps.
+// A Manager is a [keylock.Manager] whose Acquire, AcquireShared, AcquireAll, AcquireSet and Do are
+// traced. Its other calls are those of the manager that it wraps, also a session's and a reservation's.
 type Manager[K comparable] struct {
 	*keylock.Manager[K]
 	tracing tracing
@@ -57,17 +61,19 @@ type Manager[K comparable] struct {
 //	keylock.outcome       granted, cancelled, rejected or failed
 //	keylock.queue.length  how many requests waited when this one came; of many keys, the most of any of the first 16
 //	keylock.grant         the number of the grant, as in keylock.Lock.Seq
-//	keylock.keys          how many keys the request names, if it is one for many
-//	keylock.key           see WithKeys
+//	keylock.set.size      how many keys the request names, if it is one for many
+//	keylock.key           see WithKeys; keylock.keys if the request is one for many
 //	error.type            why there is no lock: canceled, deadline_exceeded, queue_full, closed, invalid_key, or _OTHER
 func Trace[K comparable](manager *keylock.Manager[K], opts ...Option) *Manager[K] {
+	if manager == nil {
+		panic("otelkeylock: Trace with a nil manager")
+	}
 	return &Manager[K]{Manager: manager, tracing: newTracing(opts)}
 }
 
 // Acquire is [keylock.Manager.Acquire], traced.
 func (m *Manager[K]) Acquire(ctx context.Context, key K) (keylock.Lock[K], error) {
-	w := m.begin(ctx, keylock.Exclusive, key)
-	addKey(w, key)
+	w := m.begin(ctx, key, keylock.Exclusive)
 	lock, err := m.Manager.Acquire(ctx, key)
 	w.end(err, lock.Seq())
 	return lock, err
@@ -75,8 +81,7 @@ func (m *Manager[K]) Acquire(ctx context.Context, key K) (keylock.Lock[K], error
 
 // AcquireShared is [keylock.Manager.AcquireShared], traced.
 func (m *Manager[K]) AcquireShared(ctx context.Context, key K) (keylock.Lock[K], error) {
-	w := m.begin(ctx, keylock.Shared, key)
-	addKey(w, key)
+	w := m.begin(ctx, key, keylock.Shared)
 	lock, err := m.Manager.AcquireShared(ctx, key)
 	w.end(err, lock.Seq())
 	return lock, err
@@ -84,63 +89,82 @@ func (m *Manager[K]) AcquireShared(ctx context.Context, key K) (keylock.Lock[K],
 
 // AcquireAll is [keylock.Manager.AcquireAll], traced.
 func (m *Manager[K]) AcquireAll(ctx context.Context, keys ...K) (keylock.Lock[K], error) {
-	w := m.begin(ctx, keylock.Exclusive, keys...)
-	addKeys(w, keys)
-	locks, err := m.Manager.AcquireAll(ctx, keys...)
-	w.end(err, locks.Seq())
-	return locks, err
+	w := m.tracing.begin(ctx, keylock.Exclusive)
+	if w != nil {
+		set := make([]keylock.Want[K], len(keys))
+		for i, key := range keys {
+			set[i].Key = key
+		}
+		addKeys(w, keys)
+		m.look(w, set...)
+	}
+	lock, err := m.Manager.AcquireAll(ctx, keys...)
+	w.end(err, lock.Seq())
+	return lock, err
 }
 
 // AcquireSet is [keylock.Manager.AcquireSet], traced. Its mode is shared when that of all keys is.
 func (m *Manager[K]) AcquireSet(ctx context.Context, set ...keylock.Want[K]) (keylock.Lock[K], error) {
-	mode, keys := keylock.Shared, make([]K, len(set))
-	for i, w := range set {
-		keys[i] = w.Key
-		if w.Mode == keylock.Exclusive {
-			mode = keylock.Exclusive
+	w := m.tracing.begin(ctx, modeOfAll(set))
+	if w != nil {
+		keys := make([]K, len(set))
+		for i, want := range set {
+			keys[i] = want.Key
 		}
+		addKeys(w, keys)
+		m.look(w, set...)
 	}
-	w := m.begin(ctx, mode, keys...)
-	addKeys(w, keys)
 	lock, err := m.Manager.AcquireSet(ctx, set...)
 	w.end(err, lock.Seq())
 	return lock, err
 }
 
+func modeOfAll[K comparable](set []keylock.Want[K]) keylock.Mode {
+	for _, want := range set {
+		if want.Mode != keylock.Shared {
+			return keylock.Exclusive
+		}
+	}
+	return keylock.Shared
+}
+
 // Do is [keylock.Manager.Do], traced: the span ends when fn begins.
 func (m *Manager[K]) Do(ctx context.Context, key K, fn func(context.Context) error) error {
-	w := m.begin(ctx, keylock.Exclusive, key)
-	addKey(w, key)
+	w := m.begin(ctx, key, keylock.Exclusive)
 	return w.do(fn, func(fn func(context.Context) error) error { return m.Manager.Do(ctx, key, fn) })
+}
+
+// begin begins the wait of a request for one key. It returns nil when the request is not traced.
+func (m *Manager[K]) begin(ctx context.Context, key K, mode keylock.Mode) *wait {
+	w := m.tracing.begin(ctx, mode)
+	if w != nil {
+		addKey(w, key)
+		m.look(w, keylock.Want[K]{Key: key, Mode: mode})
+	}
+	return w
 }
 
 // looked bounds for how many keys of a request the manager is asked.
 const looked = 16
 
-// begin begins the wait of a request, and looks at its keys. It returns nil when the
-// request is not traced.
-func (m *Manager[K]) begin(ctx context.Context, mode keylock.Mode, keys ...K) *wait {
-	w := m.tracing.begin(ctx, mode)
-	if w == nil {
-		return nil
-	}
+// look looks whether keys are free, and how many requests wait for them.
+func (m *Manager[K]) look(w *wait, set ...keylock.Want[K]) {
 	length := 0
-	for _, key := range keys[:min(len(keys), looked)] {
-		info, err := m.Inspect(ctx, key)
+	for _, want := range set[:min(len(set), looked)] {
+		info, err := m.Inspect(w.ctx, want.Key)
 		if err != nil {
-			return w // the request fails likewise, and says why
+			return // the request fails likewise, and says why
 		}
 		length = max(length, info.Waiting)
-		if info.Waiting > 0 || info.Held > 0 && (mode == keylock.Exclusive || info.Holders[0].Mode == keylock.Exclusive) {
+		if info.Waiting > 0 || info.Held > 0 && (want.Mode == keylock.Exclusive || info.Holders[0].Mode == keylock.Exclusive) {
 			w.taken = true
 		}
 	}
 	w.add(attribute.Int("keylock.queue.length", length))
-	return w
 }
 
-// A Cohort is a [cohort.Manager] whose Acquire and Do are traced. Its other calls are those of
-// the manager that it wraps.
+// A Cohort is a [cohort.Manager] whose Acquire, AcquireAll and Do are traced. Its other calls are
+// those of the manager that it wraps.
 type Cohort struct {
 	*cohort.Manager
 	tracing tracing
@@ -149,6 +173,9 @@ type Cohort struct {
 // TraceCohort is [Trace] for a cohort: a wait is one in the queue of the process and at the engine. Its span
 // has no keylock.queue.length, because to know it the engine would have to be asked.
 func TraceCohort(manager *cohort.Manager, opts ...Option) *Cohort {
+	if manager == nil {
+		panic("otelkeylock: TraceCohort with a nil manager")
+	}
 	return &Cohort{Manager: manager, tracing: newTracing(opts)}
 }
 
@@ -158,6 +185,15 @@ func (m *Cohort) Acquire(ctx context.Context, key string) (cohort.Lock, error) {
 	lock, err := m.Manager.Acquire(ctx, key)
 	w.end(err, 0)
 	return lock, err
+}
+
+// AcquireAll is [cohort.Manager.AcquireAll], traced: one span for all its waits.
+func (m *Cohort) AcquireAll(ctx context.Context, keys ...string) (cohort.Locks, error) {
+	w := m.tracing.begin(ctx, keylock.Exclusive)
+	addKeys(w, keys)
+	locks, err := m.Manager.AcquireAll(ctx, keys...)
+	w.end(err, 0)
+	return locks, err
 }
 
 // Do is [cohort.Manager.Do], traced: the span ends when fn begins.
@@ -180,6 +216,9 @@ type tracing struct {
 func newTracing(opts []Option) tracing {
 	var t tracing
 	for _, opt := range opts {
+		if opt == nil {
+			panic("otelkeylock: nil Option")
+		}
 		opt(&t)
 	}
 	if t.tracer == nil {
@@ -224,13 +263,13 @@ func addKeys[K comparable](w *wait, keys []K) {
 	if w == nil {
 		return
 	}
-	w.add(attribute.Int("keylock.keys", len(keys)))
+	w.add(attribute.Int("keylock.set.size", len(keys)))
 	if w.tracing.keys {
 		var texts []string
 		for _, key := range keys[:min(len(keys), looked)] {
 			texts = append(texts, show.Bare(&key))
 		}
-		w.add(attribute.StringSlice("keylock.key", texts))
+		w.add(attribute.StringSlice("keylock.keys", texts))
 	}
 }
 
@@ -263,7 +302,7 @@ func (w *wait) end(err error, grant uint64) {
 
 // do runs a Do whose wait this is.
 func (w *wait) do(fn func(context.Context) error, run func(func(context.Context) error) error) error {
-	if w == nil {
+	if w == nil || fn == nil { // the manager panics for nil, before it acquires anything
 		return run(fn)
 	}
 	granted := false

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/codes"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.uber.org/goleak"
@@ -90,15 +91,45 @@ func TestWaitIsAChildOfTheCallersSpan(t *testing.T) {
 	})
 }
 
+func nothing(context.Context) error { return nil }
+
+// Misuse panics in the caller, as with a manager that is not traced, and before anything is acquired.
+func TestMisusePanicsInTheCaller(t *testing.T) {
+	metrics := sdkmetric.NewMeterProvider()
+	for want, misuse := range map[string]func(){
+		"otelkeylock: Trace with a nil manager":             func() { otelkeylock.Trace[string](nil) },
+		"otelkeylock: TraceCohort with a nil manager":       func() { otelkeylock.TraceCohort(nil) },
+		"otelkeylock: nil Option":                           func() { otelkeylock.Trace(new(keylock.Manager[string]), nil) },
+		"otelkeylock: WithTracerProvider(nil)":              func() { otelkeylock.WithTracerProvider(nil) },
+		"otelkeylock: Register with a nil provider":         func() { _, _ = otelkeylock.Register(nil, "orders", stubborn{}) },
+		"otelkeylock: Register with a nil manager":          func() { _, _ = otelkeylock.Register(metrics, "orders", nil) },
+		"otelkeylock: RegisterCohort with a nil manager":    func() { _, _ = otelkeylock.RegisterCohort(metrics, "orders", nil) },
+		"otelkeylock: NewProducer with a nil manager":       func() { otelkeylock.NewProducer("orders", nil) },
+		"otelkeylock: NewCohortProducer with a nil manager": func() { otelkeylock.NewCohortProducer("orders", nil) },
+	} {
+		assert.PanicsWithValue(t, want, misuse, want)
+	}
+	bubble(t, func(t *testing.T, m traced) {
+		assert.PanicsWithValue(t, "keylock: Do with a nil function", func() { _ = m.Do(m.ctx, "k", nil) })
+		_, free := m.TryAcquire("k")
+		assert.True(t, free)
+	})
+}
+
 func TestEachCallIsTracedWithItsMode(t *testing.T) {
-	nothing := func(context.Context) error { return nil }
 	for name, c := range map[string]struct {
 		call func(m traced) error
 		want map[string]any
 	}{
 		"AcquireShared": {func(m traced) error { _, err := m.AcquireShared(m.ctx, "k"); return err }, map[string]any{"keylock.mode": "shared", "keylock.grant": int64(2)}},
 		"AcquireAll": {func(m traced) error { _, err := m.AcquireAll(m.ctx, "free", "k"); return err },
-			map[string]any{"keylock.mode": "exclusive", "keylock.grant": int64(2), "keylock.keys": int64(2)}},
+			map[string]any{"keylock.mode": "exclusive", "keylock.grant": int64(2), "keylock.set.size": int64(2)}},
+		"AcquireSet": {func(m traced) error {
+			_, err := m.AcquireSet(m.ctx, keylock.Want[string]{Key: "free"}, keylock.Want[string]{Key: "k", Mode: keylock.Shared})
+			return err
+		}, map[string]any{"keylock.mode": "exclusive", "keylock.grant": int64(2), "keylock.set.size": int64(2)}},
+		"AcquireSet shared": {func(m traced) error { _, err := m.AcquireSet(m.ctx, locktest.Sharing("k")...); return err },
+			map[string]any{"keylock.mode": "shared", "keylock.grant": int64(2), "keylock.set.size": int64(1)}},
 		"Do": {func(m traced) error { return m.Do(m.ctx, "k", nothing) }, map[string]any{"keylock.mode": "exclusive"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -140,6 +171,8 @@ func TestSharedLockBesideSharedOnesHasNoSpan(t *testing.T) {
 		require.NoError(t, err)
 		_, err = m.AcquireShared(m.ctx, "k")
 		require.NoError(t, err)
+		_, err = m.AcquireSet(m.ctx, keylock.Want[string]{Key: "free"}, keylock.Want[string]{Key: "k", Mode: keylock.Shared})
+		require.NoError(t, err)
 		assert.Empty(t, m.spans.GetSpans())
 	})
 }
@@ -154,7 +187,7 @@ func TestFailedWaitSaysWhyWithoutTheKey(t *testing.T) {
 		"deadline": {func(m traced) error {
 			ctx, cancel := context.WithTimeout(m.ctx, time.Minute)
 			defer cancel()
-			return m.Do(ctx, secret, nil)
+			return m.Do(ctx, secret, nothing)
 		}, context.DeadlineExceeded, "cancelled", "deadline_exceeded"},
 		"cancel": {func(m traced) error {
 			ctx, cancel := context.WithCancel(m.ctx)
@@ -207,7 +240,7 @@ func TestKeysAreShownWhereAskedFor(t *testing.T) {
 		m.Reserve(key)
 		ctx, cancel := context.WithTimeout(m.ctx, time.Second)
 		defer cancel()
-		require.Error(t, m.Do(ctx, key, nil))
+		require.Error(t, m.Do(ctx, key, nothing))
 		_, attributes := m.one(t)
 		assert.Contains(t, attributes["keylock.key"], "longlong")
 		assert.Less(t, len(attributes["keylock.key"].(string)), 300)
@@ -216,7 +249,7 @@ func TestKeysAreShownWhereAskedFor(t *testing.T) {
 		_, err := m.AcquireAll(ctx, "k", "a b")
 		require.Error(t, err)
 		_, attributes = m.one(t)
-		assert.Equal(t, []string{"k", "a b"}, attributes["keylock.key"])
+		assert.Equal(t, []string{"k", "a b"}, attributes["keylock.keys"])
 	}, otelkeylock.WithKeys())
 }
 
@@ -294,10 +327,20 @@ func TestCohortsWaitAtTheEngineIsTraced(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, lock.Release())
 
-		require.Len(t, spans.GetSpans(), 3)
+		holder, err = there.Acquire(ctx, "k")
+		require.NoError(t, err)
+		time.AfterFunc(time.Second, func() { holder.Release() })
+		all, err := traced.AcquireAll(ctx, "k", "a")
+		require.NoError(t, err)
+		require.NoError(t, all.Release())
+
+		require.Len(t, spans.GetSpans(), 4)
 		for _, span := range spans.GetSpans() {
 			assert.GreaterOrEqual(t, span.EndTime.Sub(span.StartTime), time.Second)
-			assert.Equal(t, "[{keylock.mode exclusive} {keylock.key k} {keylock.outcome granted}]", fmt.Sprint(span.Attributes))
+			assert.Contains(t, []string{
+				"[{keylock.mode exclusive} {keylock.key k} {keylock.outcome granted}]",
+				`[{keylock.mode exclusive} {keylock.set.size 2} {keylock.keys ["k","a"]} {keylock.outcome granted}]`,
+			}, fmt.Sprint(span.Attributes))
 		}
 	})
 }
