@@ -68,10 +68,7 @@ func (c *caller) use(ctx context.Context, l *life, by verbs.Caller) error {
 // ask makes one of the calls that ask for a lock. It returns the zero Lock when it did not
 // get any.
 func (c *caller) ask(ctx context.Context, l *life, by verbs.Caller) (none keylock.Lock[int], r model.Request, err error) {
-	r = model.Request{Keys: []int{c.key()}, Shared: c.random.IntN(4) == 0}
-	if c.random.IntN(10) == 0 {
-		r = distinct(model.Request{Keys: []int{c.key(), c.key(), c.key()}})
-	}
+	r = c.request()
 	switch n := c.random.IntN(100); {
 	case n < 60:
 		lock, err := verbs.Acquire(ctx, by, r)
@@ -92,10 +89,28 @@ func (c *caller) ask(ctx context.Context, l *life, by verbs.Caller) (none keyloc
 	default:
 		return none, r, by.Do(ctx, r.Keys[0], func(context.Context) error {
 			c.grants.Add(1)
-			l.write(r.Keys[:1])
+			l.write(r.Keys[0])
 			return nil
 		})
 	}
+}
+
+// request returns what a caller asks for: one key, or some of them, each exclusive or shared.
+func (c *caller) request() model.Request {
+	r := model.Request{Keys: []int{c.key()}}
+	sharing := 4 // one in so many
+	if c.random.IntN(10) == 0 {
+		r = distinct(model.Request{Keys: []int{c.key(), c.key(), c.key()}})
+		sharing = 2
+	}
+	for _, key := range r.Keys {
+		terms := model.Terms{}
+		if c.random.IntN(sharing) == 0 {
+			terms = model.Terms{Shared: true, Limit: limit(key)}
+		}
+		r.Each = append(r.Each, terms)
+	}
+	return r
 }
 
 // hold does what a holder does, and gives the lock back, or hands it off, perhaps twice.
@@ -104,6 +119,14 @@ func (c *caller) hold(l *life, r model.Request, lock keylock.Lock[int]) error {
 	if err := c.visit(l, r, lock); err != nil {
 		return err
 	}
+	if c.random.IntN(16) == 0 {
+		if err := c.downgrade(l, r, lock); err != nil {
+			return err
+		}
+	}
+	if c.random.IntN(32) == 0 {
+		return c.watch(lock)
+	}
 	if c.random.IntN(8) == 0 {
 		c.handOff(lock)
 	}
@@ -111,6 +134,43 @@ func (c *caller) hold(l *life, r model.Request, lock keylock.Lock[int]) error {
 		defer lock.Release() // once more does nothing
 	}
 	return nil
+}
+
+// downgrade makes a lock shared. No other request has its keys exclusively in between.
+func (c *caller) downgrade(l *life, r model.Request, lock keylock.Lock[int]) error {
+	c.downgrades.Add(1)
+	var before []int64
+	for _, key := range r.Keys {
+		before = append(before, l.counters[key])
+	}
+	lock.Downgrade()
+	for i, key := range r.Keys {
+		if err := l.read(key); err != nil {
+			return err
+		}
+		if after := l.counters[key]; after != before[i] {
+			return fmt.Errorf("key %d was written to while its holder made it shared: %d became %d", key, before[i], after)
+		}
+	}
+	return nil
+}
+
+// watch keeps a lock until another request waits for it, or a moment longer, and hears in any case that its
+// grant has ended.
+func (c *caller) watch(lock keylock.Lock[int]) error {
+	wanted := lock.Wanted()
+	select {
+	case <-wanted:
+		c.wanted.Add(1)
+	case <-time.After(time.Duration(c.random.IntN(int(5 * time.Millisecond)))):
+	}
+	lock.Release()
+	select {
+	case <-wanted:
+		return nil
+	case <-time.After(patience):
+		return fmt.Errorf("key %d: a holder who asked whether it is wanted does not hear that its grant has ended", lock.Key())
+	}
 }
 
 // A baton is what is handed off with a lock.
@@ -128,11 +188,17 @@ func (c *caller) handOff(lock keylock.Lock[int]) bool {
 // visit does what a holder does.
 func (c *caller) visit(l *life, r model.Request, lock keylock.Lock[int]) error {
 	c.grants.Add(1)
-	if r.Shared {
-		return l.read(r.Keys[0])
+	if len(r.Keys) > 1 {
+		c.sets.Add(1)
 	}
-	l.write(r.Keys)
-	if b, ok := lock.Value().(*baton); ok && b.received.Swap(true) {
+	for _, key := range r.Keys {
+		if !r.Of(key).Shared {
+			l.write(key)
+		} else if err := l.read(key); err != nil {
+			return err
+		}
+	}
+	if b, ok := lock.Value().(*baton); ok && r.Plain() && b.received.Swap(true) {
 		return fmt.Errorf("key %d: a value was received twice", r.Keys[0])
 	}
 	return nil
@@ -172,8 +238,7 @@ func (c *caller) closedSession(ctx context.Context, l *life) error {
 	var other sync.WaitGroup
 	defer other.Wait()
 	other.Go(func() { s.Close() })
-	r := model.Request{Keys: []int{c.key()}, Shared: c.random.IntN(4) == 0}
-	lock, err := verbs.Acquire(ctx, s, r)
+	lock, err := verbs.Acquire(ctx, s, c.request())
 	if err != nil {
 		return err
 	}

@@ -23,44 +23,63 @@ type life struct {
 	cancel  context.CancelFunc
 	users   sync.WaitGroup
 
-	counters []int64      // one for each key; plain, because a lock guards them
-	total    atomic.Int64 // what they must add up to
+	counters    []int64        // one for each key; plain, because a lock guards them
+	total       atomic.Int64   // what they must add up to
+	sharers     []atomic.Int64 // for each key, those who read
+	sharedLimit int            // how many may, where the requests do not say; 0 is no bound
 }
 
 func newLife(keys int) *life {
 	ctx, cancel := context.WithCancel(context.Background())
+	sharedLimit := rand.IntN(2) * 8
 	return &life{
-		manager:  keylock.Start[int](ctx, someOptions()...),
-		cancel:   cancel,
-		counters: make([]int64, keys),
+		manager:     keylock.Start[int](ctx, someOptions(sharedLimit)...),
+		cancel:      cancel,
+		counters:    make([]int64, keys),
+		sharers:     make([]atomic.Int64, keys),
+		sharedLimit: sharedLimit,
 	}
 }
 
-// someOptions returns each option or not, as chance will have it.
-func someOptions() []keylock.Option {
+// someOptions returns each of the other options or not, as chance will have it.
+func someOptions(sharedLimit int) []keylock.Option {
 	watch := verbs.Observer{Callers: rand.IntN(2) == 0, HoldTimes: rand.IntN(2) == 0}
 	if rand.IntN(2) == 0 {
 		watch.SlowLog = slog.New(slog.NewTextHandler(io.Discard, nil))
 		watch.SlowAfter = time.Millisecond + rand.N(100*time.Millisecond)
 	}
-	bounds := verbs.Bounds(model.State{MaxWaiters: rand.IntN(2) * 1000, SharedLimit: rand.IntN(2) * 8})
+	bounds := verbs.Bounds(model.State{MaxWaiters: rand.IntN(2) * 1000, SharedLimit: sharedLimit})
 	return append(bounds, watch.Options()...)
 }
 
-// write is what a holder of keys does with them.
-func (l *life) write(keys []int) {
-	for _, key := range keys {
-		before := l.counters[key]
-		if rand.IntN(8) == 0 {
-			runtime.Gosched() // so that one who should not be in here has time to spoil it
-		}
-		l.counters[key] = before + 1
+// limit is the limit that every request has that shares a key; 0 is that of the manager.
+func limit(key int) int {
+	if key%3 == 1 {
+		return 1 + key%5
 	}
-	l.total.Add(int64(len(keys)))
+	return 0
+}
+
+// write is what an exclusive holder of a key does with it.
+func (l *life) write(key int) {
+	before := l.counters[key]
+	if rand.IntN(8) == 0 {
+		runtime.Gosched() // so that one who should not be in here has time to spoil it
+	}
+	l.counters[key] = before + 1
+	l.total.Add(1)
 }
 
 // read is what a shared holder of a key does with it.
 func (l *life) read(key int) error {
+	most := limit(key)
+	if most == 0 {
+		most = l.sharedLimit
+	}
+	defer l.sharers[key].Add(-1)
+	if n := l.sharers[key].Add(1); most > 0 && n > int64(most) {
+		return fmt.Errorf("key %d has %d shared holders, with a limit of %d", key, n, most)
+	}
 	before := l.counters[key]
 	runtime.Gosched()
 	if after := l.counters[key]; after != before {

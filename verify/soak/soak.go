@@ -34,6 +34,7 @@ type soaking struct {
 
 	calls, grants, lives          atomic.Int64
 	sessions, deadlocks, handoffs atomic.Int64
+	sets, downgrades, wanted      atomic.Int64
 	failure                       atomic.Pointer[error]
 }
 
@@ -66,8 +67,9 @@ func soak(out io.Writer, c config) error {
 	if err := s.failure.Load(); err != nil {
 		return *err
 	}
-	fmt.Fprintf(out, "%d calls, %d grants, %d handoffs, %d sessions, %d deadlocks refused, %d managers\n",
-		s.calls.Load(), s.grants.Load(), s.handoffs.Load(), s.sessions.Load(), s.deadlocks.Load(), s.lives.Load())
+	fmt.Fprintf(out, "%d calls, %d grants, %d of them of several keys, %d handoffs, %d downgrades, %d wanted back, %d sessions, %d deadlocks refused, %d managers\n",
+		s.calls.Load(), s.grants.Load(), s.sets.Load(), s.handoffs.Load(), s.downgrades.Load(), s.wanted.Load(),
+		s.sessions.Load(), s.deadlocks.Load(), s.lives.Load())
 	s.current = nil
 	return asBefore(out, goroutines, heap)
 }
