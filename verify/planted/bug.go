@@ -136,8 +136,19 @@ func (b bug) apply(root string) (mend func() error, err error) {
 func isNeeded(folder string) bool {
 	_, err := os.Stat(filepath.Join(folder, "go.mod"))
 	name := filepath.Base(folder)
-	return errors.Is(err, fs.ErrNotExist) || name == "fuzz" || name == "verify"
+	return errors.Is(err, fs.ErrNotExist) || name == "fuzz" || name == "verify" || name == "otelkeylock"
 }
+
+// workspace joins the copy with a module that requires a version of it.
+const workspace = `go 1.26.0
+
+use (
+	.
+	./otelkeylock
+)
+
+replace github.com/seed-46f81e6d/keylock v0.1.0 => ./
+`
 
 // copyModule copies what the checks need of a module, and returns where it is.
 func copyModule(root string) (string, error) {
@@ -170,5 +181,5 @@ func copyModule(root string) (string, error) {
 			return "", err
 		}
 	}
-	return to, nil
+	return to, os.WriteFile(filepath.Join(to, "go.work"), []byte(workspace), 0o644)
 }

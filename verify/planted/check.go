@@ -14,21 +14,24 @@ type check struct {
 	name string
 	dir  string // below the root
 	args string // of go
+	work bool   // in the workspace of the copy, because the module requires a version of the core
 }
 
 // checks are in the order of what they cost.
 var checks = []check{
-	{"table", "", "test -timeout=60s ./internal/table"},
-	{"text", "", "test -short -timeout=90s -skip=TestBrowser ./internal/show ./lockhttp"},
-	{"explorer", "", "test -tags=explore -timeout=90s -run=" + skipped.Explorer + " ."},
-	{"kept-explorer", "", "test -tags=explore -timeout=10m -failfast -run=^TestInterleavingsOfKeptGrants$ ."},
-	{"cohort-explorer", "", "test -tags=explore -timeout=120s -run=^TestEveryInterleaving$ ./cohort"},
-	{"cohort", "", "test -timeout=90s ./cohort ./cohort/lease"},
-	{"behaviour", "", "test -short -timeout=120s -skip=" + skipped.Sources + " ."},
-	{"fuzz", "fuzz", "test -short -timeout=90s ."},
-	{"programs", "verify", "test -timeout=90s ./programs"},
-	{"linear", "verify", "test -timeout=120s ./linear -linear=2s"},
-	{"soak", "verify", "test -timeout=120s ./soak"},
+	{name: "table", args: "test -timeout=60s ./internal/table"},
+	{name: "share", args: "test -timeout=60s ./share"},
+	{name: "otelkeylock", dir: "otelkeylock", args: "test -timeout=60s .", work: true},
+	{name: "text", args: "test -short -timeout=90s -skip=TestBrowser ./internal/show ./lockhttp"},
+	{name: "explorer", args: "test -tags=explore -timeout=90s -run=" + skipped.Explorer + " ."},
+	{name: "kept-explorer", args: "test -tags=explore -timeout=10m -failfast -run=^TestInterleavingsOfKeptGrants$ ."},
+	{name: "cohort-explorer", args: "test -tags=explore -timeout=120s -run=^TestEveryInterleaving$ ./cohort"},
+	{name: "cohort", args: "test -timeout=90s ./cohort ./cohort/lease"},
+	{name: "behaviour", args: "test -short -timeout=120s -skip=" + skipped.Sources + " ."},
+	{name: "fuzz", dir: "fuzz", args: "test -short -timeout=90s ."},
+	{name: "programs", dir: "verify", args: "test -timeout=90s ./programs"},
+	{name: "linear", dir: "verify", args: "test -timeout=120s ./linear -linear=2s"},
+	{name: "soak", dir: "verify", args: "test -timeout=120s ./soak"},
 }
 
 var (
@@ -41,7 +44,11 @@ var (
 func (c check) red(root string) (test, output string) {
 	cmd := exec.Command("go", strings.Fields(c.args)...)
 	cmd.Dir = filepath.Join(root, c.dir)
-	cmd.Env = append(cmd.Environ(), "GOWORK=off")
+	workspace := "off"
+	if c.work {
+		workspace = filepath.Join(root, "go.work")
+	}
+	cmd.Env = append(cmd.Environ(), "GOWORK="+workspace)
 	text, err := cmd.CombinedOutput()
 	if err == nil {
 		return "", ""
