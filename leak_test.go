@@ -5,6 +5,7 @@ package keylock_test
 import (
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -35,6 +36,13 @@ func TestLeakProfileReportsWhatIsDropped(t *testing.T) {
 		"keylock.(*Manager[...]).Acquire+", // each with the line of code
 	} {
 		assert.Equal(t, 1, strings.Count(profile, leaked), "%s in\n%s", leaked, profile)
+	}
+	page, err := os.ReadFile("docs/OBSERVING.md")
+	require.NoError(t, err)
+	shown := regexp.MustCompile(`(?m)^#\t(\S+\+)0x`).FindAllStringSubmatch(string(page), -1)
+	assert.Len(t, shown, 12)
+	for _, function := range shown {
+		assert.Contains(t, profile, function[1], "docs/OBSERVING.md shows it")
 	}
 	assert.NotContains(t, profile, "waitUsed", "it waits for a lock of a manager that is in use")
 }

@@ -41,14 +41,18 @@ func newLife(keys int) *life {
 	}
 }
 
-// someOptions returns each of the other options or not, as chance will have it.
+// someOptions returns each of the other options or not, as chance will have it. Grants are kept where nothing is
+// noted of requests, which would keep them from being so.
 func someOptions(sharedLimit int) []keylock.Option {
+	bounds := verbs.Bounds(model.State{MaxWaiters: rand.IntN(2) * 1000, SharedLimit: sharedLimit})
+	if rand.IntN(2) == 0 {
+		return append(bounds, keylock.WithKeptGrants(1<<rand.IntN(16)))
+	}
 	watch := verbs.Observer{Callers: rand.IntN(2) == 0, HoldTimes: rand.IntN(2) == 0}
 	if rand.IntN(2) == 0 {
 		watch.SlowLog = slog.New(slog.NewTextHandler(io.Discard, nil))
 		watch.SlowAfter = time.Millisecond + rand.N(100*time.Millisecond)
 	}
-	bounds := verbs.Bounds(model.State{MaxWaiters: rand.IntN(2) * 1000, SharedLimit: sharedLimit})
 	return append(bounds, watch.Options()...)
 }
 
