@@ -1,19 +1,15 @@
 package keylock_test
 
 import (
-	"bytes"
 	"context"
-	"os"
-	"runtime"
-	"runtime/pprof"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -159,30 +155,7 @@ func cancelled() context.Context {
 	return ctx
 }
 
-// bubbleGoroutines is the number of goroutines in the bubble, when all of them wait.
-func bubbleGoroutines() int {
-	synctest.Wait()
-	stacks := make([]byte, 1<<20)
-	stacks = stacks[:runtime.Stack(stacks, true)]
-	return bytes.Count(stacks, []byte(", synctest bubble "))
-}
-
-// watch runs work that must end in real time. When it does not, it prints what every
-// goroutine does and fails.
-func watch(t *testing.T, limit time.Duration, work func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		work()
-	}()
-	select {
-	case <-done:
-	case <-time.After(limit):
-		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-		t.Fatalf("not over after %v: a goroutine waits forever", limit)
-	}
-}
+var watch, bubbleGoroutines = locktest.Watch, locktest.BubbleGoroutines
 
 // sharing wants keys shared, and alone wants them exclusively.
 func sharing[K comparable](keys ...K) []keylock.Want[K] { return wants(keylock.Shared, keys) }

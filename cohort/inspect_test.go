@@ -254,13 +254,7 @@ func TestClaimPastItsDeadlineIsNotHandedOff(t *testing.T) {
 		e.Pause()
 		stolen := acquire(t, theirs, "k")
 		require.ErrorIs(t, l.Release(), cohort.ErrLost)
-		synctest.Wait()
-		assert.Empty(t, next)
-		require.NoError(t, stolen.Release())
-		got := <-next
-		require.NoError(t, got.err)
-		assert.Equal(t, 1, got.lock.Token().Compare(stolen.Token()))
-		require.NoError(t, got.lock.Release())
+		requireAfter(t, next, stolen)
 	})
 }
 
@@ -277,14 +271,20 @@ func TestDeletedClaimIsNotHandedOff(t *testing.T) {
 		synctest.Wait()
 		require.ErrorIs(t, context.Cause(l.Context()), cohort.ErrLost)
 		require.ErrorIs(t, l.Release(), cohort.ErrLost)
-		synctest.Wait()
-		assert.Empty(t, next)
-		require.NoError(t, stolen.Release())
-		got := <-next
-		require.NoError(t, got.err)
-		assert.Equal(t, 1, got.lock.Token().Compare(stolen.Token()))
-		require.NoError(t, got.lock.Release())
+		requireAfter(t, next, stolen)
 	})
+}
+
+// requireAfter fails unless the wait lasts until another process has released its lock.
+func requireAfter(t *testing.T, next <-chan result, stolen cohort.Lock) {
+	t.Helper()
+	synctest.Wait()
+	assert.Empty(t, next)
+	require.NoError(t, stolen.Release())
+	got := <-next
+	require.NoError(t, got.err)
+	assert.Equal(t, 1, got.lock.Token().Compare(stolen.Token()))
+	require.NoError(t, got.lock.Release())
 }
 
 // A release that the engine refuses gives the key back in the background.

@@ -1,12 +1,10 @@
 package inorder_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"runtime"
-	"runtime/pprof"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/inorder"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
 // A test that needs a process to end starts its own binary with childRole set.
@@ -45,30 +44,13 @@ func bubbles(t *testing.T, limit int, fn func(t *testing.T, g group), opts ...in
 	})
 }
 
-// watch runs work that must end in real time. When it does not, it prints what every goroutine
-// does and fails.
+// watch runs work that must end within a minute.
 func watch(t *testing.T, work func()) {
 	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		work()
-	}()
-	select {
-	case <-done:
-	case <-time.After(time.Minute):
-		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-		t.Fatal("not over after a minute")
-	}
+	locktest.Watch(t, time.Minute, work)
 }
 
-// bubbleGoroutines is the number of goroutines in the bubble, when all of them wait.
-func bubbleGoroutines() int {
-	synctest.Wait()
-	stacks := make([]byte, 1<<20)
-	stacks = stacks[:runtime.Stack(stacks, true)]
-	return bytes.Count(stacks, []byte(", synctest bubble "))
-}
+var bubbleGoroutines = locktest.BubbleGoroutines
 
 // sleep returns work that takes so long, or until its context ends.
 func sleep(d time.Duration) func(context.Context) error {

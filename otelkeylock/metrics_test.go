@@ -165,18 +165,10 @@ func TestManagerThatHasEndedIsDown(t *testing.T) {
 	assert.Zero(t, metrics["keylock.up"].Data.(metricdata.Gauge[int64]).DataPoints[0].Value)
 }
 
-// stubborn is a manager that does not reply before the caller gives up.
-type stubborn struct{}
-
-func (stubborn) Stats(ctx context.Context) (keylock.Stats, error) {
-	<-ctx.Done()
-	return keylock.Stats{}, ctx.Err()
-}
-
 func TestManagerThatDoesNotReplyIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begun := time.Now()
-		metrics := collect(t, "orders", stubborn{})
+		metrics := collect(t, "orders", locktest.Stubborn{})
 		assert.Zero(t, metrics["keylock.up"].Data.(metricdata.Gauge[int64]).DataPoints[0].Value)
 		assert.Equal(t, 10*time.Second, time.Since(begun), "once for the instruments, once for the histograms")
 	})

@@ -101,7 +101,7 @@ func TestMisusePanicsInTheCaller(t *testing.T) {
 		"otelkeylock: TraceCohort with a nil manager":       func() { otelkeylock.TraceCohort(nil) },
 		"otelkeylock: nil Option":                           func() { otelkeylock.Trace(new(keylock.Manager[string]), nil) },
 		"otelkeylock: WithTracerProvider(nil)":              func() { otelkeylock.WithTracerProvider(nil) },
-		"otelkeylock: Register with a nil provider":         func() { _, _ = otelkeylock.Register(nil, "orders", stubborn{}) },
+		"otelkeylock: Register with a nil provider":         func() { _, _ = otelkeylock.Register(nil, "orders", locktest.Stubborn{}) },
 		"otelkeylock: Register with a nil manager":          func() { _, _ = otelkeylock.Register(metrics, "orders", nil) },
 		"otelkeylock: RegisterCohort with a nil manager":    func() { _, _ = otelkeylock.RegisterCohort(metrics, "orders", nil) },
 		"otelkeylock: NewProducer with a nil manager":       func() { otelkeylock.NewProducer("orders", nil) },

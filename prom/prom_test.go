@@ -255,18 +255,10 @@ func TestNameThatIsNotTextIsRefused(t *testing.T) {
 	require.Error(t, prometheus.NewPedanticRegistry().Register(prom.NewCollector("\xff", m)))
 }
 
-// stubborn is a manager that does not reply before the caller gives up.
-type stubborn struct{}
-
-func (stubborn) Stats(ctx context.Context) (keylock.Stats, error) {
-	<-ctx.Done()
-	return keylock.Stats{}, ctx.Err()
-}
-
 func TestManagerThatDoesNotReplyIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		assert.Zero(t, testutil.ToFloat64(prom.NewCollector("m", stubborn{})))
+		assert.Zero(t, testutil.ToFloat64(prom.NewCollector("m", locktest.Stubborn{})))
 		assert.Equal(t, 5*time.Second, time.Since(start))
 	})
 }

@@ -123,10 +123,20 @@ func TestCommandTellsThatThereIsNoTopic(t *testing.T) {
 }
 
 func TestInterruptedCommandCommitsWhatItHandled(t *testing.T) {
+	output, committed := interrupt(t, modes[0], "-work=1ms", "-batch=100")
+	assert.Equal(t, fmt.Sprint(committed), cell(t, output, modes[0], handledColumn), "handled is committed")
+	assert.Equal(t, fmt.Sprint(5000-committed), lag(output, modes[0]))
+	assert.NotContains(t, output, modes[1].name)
+}
+
+// interrupt runs the command on 5,000 records, interrupts it after its first commit in this mode, and
+// returns what it has printed and committed.
+func interrupt(t *testing.T, m mode, args ...string) (output string, n int64) {
+	t.Helper()
 	cluster := startCluster(t)
-	brokers := cluster.ListenAddrs()[0]
-	child, stdout := startChild(t, commandRole, "-brokers", brokers, "-records=5000", "-work=1ms", "-batch=100")
-	group := modes[0].group("kafkabatch")
+	args = append([]string{"-brokers", cluster.ListenAddrs()[0], "-records=5000"}, args...)
+	child, stdout := startChild(t, commandRole, args...)
+	group := m.group("kafkabatch")
 	_, err := cluster.WaitGroupInfo(t.Context(), group, func(g *kfake.GroupInfo) bool { return committed(g) > 0 })
 	require.NoError(t, err)
 
@@ -137,10 +147,9 @@ func TestInterruptedCommandCommitsWhatItHandled(t *testing.T) {
 	assert.Equal(t, 130, exit.ExitCode())
 	info := cluster.GroupInfo(group)
 	assert.Empty(t, info.Members, "it has left the group")
-	assert.Less(t, committed(info), int64(5000))
-	assert.Equal(t, fmt.Sprint(committed(info)), cell(t, stdout.String(), modes[0], handledColumn), "handled is committed")
-	assert.Equal(t, fmt.Sprint(5000-committed(info)), lag(stdout.String(), modes[0]))
-	assert.NotContains(t, stdout.String(), modes[1].name)
+	n = committed(info)
+	assert.Less(t, n, int64(5000))
+	return stdout.String(), n
 }
 
 // committed returns how many records a group has committed, of a topic that begins at offset 0.

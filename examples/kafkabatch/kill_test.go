@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -106,20 +107,17 @@ func handledBy(t *testing.T, output *bytes.Buffer) map[place]bool {
 	return handled
 }
 
-// The first process is killed at the moment when its third commit has reached the cluster, which
-// has not stored it: all the batch's work is done, and the group does not know. The second process does what
-// is left, and that batch again.
-func TestKilledBetweenWorkAndCommit(t *testing.T) {
-	const records, partitions = 2000, 3
-	cluster := startCluster(t)
-	readings := fillTopic(t, cluster, partitions, records, 50)
-
+// killAtCommit starts a child, kills it at the moment when so many commits have reached the cluster, of
+// which it does not store the last, and returns what the child handled.
+func killAtCommit(t *testing.T, cluster *kfake.Cluster, role string, at int) map[place]bool {
+	t.Helper()
 	ready := make(chan struct{}) // child is set
 	var child *exec.Cmd
 	commits := 0
 	cluster.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
 		<-ready
-		if commits++; commits < 3 {
+		cluster.KeepControl()
+		if commits++; commits != at {
 			return nil, nil, false
 		}
 		if err := child.Process.Kill(); err != nil {
@@ -127,29 +125,44 @@ func TestKilledBetweenWorkAndCommit(t *testing.T) {
 		}
 		return nil, errors.New("the commit is lost"), true
 	})
-	child, output := startChild(t, consumerRole, cluster.ListenAddrs()...)
+	child, output := startChild(t, role, cluster.ListenAddrs()...)
 	close(ready)
 	var killed *exec.ExitError
 	require.ErrorAs(t, child.Wait(), &killed)
 	require.Equal(t, syscall.SIGKILL, killed.Sys().(syscall.WaitStatus).Signal())
-	first := handledBy(t, output)
+	return handledBy(t, output)
+}
+
+// goOn lets a second child handle what is left. It returns that, and how much of it the first had handled.
+func goOn(t *testing.T, cluster *kfake.Cluster, role string, first map[place]bool) (second map[place]bool, again int) {
+	t.Helper()
+	child, output := startChild(t, role, cluster.ListenAddrs()...)
+	require.NoError(t, child.Wait())
+	second = handledBy(t, output)
+	for at := range second {
+		if first[at] {
+			again++
+		}
+	}
+	t.Logf("%d handled before the kill, %d after it, %d of them for the second time", len(first), len(second), again)
+	return second, again
+}
+
+// The first process is killed at the moment when its third commit has reached the cluster, which
+// has not stored it: all the batch's work is done, and the group does not know. The second process does what
+// is left, and that batch again.
+func TestKilledBetweenWorkAndCommit(t *testing.T) {
+	const records, partitions = 2000, 3
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, partitions, records, 50)
+	first := killAtCommit(t, cluster, consumerRole, 3)
 	lag := lagNow(t, readings)
 	require.EqualValues(t, 2*childBatch, records-lag, "two batches were committed")
 	require.Len(t, first, 3*childBatch, "the work of three was done")
 
-	child, output = startChild(t, consumerRole, cluster.ListenAddrs()...)
-	require.NoError(t, child.Wait())
-	second := handledBy(t, output)
-
-	redelivered := 0
-	for at := range second {
-		if first[at] {
-			redelivered++
-		}
-	}
-	t.Logf("%d handled before the kill, %d after it, %d of them for the second time", len(first), len(second), redelivered)
-	assert.Equal(t, childBatch, redelivered, "the batch that was killed comes again")
+	second, again := goOn(t, cluster, consumerRole, first)
+	assert.Equal(t, childBatch, again, "the batch that was killed comes again")
 	assert.Len(t, second, int(lag))
-	assert.Equal(t, records, len(first)+len(second)-redelivered, "nothing is lost")
+	assert.Equal(t, records, len(first)+len(second)-again, "nothing is lost")
 	assert.Zero(t, lagNow(t, readings))
 }

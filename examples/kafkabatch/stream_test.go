@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -504,27 +500,13 @@ func TestPitfall14PoisonStopsItsPartitionOnly(t *testing.T) {
 
 // 15. Ctrl-C: work that has begun is finished and committed, the rest stays and comes again once.
 func TestPitfall15InterruptedStreamCommitsWhatItHandled(t *testing.T) {
-	cluster := startCluster(t)
-	brokers := cluster.ListenAddrs()[0]
-	child, stdout := startChild(t, commandRole, "-brokers", brokers, "-records=5000", "-work=2ms", "-partitions=1", "-keys=5", "-mode=streaming")
 	m := modes[len(modes)-1]
-	group := m.group("kafkabatch")
-	_, err := cluster.WaitGroupInfo(t.Context(), group, func(g *kfake.GroupInfo) bool { return committed(g) > 0 })
+	output, committed := interrupt(t, m, "-work=2ms", "-partitions=1", "-keys=5", "-mode=streaming")
+	handled, err := strconv.Atoi(cell(t, output, m, handledColumn))
 	require.NoError(t, err)
-
-	require.NoError(t, child.Process.Signal(os.Interrupt))
-
-	var exit *exec.ExitError
-	require.ErrorAs(t, child.Wait(), &exit)
-	assert.Equal(t, 130, exit.ExitCode())
-	info := cluster.GroupInfo(group)
-	assert.Empty(t, info.Members, "it has left the group")
-	assert.Less(t, committed(info), int64(5000))
-	handled, err := strconv.Atoi(cell(t, stdout.String(), m, handledColumn))
-	require.NoError(t, err)
-	assert.GreaterOrEqual(t, int64(handled), committed(info))
-	assert.LessOrEqual(t, int64(handled)-committed(info), int64(2000), "what was done above the first that was not")
-	assert.Equal(t, fmt.Sprint(5000-committed(info)), lag(stdout.String(), m))
+	assert.GreaterOrEqual(t, int64(handled), committed)
+	assert.LessOrEqual(t, int64(handled)-committed, int64(2000), "what was done above the first that was not")
+	assert.Equal(t, fmt.Sprint(5000-committed), lag(output, m))
 }
 
 // 15. The process is killed at its fifth commit. The next one loses nothing, and does again at most what
@@ -533,39 +515,11 @@ func TestPitfall15KilledStream(t *testing.T) {
 	const records, partitions = 3000, 3
 	cluster := startCluster(t)
 	readings := fillTopic(t, cluster, partitions, records, 50)
-	ready := make(chan struct{}) // child is set
-	var child *exec.Cmd
-	commits := 0
-	cluster.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
-		<-ready
-		cluster.KeepControl()
-		if commits++; commits != 5 {
-			return nil, nil, false
-		}
-		if err := child.Process.Kill(); err != nil {
-			t.Errorf("kill: %v", err)
-		}
-		return nil, errors.New("the commit is lost"), true
-	})
-	child, output := startChild(t, streamerRole, cluster.ListenAddrs()...)
-	close(ready)
-	var killed *exec.ExitError
-	require.ErrorAs(t, child.Wait(), &killed)
-	require.Equal(t, syscall.SIGKILL, killed.Sys().(syscall.WaitStatus).Signal())
-	first := handledBy(t, output)
+	first := killAtCommit(t, cluster, streamerRole, 5)
 	lag := lagNow(t, readings)
 	require.Less(t, lag, int64(records))
 
-	child, output = startChild(t, streamerRole, cluster.ListenAddrs()...)
-	require.NoError(t, child.Wait())
-	second := handledBy(t, output)
-	again := 0
-	for at := range second {
-		if first[at] {
-			again++
-		}
-	}
-	t.Logf("%d handled before the kill, %d after it, %d of them for the second time", len(first), len(second), again)
+	second, again := goOn(t, cluster, streamerRole, first)
 	assert.Len(t, second, int(lag), "it begins at the last commit")
 	assert.Equal(t, records, len(first)+len(second)-again, "nothing is lost")
 	assert.LessOrEqual(t, again, partitions*(childWindow+childBatch), "what the window allows")

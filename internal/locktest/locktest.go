@@ -2,14 +2,19 @@
 package locktest
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"runtime/pprof"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/seed-46f81e6d/keylock"
@@ -45,6 +50,40 @@ func Busy(t testing.TB) *keylock.Manager[string] {
 	m.TryAcquireSet(Sharing("s")...)
 	time.Sleep(4 * time.Second)
 	return m
+}
+
+// Stubborn is a manager that does not reply before the caller gives up.
+type Stubborn struct{}
+
+// Stats waits until ctx ends.
+func (Stubborn) Stats(ctx context.Context) (keylock.Stats, error) {
+	<-ctx.Done()
+	return keylock.Stats{}, ctx.Err()
+}
+
+// Watch runs work that must end in real time. When it does not, it prints what every goroutine
+// does and fails.
+func Watch(t testing.TB, limit time.Duration, work func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		work()
+	}()
+	select {
+	case <-done:
+	case <-time.After(limit):
+		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
+		t.Fatalf("not over after %v: a goroutine waits forever", limit)
+	}
+}
+
+// BubbleGoroutines is the number of goroutines in the bubble, when all of them wait.
+func BubbleGoroutines() int {
+	synctest.Wait()
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	return bytes.Count(stacks, []byte(", synctest bubble "))
 }
 
 // Tool returns the path of a program. Where Debian's package with it is not installed the test
