@@ -355,6 +355,7 @@ var (
 		{mailbox: 16, apart: true, callers: []program{shutsDown, closes}},
 		{mailbox: 16, apart: true, contextEnds: true},
 	}
+	parted    = scenario{mailbox: 16, apart: true, config: table.Config{Part: 1}} // of those that are granted together each but the first is so later
 	unhurried = changed(ending, func(s *scenario) { s.unhurried = true })
 	beside    = besideOne(acquires, shares, acquiresAll, handsOff)
 )
@@ -370,6 +371,10 @@ var families = []family{
 	{1, "two callers who downgrade or hear that another waits, at the end", 2, []program{downgrades, watches, acquires}, ending[2:]},
 	{1, "a session that watches, closed by another", 1, []program{inClosed("acquires, watches", acquiresAndWatches(table.Request[int]{}))}, beside},
 	{1, "three callers who share and hand off", 3, []program{handsOffShared, shares, handsOff}, []scenario{quiet}},
+	{1, "three callers who share, granted one by one", 3, []program{acquires, shares, sharesFew, acquiresSet, watchesShared, handsOffShared}, []scenario{parted}},
+	{1, "three callers who downgrade or share, granted one by one", 3, []program{downgrades, shares, tries}, []scenario{parted}},
+	{1, "two who share and one who waits for idle, granted one by one", 1, []program{acquires}, partly(besideOne(waitsIdle))},
+	{1, "two who share at the end, granted one by one", 1, []program{acquires}, partly(ending[5:])},
 	{1, "two callers at the end", 2, []program{acquires, tries}, ending},
 	{1, "two callers with a value at the end", 2, []program{handsOff, acquires}, ending[2:3]},
 	{1, "one caller at the end, unhurried", 1, []program{acquires, tries}, unhurried},
@@ -397,6 +402,8 @@ var families = []family{
 	{2, "a snapshot and two callers", 2, []program{acquires, acquiresAll, handsOff, upwards}, besideOne(looks)},
 	{2, "two snapshots and one more", 1, []program{acquiresAll, handsOff}, changed([]scenario{quiet}, func(s *scenario) { s.callers = []program{looks, looks} })},
 	{2, "two snapshots at the end", 1, []program{looks}, changed(ending[2:], func(s *scenario) { s.callers = append([]program{looks}, s.callers...) })},
+	{2, "two who share, or more, and one who looks, granted one by one", 2, []program{acquires, shares}, partly(besideOne(looks))},
+	{2, "two who share at the end in other ways, granted one by one", 1, []program{acquires, downgrades}, partly(ending[2:5])},
 	{2, "a snapshot, little room in the mailbox", 2, []program{acquires, looks}, []scenario{full}},
 	{2, "two callers at the end, unhurried", 2, []program{acquires, tries}, unhurried[2:]},
 
@@ -436,6 +443,14 @@ func besideOne(programs ...program) (scenarios []scenario) {
 		scenarios = append(scenarios, s)
 	}
 	return scenarios
+}
+
+// partly returns scenarios in which two more callers share, and are granted one after the other.
+func partly(scenarios []scenario) []scenario {
+	return changed(scenarios, func(s *scenario) {
+		s.config = parted.config
+		s.callers = append(slices.Clone(s.callers), shares, shares)
+	})
 }
 
 // scenarios returns what a family consists of.

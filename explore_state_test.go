@@ -42,7 +42,7 @@ type object struct {
 // irrelevant are fields that only count, only report, or are blank between requests.
 var irrelevant = map[string]map[string]bool{
 	"Table": {
-		"counts": true, "seq": true, // count
+		"counts": true, "seq": true, "enough": true, // count
 		"arrivals": true,                                             // numbers the tickets as they come, and so do the queues
 		"worked":   true,                                             // counts
 		"watches":  true,                                             // whether a grant is watched is written where its ticket is met
@@ -65,6 +65,7 @@ var irrelevant = map[string]map[string]bool{
 	"tracked":    {"caller": true, "since": true, "list": true, "prev": true, "next": true, "seq": true},                   // as long as the rules hold
 	"slowRecord": {"lasted": true, "queue": true, "seq": true, "caller": true, "lost": true, "holder": true, "held": true}, // what is written
 	"Manager":    {"pool": true, "gate": true},                                                                             // the world knows what is in it
+	"postponed":  {"at": true},                                                                                             // where a queue is in the list of these
 	// Grants are numbered and times pass.
 	"abandonSnapshot": {"at": true, "seen": true},
 	"KeyInfo":         {"At": true}, "Entry": {"Seq": true, "Since": true, "Caller": true},

@@ -410,14 +410,15 @@ func (w *world) receivable(grant table.Token[int], cancelled *sessionState[int])
 				held, mode = held+1, e.Mode
 				continue
 			}
-			r, limit := e.Tag.(*acquire[int]), w.scenario.config.SharedLimit
+			r := e.Tag.(*acquire[int])
+			limit := cmp.Or(int(r.want.Limit), w.scenario.config.SharedLimit)
 			switch {
 			case r.state.Load() == abandoned || cancelled != nil && r.session == cancelled:
 				gone = true
 			case gone && e.Mode == table.Shared && mode == table.Shared && (limit == 0 || held < limit):
 				held++ // it is granted as soon as those before it are gone
 			default:
-				return r.want.Keys == nil && !r.unread && (held == 1 || e.Mode == table.Shared)
+				return r.want.Keys == nil && !r.unread && (held == 1 || e.Mode == table.Shared && (limit == 0 || held-1 < limit))
 			}
 		}
 	}

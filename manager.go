@@ -2,6 +2,8 @@ package keylock
 
 import (
 	"context"
+	"math"
+	"runtime"
 	"runtime/trace"
 	"sync"
 	"sync/atomic"
@@ -118,6 +120,9 @@ func (o *owner[K]) run() {
 // serve receives and serves one request after the other.
 func (o *owner[K]) serve() {
 	for !o.stops() {
+		if o.table.Postponed() && !o.goOn() {
+			break
+		}
 		o.m.gate.receives()
 		msg := <-o.m.mailbox
 		o.meter.next(len(o.m.mailbox))
@@ -137,10 +142,40 @@ func (o *owner[K]) serve() {
 	}
 }
 
+// goOn lets waiters go on that were too many for one request: one for each request that others
+// make, or as long as there is none, in parts, until no waiter is postponed any more. It is false
+// when the manager has ended.
+func (o *owner[K]) goOn() bool {
+	for o.table.Postponed() {
+		o.m.gate.before("lets postponed waiters go on")
+		if isClosed(o.lifetime) {
+			o.end(ErrClosed)
+			return false
+		}
+		n := math.MaxInt
+		busy := len(o.m.mailbox) > 0
+		if busy {
+			n = 1 // or their requests would soon be very many before those of others
+		}
+		o.meter.between(func() { o.deliver(o.table.GoOn(n)) })
+		if busy {
+			break
+		}
+		// Those that were granted are many. Another that is about to send a request may stand
+		// behind them in the scheduler's queue.
+		runtime.Gosched()
+	}
+	return true
+}
+
 // serveLeft serves the requests that were abandoned when the mailbox was full: all of them,
 // because the goroutine that abandoned one sees that in what it asks next.
 func (o *owner[K]) serveLeft() {
 	for r := o.m.left.Swap(nil); r != nil && !o.ended; {
+		if isClosed(o.lifetime) { // they may be very many
+			o.end(ErrClosed)
+			return
+		}
 		next := r.nextLeft
 		r.nextLeft = nil
 		(*abandon[K])(r).serve(o)

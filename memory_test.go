@@ -63,7 +63,9 @@ func TestGuarantee07MemoryOfABurstGoesBack(t *testing.T) {
 				queue[i] = m.ReserveSet(sharing(0)...)
 			}
 			writer.Release()
-			assert.Equal(t, waiters, statsOf(t, m).Shared)
+			for statsOf(t, m).Shared < waiters { // a part of them after the other
+				runtime.Gosched()
+			}
 			for _, r := range queue {
 				r.Cancel()
 			}

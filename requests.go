@@ -362,7 +362,7 @@ func (o *owner[K]) handOff(grant table.Token[K], value any) bool {
 		return false
 	}
 	s := o.tracked(grant)
-	granted := o.table.Release(grant)
+	granted := o.table.Handoff(grant)
 	o.released(s)
 	for i, g := range granted {
 		w := g.Tag.(*acquire[K])

@@ -53,6 +53,7 @@ func (m *model) shares(r *request) bool {
 // A model says who holds and who waits.
 type model struct {
 	maxWaiters, sharedLimit int
+	follows                 bool       // it grants what it is told that was granted, and nothing by itself
 	present                 []*request // holders and waiters, in the order in which they came
 	counts                  table.Counts
 }
@@ -120,6 +121,8 @@ func (m *model) deadlocks(r *request) bool {
 	}
 	what := m.clone()
 	what.present = append(what.present, &request{id: r.id, keys: r.keys, each: r.each, shared: r.shared, limit: r.limit, session: r.session})
+	what.follows = false
+	what.settle()
 	for {
 		waits := make(map[string]bool) // sessions
 		for _, waiter := range what.waiters() {
@@ -214,6 +217,9 @@ func (m *model) closeSession(label string) (cancelled, granted []*request) {
 
 // settle grants what can be granted and returns it, in the order in which it came.
 func (m *model) settle() []*request {
+	if m.follows {
+		return nil
+	}
 	var granted []*request
 	for i, r := range m.present {
 		if !r.holds && m.grantable(r, m.present[:i]) {
@@ -224,6 +230,28 @@ func (m *model) settle() []*request {
 		}
 	}
 	return granted
+}
+
+// follow grants what was granted, if it could be.
+func (m *model) follow(r *request) error {
+	i := slices.Index(m.present, r)
+	if i < 0 || r.holds || !m.grantable(r, m.present[:i]) {
+		return fmt.Errorf("request %d was granted, which has to wait", r.id)
+	}
+	r.holds = true
+	m.counts.Acquired++
+	m.counts.Waited++
+	return nil
+}
+
+// isBehind says whether a waiter could be granted.
+func (m *model) isBehind() bool {
+	for i, r := range m.present {
+		if !r.holds && m.grantable(r, m.present[:i]) {
+			return true
+		}
+	}
+	return false
 }
 
 // grantable is the rule: a request is granted when it conflicts with no holder and with

@@ -16,7 +16,8 @@ import (
 // that are a step. Every byte string is a program, so the fuzzer wastes nothing.
 type program struct {
 	maxWaiters, sharedLimit int
-	watched                 int // which options only watch: 1 the callers, 2 the times, 4 the slow log
+	watched                 int  // which options only watch: 1 the callers, 2 the times, 4 the slow log
+	parts                   bool // the table lets in one of those that it could let in together, and the others later
 	steps                   []step
 }
 
@@ -52,6 +53,7 @@ func parse(bytes []byte) program {
 		maxWaiters:  []int{0, table.NoWaiters, 1, 3}[bytes[0]&3],
 		sharedLimit: []int{0, 0, 1, 2}[bytes[0]>>2&3],
 		watched:     int(bytes[0] >> 4 & 7),
+		parts:       bytes[0]>>7 == 1,
 	}
 	for bytes = bytes[1:]; len(bytes) >= 3; bytes = bytes[3:] {
 		verb, flags, arg := bytes[0], bytes[1], bytes[2]
@@ -100,7 +102,7 @@ func termsOf(keys []int, arg byte) (each []table.Terms) {
 
 // error is what went wrong at the last of so many steps.
 func (p program) error(last int, err error, verb func(step) string) error {
-	text := fmt.Sprintf("max waiters %d, shared limit %d, watched %d", p.maxWaiters, p.sharedLimit, p.watched)
+	text := fmt.Sprintf("max waiters %d, shared limit %d, watched %d, parts %t", p.maxWaiters, p.sharedLimit, p.watched, p.parts)
 	for i, s := range p.steps[:last+1] {
 		text += fmt.Sprintf("\n%d %s: %s", i, verb(s), s)
 	}

@@ -1,6 +1,7 @@
 package fuzz
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -89,9 +90,13 @@ func label(owner int) string {
 // runTable returns an error when the table differs from the model, or breaks a rule of its
 // own.
 func runTable(p program) error {
+	config := table.Config{MaxWaiters: p.maxWaiters, SharedLimit: p.sharedLimit}
+	if p.parts {
+		config.Part = 1
+	}
 	r := &tableRun{
-		table:   table.New[int](table.Config{MaxWaiters: p.maxWaiters, SharedLimit: p.sharedLimit}),
-		model:   &model{maxWaiters: p.maxWaiters, sharedLimit: p.sharedLimit},
+		table:   table.New[int](config),
+		model:   &model{maxWaiters: p.maxWaiters, sharedLimit: p.sharedLimit, follows: p.parts},
 		tickets: make(map[int]*table.Ticket[int]),
 		watched: make(map[int]bool),
 	}
@@ -107,6 +112,11 @@ func runTable(p program) error {
 			return p.error(i, err, func(s step) string { return verbNames[tableVerbs[s.verb]] })
 		}
 	}
+	for r.table.Postponed() {
+		if err := cmp.Or(r.granted(r.table.GoOn(1), nil), r.compare()); err != nil {
+			return p.error(len(p.steps)-1, err, func(s step) string { return verbNames[tableVerbs[s.verb]] })
+		}
+	}
 	for len(r.cuts) > 0 {
 		if err := r.goOn(); err != nil {
 			return err
@@ -116,6 +126,9 @@ func runTable(p program) error {
 }
 
 func (r *tableRun) step(s step) error {
+	if s.race && r.table.Postponed() {
+		return r.granted(r.table.GoOn(1), nil)
+	}
 	switch tableVerbs[s.verb] {
 	case join:
 		return r.join(s)
@@ -210,6 +223,9 @@ func (r *tableRun) join(s step) error {
 		t.Mode = table.Shared
 	}
 	got := r.table.Join(&t)
+	if r.model.follows && !r.closed[s.owner] {
+		return r.joined(asked, s.try, got)
+	}
 	var want answer
 	if r.closed[s.owner] {
 		want.outcome = table.Closed
@@ -235,6 +251,41 @@ func (r *tableRun) join(s step) error {
 	return nil
 }
 
+// joined judges what became of a request, where the model follows the table: one that need not
+// wait may have to if others that could be granted are postponed.
+func (r *tableRun) joined(asked *request, try bool, got table.Answer[int]) error {
+	m := r.model
+	free := m.grantable(asked, m.present)
+	deadlocks := !free && m.deadlocks(asked)
+	switch got.Outcome {
+	case table.Granted:
+		if !free {
+			return fmt.Errorf("request %d was granted, which has to wait", asked.id)
+		}
+		m.present = append(m.present, asked)
+		err := r.granted([]table.Grant[int]{{Tag: asked.id, Token: got.Token}}, nil)
+		m.counts.Waited--
+		return err
+	case table.Waiting:
+		if try || free && !r.table.Postponed() || deadlocks {
+			return fmt.Errorf("request %d waits", asked.id)
+		}
+		m.present = append(m.present, asked)
+		r.tickets[asked.id] = got.Ticket
+		return nil
+	}
+	m.counts.Rejected++
+	switch {
+	case got.Outcome == table.Deadlock && deadlocks && !try:
+		return m.cycleError(asked, got.Refusal.Cycle)
+	case got.Outcome == table.Busy && try && (!free || r.table.Postponed()):
+		return nil
+	case got.Outcome == table.Full && m.maxWaiters != 0 && m.waiting(got.Refusal.Key) >= m.maxWaiters && (!free || r.table.Postponed()):
+		return nil
+	}
+	return fmt.Errorf("outcome of request %d is %d", asked.id, got.Outcome)
+}
+
 // release releases the i-th token.
 func (r *tableRun) release(i int) error {
 	grants := r.table.Release(r.tokens[i])
@@ -247,10 +298,17 @@ func (r *tableRun) release(i int) error {
 // handoff hands the i-th token off.
 func (r *tableRun) handoff(i int) error {
 	var grants []table.Grant[int]
-	if _, alone := r.table.NextWaiter(r.tokens[i]); alone {
-		grants = r.table.Release(r.tokens[i])
+	_, alone := r.table.NextWaiter(r.tokens[i])
+	if alone {
+		grants = r.table.Handoff(r.tokens[i])
 	}
-	if holder := r.model.get(r.owners[i]); holder != nil {
+	holder := r.model.get(r.owners[i])
+	switch {
+	case r.model.follows && alone != (len(grants) > 0):
+		return fmt.Errorf("there is a next waiter, which was not granted")
+	case r.model.follows && alone:
+		return r.granted(grants, r.model.leave(holder))
+	case holder != nil && !r.model.follows:
 		return r.granted(grants, r.model.handoff(holder, nil))
 	}
 	return r.granted(grants, nil)
@@ -269,9 +327,11 @@ func (r *tableRun) downgrade(i int) error {
 func (r *tableRun) watch(i int) error {
 	holder := r.model.get(r.owners[i])
 	tag := r.table.Watch(r.tokens[i], i)
-	if want := holder != nil && !r.model.wanted(holder); (tag == i) != want {
+	want := holder != nil && !r.model.wanted(holder)
+	if (tag == i) != want && (holder == nil || !r.table.Postponed()) {
 		return fmt.Errorf("Watch returned %v", tag)
-	} else if want {
+	}
+	if tag == i {
 		r.watched[i] = true
 	}
 	return nil
@@ -289,7 +349,7 @@ func (r *tableRun) over() error {
 		}
 	}
 	for i := range r.watched {
-		if holder := r.model.get(r.owners[i]); holder == nil || r.model.wanted(holder) {
+		if holder := r.model.get(r.owners[i]); holder == nil || r.model.wanted(holder) && !r.table.Postponed() {
 			return fmt.Errorf("the watch of grant %d is not over", i)
 		}
 	}
@@ -336,6 +396,14 @@ func (r *tableRun) cancelled(tags []any, cancelled []*request) error {
 // order in which the table lists them; of two that share a key the earlier request comes
 // first.
 func (r *tableRun) granted(grants []table.Grant[int], want []*request) error {
+	for _, g := range grants {
+		if w := r.model.get(g.Tag.(int)); r.model.follows {
+			if err := r.model.follow(w); err != nil {
+				return err
+			}
+			want = append(want, w)
+		}
+	}
 	if len(grants) != len(want) {
 		return fmt.Errorf("%d were granted, want %d", len(grants), len(want))
 	}
@@ -387,6 +455,9 @@ func (r *tableRun) compare() error {
 	}
 	if err := r.over(); err != nil {
 		return err
+	}
+	if r.model.isBehind() && !r.table.Postponed() {
+		return fmt.Errorf("one waits that could be granted, and none is postponed")
 	}
 	if got, want := r.table.Counts(), r.model.totals(); got != want {
 		return fmt.Errorf("counts are %+v, want %+v", got, want)

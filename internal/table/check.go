@@ -33,6 +33,9 @@ func (t *Table[K]) Check() error {
 	if err := c.watches(); err != nil {
 		return fmt.Errorf("watches: %w", err)
 	}
+	if err := c.postponed(); err != nil {
+		return fmt.Errorf("postponed: %w", err)
+	}
 	return c.spare()
 }
 
@@ -80,7 +83,7 @@ func (c *checker[K]) watches() error {
 			if _, there := w.at[q][k]; !there {
 				return fmt.Errorf("grant %d is watched, but not in the queue of %v", k.seq(), q.key)
 			}
-			if q.blocked != nil {
+			if q.blocked != nil && !c.table.postponed.has(q) {
 				return fmt.Errorf("grant %d is watched, but a request waits for %v", k.seq(), q.key)
 			}
 			found++
@@ -93,6 +96,24 @@ func (c *checker[K]) watches() error {
 	}
 	if found != 0 {
 		return fmt.Errorf("%d more are watched in queues than there are", -found)
+	}
+	return nil
+}
+
+// postponed checks that the queues in which waiters are postponed are found, and are the
+// table's.
+func (c *checker[K]) postponed() error {
+	p := &c.table.postponed
+	if len(p.at) != len(p.queues) {
+		return fmt.Errorf("%d queues are found of %d", len(p.at), len(p.queues))
+	}
+	for i, q := range p.queues {
+		if at, has := p.at[q]; !has || at != i || !c.table.queues.has(q) {
+			return fmt.Errorf("the queue of %v is not found, or is not the table's", q.key)
+		}
+	}
+	if len(c.table.opened) > 0 {
+		return fmt.Errorf("%d queues are left open", len(c.table.opened))
 	}
 	return nil
 }
@@ -119,6 +140,7 @@ func (c *checker[K]) queue(q *queue[K]) error {
 		inOrder       bool // and a waiter with a limit
 		lastSeq       uint64
 		lastArrival   uint64
+		postponed     = c.table.postponed.has(q)
 	)
 	for p := q.head; p != nil; prev, p = p, p.next {
 		k := p.ticket
@@ -131,7 +153,7 @@ func (c *checker[K]) queue(q *queue[K]) error {
 			return fmt.Errorf("entry %d: its ticket does not have it", held+waiting)
 		}
 		before := held + waiting
-		blocked := before > 0 && (exclusive || p.Mode == Exclusive || inOrder || p.Limit > 0 && (waiting > 0 || held >= int(p.Limit)))
+		conflicts := before > 0 && (exclusive || p.Mode == Exclusive || inOrder || p.Limit > 0 && (waiting > 0 || held >= int(p.Limit)))
 		switch {
 		case !p.granted() && k.number <= lastArrival:
 			return fmt.Errorf("entry %d: arrival %d comes after arrival %d", before, k.number, lastArrival)
@@ -143,7 +165,7 @@ func (c *checker[K]) queue(q *queue[K]) error {
 			}
 		case waiting > 0:
 			return fmt.Errorf("entry %d: grant %d stands behind a waiter", before, k.seq())
-		case blocked:
+		case conflicts:
 			return fmt.Errorf("entry %d: grant %d conflicts with a holder", before, k.seq())
 		case k.granted && k.number <= lastSeq:
 			return fmt.Errorf("entry %d: grant %d comes after grant %d", before, k.seq(), lastSeq)
@@ -152,6 +174,10 @@ func (c *checker[K]) queue(q *queue[K]) error {
 			lastSeq = k.number
 		}
 		c.entries[k]++
+		if postponed && p == q.blocked && (conflicts || before == 0) {
+			return fmt.Errorf("entry %d: it is postponed, but an entry before it blocks it, or there is none", before)
+		}
+		blocked := conflicts || postponed && (p == q.blocked || first != nil)
 		switch {
 		case !blocked && first != nil:
 			return fmt.Errorf("entry %d: it is not blocked, but an entry before it is", before)
@@ -169,6 +195,8 @@ func (c *checker[K]) queue(q *queue[K]) error {
 	}
 	maxWaiters := c.table.config.MaxWaiters
 	switch {
+	case postponed && q.blocked == nil:
+		return fmt.Errorf("waiters of it are postponed, but none is blocked")
 	case q.tail != prev:
 		return fmt.Errorf("its tail is not its last entry")
 	case q.next != next:

@@ -78,9 +78,12 @@ func TestMemoryOfBurstGoesBack(t *testing.T) {
 				join(t, tab, table.Request[int]{Key: base, Mode: table.Shared}, table.Waiting)
 			}
 			tokens := make([]table.Token[int], 0, burst)
-			for _, g := range tab.Release(holder) {
-				tokens = append(tokens, g.Token)
+			for grants := tab.Release(holder); len(grants) > 0; grants = tab.GoOn(burst) {
+				for _, g := range grants {
+					tokens = append(tokens, g.Token)
+				}
 			}
+			require.False(t, tab.Postponed())
 			require.Len(t, tokens, burst)
 			for _, token := range tokens[few:] {
 				tab.Release(token)

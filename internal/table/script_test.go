@@ -28,7 +28,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // and is a list of steps. A step is one line, and its effects are below it, indented; a
 // step without effects has none. What begins with # is a comment. The steps are:
 //
-//	table [max-waiters=N] [shared-limit=N]  begins anew with an empty table
+//	table [max-waiters=N] [shared-limit=N] [part=N]
+//	                                        begins anew with an empty table
 //	NAME: lock [KEY...]                     asks for keys, alone; NAME stands for the request
 //	NAME: share KEY                         asks for a key, with other sharers
 //	NAME: take KEY[+[LIMIT]]...             asks for keys, those with a + shared, up to a limit
@@ -43,6 +44,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	watch NAME                              watches the grant of NAME until a request has to wait for it
 //	unwatch                                 ends all watches
 //	close SESSION                           ends all that a session waits for and holds
+//	go-on                                   lets the next postponed waiters go on
 //	queues                                  shows each key, as holders | waiters
 //	counts                                  shows the totals
 //	contains KEY                            asks whether a key is held or waited for
@@ -164,6 +166,9 @@ func (s *script) step(words []string) ([]string, error) {
 				return s.granted(nil), nil
 			}
 		}
+		if verb == "handoff" {
+			return s.granted(s.table.Handoff(token)), nil
+		}
 		return s.granted(s.table.Release(token)), nil
 	case "downgrade":
 		return s.granted(s.table.Downgrade(s.tokens[args[0]])), nil
@@ -174,6 +179,8 @@ func (s *script) step(words []string) ([]string, error) {
 		default:
 			return []string{fmt.Sprintf("%v is watched", tag)}, nil
 		}
+	case "go-on":
+		return s.granted(s.table.GoOn(1)), nil
 	case "unwatch":
 		s.table.Unwatch()
 		return nil, nil
@@ -350,6 +357,8 @@ func parseConfig(args []string) (table.Config, error) {
 			config.MaxWaiters = n
 		case "shared-limit":
 			config.SharedLimit = n
+		case "part":
+			config.Part = n
 		default:
 			return config, fmt.Errorf("unknown setting %q", name)
 		}

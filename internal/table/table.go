@@ -19,6 +19,8 @@
 // requests for many keys cannot deadlock with each other.
 package table
 
+import "math"
+
 // Mode says with which requests a request shares its keys.
 type Mode uint8
 
@@ -31,6 +33,7 @@ const (
 type Config struct {
 	MaxWaiters  int // waiters per key; 0 is no bound, and NoWaiters allows none
 	SharedLimit int // shared holders per key; 0 is no bound
+	Part        int // waiters that one transition lets go on, more or less, see Table.Postponed; 0 is fullPart
 }
 
 // NoWaiters as Config.MaxWaiters refuses every request that would have to wait.
@@ -52,7 +55,11 @@ type Table[K comparable] struct {
 	watches  watches[K]
 	limits   int // entries that have one
 
-	opened  []*queue[K]  // where a request that waited for other keys holds now; empty between transitions
+	opened    []*queue[K] // where a request that waited for other keys holds now; empty between transitions
+	enough    uint64      // what worked is when the running transition has done its part
+	postponed postponed[K]
+	goesOn    bool // the running transition may let many of these go on; false between transitions
+
 	granted []Grant[K]   // what the running transition grants; its array is reused
 	led     []*Ticket[K] // what it makes the first holder of a key; likewise
 	spare   spare[K]
@@ -60,6 +67,9 @@ type Table[K comparable] struct {
 
 // New returns an empty table.
 func New[K comparable](config Config) *Table[K] {
+	if config.Part == 0 {
+		config.Part = fullPart
+	}
 	return &Table[K]{config: config, queues: newIndex[K]()}
 }
 
@@ -292,8 +302,8 @@ func (t *Table[K]) settle(k *Ticket[K], free bool) Answer[K] {
 		if len(t.watches.tags) > 0 {
 			entries := k.entries()
 			for i := range entries {
-				if !entries[i].ready() {
-					t.want(entries[i].queue)
+				if q := entries[i].queue; !entries[i].ready() && !t.postponed.has(q) {
+					t.want(q)
 				}
 			}
 		}
@@ -317,8 +327,10 @@ func (t *Table[K]) Cancel(k *Ticket[K]) []Grant[K] {
 	return t.granted
 }
 
-// begin forgets what the last transition granted, and its memory if that was much.
+// begin begins a transition. It forgets what the last one granted, and its memory if that was
+// much.
 func (t *Table[K]) begin() {
+	t.enough = t.worked + uint64(t.config.Part)
 	if cap(t.granted) > spareMax {
 		t.granted = nil
 	}
@@ -359,6 +371,20 @@ func (t *Table[K]) Release(token Token[K]) []Grant[K] {
 	}
 	if token.Live() {
 		t.release(token.ticket)
+	}
+	return t.granted
+}
+
+// Handoff is Release for a live grant of one key that is passed on with a value: none of those
+// that share the key then is postponed.
+func (t *Table[K]) Handoff(token Token[K]) []Grant[K] {
+	q := token.ticket.one[0].queue
+	t.Release(token)
+	if t.postponed.has(q) {
+		t.enough, t.goesOn = math.MaxUint64, true
+		t.advance(q)
+		t.advanceOpened()
+		t.goesOn = false
 	}
 	return t.granted
 }
@@ -432,6 +458,7 @@ func (t *Table[K]) CancelAll() []any {
 		}
 		t.discard(k)
 	}
+	t.postponed = postponed[K]{}
 	t.counts.Waiting -= len(tags)
 	t.counts.Cancelled += uint64(len(tags))
 	return tags
@@ -468,9 +495,20 @@ func (t *Table[K]) discard(k *Ticket[K]) {
 
 // advance looks at those in a queue who are blocked there, until one still is, and grants
 // those who are blocked nowhere any more. It is called when an entry has left that was in the
-// way, or shares now.
+// way, or shares now. When the transition has done its part, all but the first of them are
+// postponed; where others are, the first is only when it is not the head of the queue.
 func (t *Table[K]) advance(q *queue[K]) {
+	first, enough := q.blocked, t.enough
+	if first != q.head && len(t.postponed.queues) > 0 && !t.goesOn && t.postponed.has(q) {
+		// They go on in GoOn. Otherwise each of those that were granted would let others go on when
+		// it leaves, and so many would be granted at once after all.
+		first, enough = nil, 0
+	}
 	for p := q.blocked; p != nil && q.fits(p.Terms, q.held, q.waiterBefore(p)); p = q.blocked {
+		if p != first && t.worked >= enough {
+			t.postponed.add(q)
+			return
+		}
 		q.blocked = p.next
 		k := p.ticket
 		if k.many != nil {
@@ -487,6 +525,9 @@ func (t *Table[K]) advance(q *queue[K]) {
 		if k.many != nil {
 			t.opens(k)
 		}
+	}
+	if len(t.postponed.queues) > 0 && t.postponed.remove(q) && q.blocked != nil {
+		t.want(q)
 	}
 }
 
@@ -565,6 +606,9 @@ func (t *Table[K]) remove(p *entry[K]) {
 	t.ranking.update(q)
 	if q.head != nil {
 		return
+	}
+	if len(t.postponed.queues) > 0 {
+		t.postponed.remove(q)
 	}
 	t.queues.remove(q)
 	t.spare.putQueue(q)

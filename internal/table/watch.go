@@ -32,7 +32,7 @@ func (t *Table[K]) Watch(token Token[K], tag any) any {
 	}
 	entries := k.entries()
 	for i := range entries {
-		if entries[i].queue.blocked != nil {
+		if q := entries[i].queue; q.blocked != nil && !t.postponed.has(q) {
 			return nil
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -135,7 +136,8 @@ func pauses() []Workload {
 		pause("top", "Top(2) beside a key with 1,000,000 shared holders", 1_000_000, sharers),
 		pause("page", "the page of lockhttp with 300,000 waiters and their callers", 300_000, page),
 		pause("keys", "the page of lockhttp with 1,000 keys of 1 MiB", 1_000, hugeKeys),
-		pause("readers", "a release that lets in 100,000 readers", 100_000, readersBehind),
+		pause("readers", "a release that grants 100,000 reservations that share", 100_000, readersBehind),
+		pause("woken", "a release that grants and wakes 100,000 readers", 100_000, readersWoken),
 		pause("abandoned", "the end of a context with which 100,000 calls wait for a key", 100_000, abandoned),
 		closedLoop("sessions/4000", 4000),
 		closedLoop("sessions/16000", 16_000),
@@ -243,21 +245,51 @@ func readersBehind(n int) scene {
 	}}
 }
 
+// readersWoken is readersBehind with goroutines that wait.
+func readersWoken(n int) scene {
+	ctx := context.Background()
+	m := keylock.Start[string](ctx)
+	return scene{m, func() {
+		writer, err := m.Acquire(ctx, "shared")
+		if err != nil {
+			panic(err)
+		}
+		var all sync.WaitGroup
+		startWaiters(m, n, &all, func() {
+			lock, err := m.AcquireShared(ctx, "shared")
+			if err != nil {
+				panic(err)
+			}
+			lock.Release()
+		})
+		writer.Release()
+		all.Wait()
+		m.Stats(ctx)
+	}}
+}
+
+// startWaiters starts goroutines that ask and wait, a few at a time, because very many that start
+// at once keep others from running, with or without locks.
+func startWaiters(m *keylock.Manager[string], n int, all *sync.WaitGroup, ask func()) {
+	const atOnce = 64
+	for i := range n {
+		all.Go(ask)
+		for i%atOnce == atOnce-1 || i == n-1 {
+			if s, err := m.Stats(context.Background()); err != nil || s.Waiting > i {
+				break
+			}
+			runtime.Gosched()
+		}
+	}
+}
+
 func abandoned(n int) scene {
 	m := keylock.Start[string](context.Background())
 	m.TryAcquire("hot") //keylock:held until the scene is over
 	return scene{m, func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		var all sync.WaitGroup
-		for range n {
-			all.Go(func() { m.Acquire(ctx, "hot") }) //keylock:held never: the key is held until ctx ends
-		}
-		for {
-			if s, err := m.Stats(context.Background()); err != nil || s.Waiting >= n {
-				break
-			}
-			time.Sleep(time.Millisecond)
-		}
+		startWaiters(m, n, &all, func() { m.Acquire(ctx, "hot") }) //keylock:held never: the key is held until ctx ends
 		cancel()
 		all.Wait()
 		m.Stats(context.Background())
