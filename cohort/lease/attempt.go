@@ -26,7 +26,7 @@ type attempt struct {
 	asking  atomic.Bool // an Enter is under way
 	entered atomic.Bool // the entry may be at the store
 	late    atomic.Bool // the outcome of an Enter is unknown: it may still arrive at the store
-	unsure  bool        // an earlier Leave may have been carried out; owned by whoever leaves
+	unsure  bool        // an earlier Leave may have been carried out; owned by the call that leaves
 
 	next       *attempt      // in the session's stack of attempts that joined
 	granted    atomic.Uint64 // the epoch; 0 before the grant
