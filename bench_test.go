@@ -205,3 +205,23 @@ func BenchmarkLook(b *testing.B) {
 		})
 	}
 }
+
+// A call that looks at all keys calls in what is kept.
+func BenchmarkStatsWithKeptGrants(b *testing.B) {
+	for _, n := range []int{1_000, 16_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			m := keylock.Start[int](b.Context(), keylock.WithKeptGrants(4*n))
+			defer m.Close()
+			for b.Loop() {
+				b.StopTimer()
+				for key := range n {
+					l, _ := m.TryAcquire(key)
+					l.Release()
+				}
+				b.StartTimer()
+				m.Stats(b.Context())
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/key")
+		})
+	}
+}

@@ -73,7 +73,7 @@ func (w *world) fillCells() {
 	}
 	w.m.kept = newKept(w.o.table, w.o.lifetime, w.scenario.kept.cells)
 	k := w.m.kept
-	k.seed = seed
+	k.seed, k.atOnce = seed, 1
 	if !w.scenario.kept.warm {
 		return
 	}

@@ -20,6 +20,7 @@ type kept[K comparable] struct {
 	seed     maphash.Seed    // of its hashes
 	lifetime <-chan struct{} // the Done of Start's context
 	cells    []cell[K]
+	atOnce   int // cells that the owner calls in before it serves others
 
 	_      cacheLine
 	number atomic.Uint64 // the last that was given to a grant
@@ -66,7 +67,7 @@ const (
 )
 
 func newKept[K comparable](t *table.Table[K], lifetime <-chan struct{}, n int) *kept[K] {
-	k := &kept[K]{table: t, seed: t.Seed(), lifetime: lifetime, cells: make([]cell[K], n)}
+	k := &kept[K]{table: t, seed: t.Seed(), lifetime: lifetime, cells: make([]cell[K], n), atOnce: 256}
 	for i := range k.cells {
 		k.cells[i].word.Store(called)
 	}
@@ -197,13 +198,10 @@ func (c *cell[K]) live(word uint64) bool {
 	return c.ticket != nil && c.ticket.Token(word>>numberBits).Live()
 }
 
-// callAllIn calls in every cell, and forgets the keys that are not held. The owner calls it.
-func (k *kept[K]) callAllIn() {
-	if k == nil {
-		return
-	}
-	for i := range k.cells {
-		c := &k.cells[i]
+// callIn calls in some cells, and forgets the keys that are not held. The owner calls it.
+func (k *kept[K]) callIn(cells []cell[K]) {
+	for i := range cells {
+		c := &cells[i]
 		if c.ticket == nil {
 			continue
 		}

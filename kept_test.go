@@ -141,6 +141,12 @@ func TestKeptGrantIsOneLikeAnyOther(t *testing.T) {
 		l.Release()
 
 		use(t, m, "k", 2)
+		both, err := m.AcquireAll(t.Context(), "other", "k")
+		require.NoError(t, err)
+		requireBusy(t, m, "k")
+		both.Release()
+
+		use(t, m, "k", 2)
 		l = hold(t, m, "k")
 		l.Downgrade()
 		shared, err := m.AcquireShared(t.Context(), "k")

@@ -221,7 +221,9 @@ func (o *owner[K]) checkIdle() {
 func (o *owner[K]) end(cause error) {
 	o.ended = true
 	o.m.cause = cause
-	o.m.kept.callAllIn()
+	if k := o.m.kept; k != nil {
+		k.callIn(k.cells)
+	}
 	o.endSnapshots()
 	o.table.Unwatch()
 	o.endWatches()

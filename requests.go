@@ -2,6 +2,7 @@ package keylock
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -615,7 +616,7 @@ func askAll[K comparable, V any](ctx context.Context, m *Manager[K], answer func
 // A questionOfAll is one about more than one key.
 type questionOfAll[K comparable] question[K]
 
-func (q *questionOfAll[K]) serve(o *owner[K]) { o.looking.asked = append(o.looking.asked, q) }
+func (q *questionOfAll[K]) serve(o *owner[K]) { o.whenKnown(q) }
 
 func (q *questionOfAll[K]) refuse() { (*question[K])(q).refuse() }
 
@@ -631,6 +632,15 @@ func (q *questionOfAll[K]) look(o *owner[K]) {
 
 // A looker looks at all grants, or learns that the manager has ended.
 type looker[K comparable] interface{ look(o *owner[K]) }
+
+// whenKnown lets one look when the owner knows of all grants, which is now where none are kept.
+func (o *owner[K]) whenKnown(l looker[K]) {
+	if o.m.kept == nil {
+		l.look(o)
+		return
+	}
+	o.looking.asked = append(o.looking.asked, l)
+}
 
 // looking is what an owner that keeps grants knows of questions about all keys.
 type looking[K comparable] struct {
@@ -658,18 +668,22 @@ func (o *owner[K]) isToLook() bool {
 }
 
 // look goes on to a moment at which the owner knows of all grants, and lets those look that
-// wait for it.
+// wait for it. It calls in some cells at a time, and serves what has come meanwhile.
 //
 // What a caller has sent before it took a key, or parked it, may still be in the mailbox when the
-// cell of that key is called in. So the moment comes when what is in the mailbox by then is
+// last cell is called in. So the moment comes when what is in the mailbox by then is
 // served. It is one point of the history, because after their cells are called in callers can
 // only send requests, which are served later.
 func (o *owner[K]) look() {
 	k := &o.looking
 	k.looks = true
-	o.long(o.m.kept.callAllIn)
-	k.left = len(o.m.mailbox)
-	o.serve()
+	for cells := range slices.Chunk(o.m.kept.cells, o.m.kept.atOnce) {
+		o.long(func() { o.m.kept.callIn(cells) })
+		k.left = len(o.m.mailbox)
+		if o.serve(); o.ended {
+			break
+		}
+	}
 	k.looks = false
 	asked := k.asked
 	k.asked = nil
@@ -734,9 +748,13 @@ type shutdown[K comparable] struct {
 
 func (r *shutdown[K]) serve(o *owner[K]) {
 	o.draining = true
-	o.m.kept.callAllIn()
 	r.drains <- true
-	o.checkIdle() // the manager may be idle even now
+	o.whenKnown(r)
+}
+
+// look ends the manager if it is idle even now.
+func (r *shutdown[K]) look(o *owner[K]) {
+	o.checkIdle()
 	o.m.kept.served()
 }
 

@@ -110,15 +110,6 @@ func (s *snapshot[K]) begin(o *owner[K]) {
 	close(s.begun)
 }
 
-// beginKnown begins a snapshot when the owner knows of all grants.
-func (s *snapshot[K]) beginKnown(o *owner[K]) {
-	if o.m.kept == nil {
-		s.begin(o)
-		return
-	}
-	o.looking.asked = append(o.looking.asked, s)
-}
-
 // look begins the snapshot, unless that was done or it is over.
 func (s *snapshot[K]) look(o *owner[K]) {
 	if s.cut == nil && !s.gone && !o.ended {
@@ -180,7 +171,7 @@ func (s *snapshot[K]) end(o *owner[K]) {
 	s.cut.End()
 	s.found = nil
 	if len(o.snapshots) >= mostSnapshots {
-		o.snapshots[mostSnapshots-1].beginKnown(o)
+		o.whenKnown(o.snapshots[mostSnapshots-1])
 	}
 }
 
