@@ -282,8 +282,10 @@ func (b *bench) fresh() string {
 }
 
 // messages returns how many messages etcd has received from clients.
-func (b *bench) messages(t *testing.T) (sum float64) {
-	resp, err := http.Get("http://" + b.addr + "/metrics")
+func (b *bench) messages(t *testing.T) float64 { return messages(t, b.addr) }
+
+func messages(t *testing.T, addr string) (sum float64) {
+	resp, err := http.Get("http://" + addr + "/metrics")
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
