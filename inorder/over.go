@@ -90,7 +90,9 @@ func (s *scheduler[K]) acquired(q *queue[K], lock keylock.Lock[K]) bool {
 func (s *scheduler[K]) refused(q *queue[K], err error) {
 	q.state = running // so that a sweep leaves it alone
 	for !q.empty() {
-		s.fail(q.first().group, q, err)
+		it, again := q.pop()
+		s.fail(it.group, q, err)
+		s.discard(it, again)
 	}
 	delete(s.queues, q.key)
 	s.root.finished()

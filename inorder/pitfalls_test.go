@@ -397,6 +397,31 @@ func TestPitfall8ClosedManagerFailsTheGroup(t *testing.T) {
 
 // Stop comes at any moment of the way from one work to the next: when Wait has returned, nothing of the
 // group holds a key or waits for one.
+// What the manager refuses has failed; only what comes after it is dropped.
+func TestPitfall8RefusedKeyCountsWhatIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := keylock.Start[string](context.Background(), keylock.WithMaxWaiters(1))
+		defer func() { m.Close() }()
+		outside, err := m.Acquire(t.Context(), "a")
+		require.NoError(t, err)
+		defer outside.Release()
+		ahead := m.Reserve("a")
+		defer ahead.Cancel()
+		g := inorder.Over(t.Context(), m, 1, inorder.WithKeyFailures())
+		require.NoError(t, g.Go(t.Context(), "b", sleep(time.Hour)))
+		for range 3 {
+			require.NoError(t, g.Go(t.Context(), "a", nothing))
+		}
+		require.NoError(t, g.Go(t.Context(), "c", nothing))
+		var failed *inorder.KeyError[string]
+		err = g.Wait()
+		require.ErrorIs(t, err, keylock.ErrQueueFull)
+		require.ErrorAs(t, err, &failed)
+		assert.Equal(t, "a", failed.Key)
+		assert.Equal(t, 2, failed.Dropped)
+	})
+}
+
 func TestPitfall8NothingIsHeldAfterWait(t *testing.T) {
 	m := keylock.Start[string](context.Background())
 	defer m.Close()
