@@ -1,9 +1,10 @@
--- The shortest ways of enter.lua: the key is free, or a living entry holds it.
+-- The shortest ways of enter.lua: the key is free, or a living entry holds it. An entry that has to wait is granted
+-- nothing, so which server this is does not matter yet.
 do
   local session, entry, key = ARGV[1], ARGV[2], ARGV[3]
   local v = redis.call('HMGET', hash, 'fence', 'quiet', 'life', 'q:' .. key, 'g:' .. key, 'x:' .. entry)
   local queue = v[4]
-  if not v[6] and (v[5] and ARGV[4] == '0' or not queue) and same(v[3]) then
+  if not v[6] and (queue and v[5] and ARGV[4] == '0' or not queue and same(v[3])) then
     local us = now()
     if tonumber(v[2] or 0) * 1000 <= us and tonumber(redis.call('ZSCORE', sessions, session) or 0) * 1000 > us then
       if not queue then
