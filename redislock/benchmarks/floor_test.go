@@ -2,16 +2,15 @@ package benchmarks
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/redis/rueidis"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/redislock"
 	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
 	"github.com/seed-46f81e6d/keylock/redislock/rueidisadapter"
@@ -40,24 +39,77 @@ func newClient(t testing.TB, s *redistest.Server) rueidis.Client {
 	return client
 }
 
-// replayed sends the two scripts of a lock, as they were sent for the first, on the goroutine that locks.
-var replayed = library{"its two scripts alone", func(t testing.TB, s *redistest.Server, key string) lockFunc {
+// script is what an engine has sent for its last lock of a key.
+type script struct {
+	client       redislock.Client
+	session      string
+	enter, leave redislock.Call
+}
+
+func record(t testing.TB, s *redistest.Server, key string) script {
 	r := &recorder{Client: rueidisadapter.New(newClient(t, s))}
 	e, err := redislock.New(r, redislock.WithTTL(time.Hour), redislock.WithQuarantine(time.Millisecond))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = e.Close(context.Background()) })
-	var g cohort.Grant
 	for range 2 { // the first begins the session
-		g, err = e.Acquire(t.Context(), key)
+		g, err := e.Acquire(t.Context(), key)
 		require.NoError(t, err)
 		require.NoError(t, g.Release(t.Context()))
 	}
 	r.mu.Lock()
-	enter, leave := r.last[len(r.last)-2], r.last[len(r.last)-1]
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	return script{r.Client, e.Report().Session, r.last[len(r.last)-2], r.last[len(r.last)-1]}
+}
+
+func (c script) run(call redislock.Call) ([]string, error) {
+	reply, _, err := c.client.Run(context.Background(), call)
+	return reply, err
+}
+
+// replayed sends the two scripts of a lock again, on the goroutine that locks.
+var replayed = library{"its two scripts alone", func(t testing.TB, s *redistest.Server, key string) lockFunc {
+	c := record(t, s, key)
 	return func(context.Context) (func() error, error) {
-		_, _, err := r.Client.Run(context.Background(), enter)
-		return func() error { _, _, err := r.Client.Run(context.Background(), leave); return err }, err
+		_, err := c.run(c.enter)
+		return func() error { _, err := c.run(c.leave); return err }, err
+	}
+}}
+
+// turns sends the scripts again, and waits for the notice of the grant where it has to. Nothing repairs a notice that is lost.
+var turns = library{"its scripts and notices alone", func(t testing.TB, s *redistest.Server, key string) lockFunc {
+	c := record(t, s, key)
+	granted := make(chan struct{}, 1)
+	subscribed := make(chan struct{}, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	go func() {
+		_ = c.client.Subscribe(ctx, "kl:"+c.session, func() { subscribed <- struct{}{} }, func(message string) {
+			if strings.HasPrefix(message, "granted") {
+				select {
+				case granted <- struct{}{}:
+				default: // the one before came too late
+				}
+			}
+		})
+	}()
+	<-subscribed
+	return func(ctx context.Context) (func() error, error) {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		reply, err := c.run(c.enter)
+		if err != nil {
+			return nil, err
+		}
+		if reply[0] == "waits" {
+			select {
+			case <-granted:
+			case <-ctx.Done():
+				_, err := c.run(c.leave)
+				return nil, errors.Join(ctx.Err(), err)
+			}
+		}
+		return func() error { _, err := c.run(c.leave); return err }, nil
 	}
 }}
 
@@ -68,56 +120,38 @@ var pings = library{"two PINGs", func(t testing.TB, s *redistest.Server, _ strin
 	return func(context.Context) (func() error, error) { return ping, ping() }
 }}
 
-// Two processes take turns with nothing but a PUBLISH, which each sends when it has received that of the other.
-func TestFigureFloorOfTurns(t *testing.T) {
-	s := server(t)
-	rates := make(map[string][]float64)
-	for range *rounds {
-		for _, c := range []struct {
-			name    string
-			scripts int // the requests of a turn
-		}{{"PUBLISH", 1}, {"PUBLISH and PING", 2}} {
-			ctx, cancel := context.WithCancel(t.Context())
-			var turns atomic.Int64
-			var clients []rueidis.Client
-			for range 2 {
-				clients = append(clients, newClient(t, s))
-			}
-			var all sync.WaitGroup
-			for i, client := range clients {
-				other := "turn" + string(rune('a'+1-i))
-				mine := "turn" + string(rune('a'+i))
-				turn := make(chan struct{}, 1)
-				all.Go(func() {
-					_ = client.Dedicated(func(own rueidis.DedicatedClient) error {
-						return own.Receive(ctx, own.B().Subscribe().Channel(mine).Build(), func(rueidis.PubSubMessage) { turn <- struct{}{} })
-					})
-				})
-				all.Go(func() {
-					for {
-						select {
-						case <-turn:
-						case <-ctx.Done():
-							return
-						}
-						turns.Add(1)
-						assert.NoError(t, client.Do(context.Background(), client.B().Publish().Channel(other).Message("x").Build()).Error())
-						if c.scripts == 2 {
-							assert.NoError(t, client.Do(context.Background(), client.B().Ping().Build()).Error())
-						}
-					}
-				})
-			}
-			time.Sleep(50 * time.Millisecond)
-			require.NoError(t, clients[0].Do(ctx, clients[0].B().Publish().Channel("turna").Message("x").Build()).Error())
-			before, began := turns.Load(), time.Now()
-			time.Sleep(500 * time.Millisecond)
-			rates[c.name] = append(rates[c.name], float64(turns.Load()-before)/time.Since(began).Seconds())
-			cancel()
-			all.Wait()
+// tokens pass a turn on by a PUBLISH to the other process, and nothing else.
+var tokens = library{"a PUBLISH for each turn", func(t testing.TB, s *redistest.Server, key string) lockFunc {
+	client := newClient(t, s)
+	mine, other := key+"/a", key+"/b"
+	turn := make(chan struct{}, 1)
+	subscribed := make(chan struct{}, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	if s.Must(t, "PUBLISH", mine, "") == "0" {
+		turn <- struct{}{} // the first process begins
+	} else {
+		mine, other = other, mine
+	}
+	go func() {
+		ctx := rueidis.WithOnSubscriptionHook(ctx, func(rueidis.PubSubSubscription) { subscribed <- struct{}{} })
+		_ = client.Dedicated(func(own rueidis.DedicatedClient) error {
+			return own.Receive(ctx, own.B().Subscribe().Channel(mine).Build(), func(m rueidis.PubSubMessage) {
+				if m.Message != "" {
+					turn <- struct{}{}
+				}
+			})
+		})
+	}()
+	<-subscribed
+	return func(ctx context.Context) (func() error, error) {
+		select {
+		case <-turn:
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
+		return func() error {
+			return client.Do(context.Background(), client.B().Publish().Channel(other).Message("turn").Build()).Error()
+		}, nil
 	}
-	for name, r := range rates {
-		t.Logf("%-18s %9.0f turns/s", name, median(r))
-	}
-}
+}}
