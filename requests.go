@@ -752,9 +752,11 @@ func (r *shutdown[K]) serve(o *owner[K]) {
 	o.whenKnown(r)
 }
 
-// look ends the manager if it is idle even now.
+// look ends the manager if it is idle even now, and has not ended.
 func (r *shutdown[K]) look(o *owner[K]) {
-	o.checkIdle()
+	if !o.ended {
+		o.checkIdle()
+	}
 	o.m.kept.served()
 }
 
