@@ -131,7 +131,7 @@ func (w *world) checkLast() error {
 // mayTakeLong reports whether a message may keep the owner for long.
 func mayTakeLong(msg message[int]) bool {
 	switch r := msg.request.(type) {
-	case *question[int], *closeSession[int], *releaseAll[int]:
+	case *question[int], *closeSession[int], *releaseAll[int], closing[int]:
 		return true
 	case *acquire[int]:
 		return r.long

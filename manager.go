@@ -157,7 +157,7 @@ func (o *owner[K]) goOn() bool {
 		if busy {
 			n = 1 // or their requests would soon be very many before those of others
 		}
-		o.meter.between(func() { o.deliver(o.table.GoOn(n)) })
+		o.long(func() { o.deliver(o.table.GoOn(n)) })
 		if busy {
 			break
 		}
@@ -811,6 +811,7 @@ func (m *Manager[K]) Shutdown(ctx context.Context) error {
 // be called again, and by many at once.
 func (m *Manager[K]) Close() error {
 	m.mustBeStarted()
+	m.long.Add(1) // for good
 	m.send(message[K]{request: closing[K]{}})
 	m.gate.hears(m.done, m)
 	<-m.done

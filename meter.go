@@ -75,12 +75,6 @@ func (w *meter) long(serve func()) {
 	w.sampled++
 }
 
-// between is long for what is done between two requests.
-func (w *meter) between(serve func()) {
-	w.long(serve)
-	w.sampled = min(w.sampled, w.requests)
-}
-
 // now reads the owner's clock: when a request has to queue and when its wait is over,
 // never for a request that is served at once, unless an option asks for it. An owner that
 // has had no pause since uses a reading again until it has done a little, sixteen short

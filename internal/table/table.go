@@ -607,9 +607,6 @@ func (t *Table[K]) remove(p *entry[K]) {
 	if q.head != nil {
 		return
 	}
-	if len(t.postponed.queues) > 0 {
-		t.postponed.remove(q)
-	}
 	t.queues.remove(q)
 	t.spare.putQueue(q)
 }
