@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
 // After a burst the retained heap is within 1 MiB of where it began, also while a few
@@ -17,7 +18,7 @@ import (
 func TestGuarantee07MemoryOfABurstGoesBack(t *testing.T) {
 	const mebibyte = 1 << 20
 	keys, waiters := 1_000_000, 100_000
-	if raceEnabled {
+	if locktest.RaceEnabled {
 		keys, waiters = 100_000, 20_000
 	}
 	bursts := map[string]func(m *keylock.Manager[int]){
@@ -186,7 +187,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			allocations := testing.AllocsPerRun(1000, call)
-			if !raceEnabled { // where sync.Pool drops items at random
+			if !locktest.RaceEnabled { // where sync.Pool drops items at random
 				assert.Zero(t, allocations)
 			}
 		})

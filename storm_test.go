@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
 // Thousands of goroutines acquire, reserve, try, hold, cancel, hand off, release and ask
@@ -22,7 +23,7 @@ import (
 // counters, one that is not ordered after the last in the race detector.
 func TestStorm(t *testing.T) {
 	goroutines, rounds := 2000, 20
-	if raceEnabled {
+	if locktest.RaceEnabled {
 		goroutines, rounds = 500, 15
 	}
 	// Long queues reach every branch. In short ones the waiter that is cancelled

@@ -15,6 +15,7 @@ import (
 
 	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/inorder"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
 // A model is the dullest thing that knows what may run: a list of works for each key.
@@ -293,7 +294,7 @@ func (m *model) waited(p *part) {
 
 func TestGroupIsLikeItsModel(t *testing.T) {
 	programs := 3000
-	if testing.Short() || raceEnabled {
+	if testing.Short() || locktest.RaceEnabled {
 		programs = 300
 	}
 	for seed := range programs {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/inorder"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
 // The tests of this file are numbered after the bugs that others had in code of this kind; 9 to 15
@@ -26,7 +27,7 @@ import (
 // 1. The goroutine of a key finds its queue empty while the next work is submitted.
 func TestPitfall1WorkThatComesAsAQueueEndsStillRuns(t *testing.T) {
 	rounds := 1_000_000
-	if testing.Short() || raceEnabled {
+	if testing.Short() || locktest.RaceEnabled {
 		rounds = 100_000
 	}
 	over := func(t *testing.T, g group, rounds int) {
@@ -512,7 +513,7 @@ func TestRetryReleasesTheLockMeanwhile(t *testing.T) {
 // A million works wait at 128 bytes each at most, besides their closures, and go through; both for
 // a few keys and for a million of them.
 func TestAMillionWait(t *testing.T) {
-	if raceEnabled {
+	if locktest.RaceEnabled {
 		t.Skip("the race detector has memory of its own")
 	}
 	const n = 1_000_000

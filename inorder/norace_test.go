@@ -1,5 +1,0 @@
-//go:build !race
-
-package inorder_test
-
-const raceEnabled = false

@@ -1,5 +1,0 @@
-//go:build !race
-
-package keylock_test
-
-const raceEnabled = false
