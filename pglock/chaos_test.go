@@ -30,20 +30,25 @@ import (
 	"github.com/seed-46f81e6d/keylock/pglock/internal/pgtest"
 )
 
-var (
-	chaosTime = flag.Duration("chaos", 6*time.Second, "how long the chaos test goes on")
-	chaosKeep = flag.Bool("keep", false, "have the processes of the chaos test keep keys, for a second and at most eight")
-)
+var chaosTime = flag.Duration("chaos", 6*time.Second, "how long a chaos test goes on")
 
 const (
-	workerVariable = "KEYLOCK_POSTGRES_WORKER" // how to connect to the server, where the resource listens, and whether to keep
+	workerVariable = "KEYLOCK_POSTGRES_WORKER" // how to connect to the server, where the resource listens, its own counter, and all of them
 	workerTTL      = time.Second
 )
 
-// counter is the resource: it checks tokens and does nothing else against lost updates, since what is written
+// noCounter is the counter of a worker that has none of its own. The others keep their keys, and prefer their own counter.
+const noCounter = "-"
+
+// counters are the resource.
+type counters struct {
+	mu     sync.Mutex
+	byName map[string]*counter
+}
+
+// counter checks tokens and does nothing else against lost updates, since what is written
 // does not depend on what is there. It lives in the test's own process, out of reach of the chaos.
 type counter struct {
-	mu    sync.Mutex
 	seen  string
 	count int
 	log   []string // the tokens of the increments
@@ -51,28 +56,32 @@ type counter struct {
 
 var errFenced = errors.New("fenced off")
 
-// do carries out "read TOKEN", or "write TOKEN COUNT", and returns the count.
-func (c *counter) do(request string) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// do carries out "read COUNTER TOKEN", or "write COUNTER TOKEN COUNT", and returns the count.
+func (all *counters) do(request string) (int, error) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
 	words := strings.Fields(request)
+	if len(words) < 3 || all.byName[words[1]] == nil {
+		return 0, fmt.Errorf("the request %q", request)
+	}
+	c, token := all.byName[words[1]], words[2]
 	switch {
-	case len(words) == 2 && words[0] == "read" && words[1] >= c.seen:
-		c.seen = words[1]
+	case words[0] == "read" && token >= c.seen:
+		c.seen = token
 		return c.count, nil
-	case len(words) == 3 && words[0] == "write" && words[1] == c.seen:
-		n, err := strconv.Atoi(words[2])
+	case words[0] == "write" && len(words) == 4 && token == c.seen:
+		n, err := strconv.Atoi(words[3])
 		if err != nil {
 			return 0, err
 		}
-		c.count, c.log = n, append(c.log, words[1])
+		c.count, c.log = n, append(c.log, token)
 		return n, nil
 	}
 	return 0, errFenced
 }
 
-// serve starts a server for the counter, which ends with the test.
-func (c *counter) serve(t *testing.T) (addr string) {
+// serve starts a server for the counters, which ends with the test.
+func (c *counters) serve(t *testing.T) (addr string) {
 	listen, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	var all sync.WaitGroup
@@ -98,8 +107,8 @@ func (c *counter) serve(t *testing.T) (addr string) {
 	return listen.Addr().String()
 }
 
-// increment adds one to the counter at the other end of conn.
-func increment(conn net.Conn, replies *bufio.Scanner, token string) error {
+// increment adds one to a counter at the other end of conn.
+func increment(conn net.Conn, replies *bufio.Scanner, counter, token string) error {
 	ask := func(request string) (int, error) {
 		if _, err := fmt.Fprintln(conn, request); err != nil {
 			return 0, err
@@ -113,10 +122,10 @@ func increment(conn net.Conn, replies *bufio.Scanner, token string) error {
 		}
 		return n, err
 	}
-	n, err := ask("read " + token)
+	n, err := ask(fmt.Sprint("read ", counter, " ", token))
 	if err == nil {
 		time.Sleep(rand.N(3 * time.Millisecond))
-		_, err = ask(fmt.Sprint("write ", token, " ", n+1))
+		_, err = ask(fmt.Sprint("write ", counter, " ", token, " ", n+1))
 	}
 	return err
 }
@@ -132,18 +141,19 @@ func believes(g cohort.Grant) (time.Time, bool) {
 	}
 }
 
-// workerMain increments the counter with four goroutines until SIGTERM. Some do not wait long, and
+// workerMain increments counters with four goroutines until SIGTERM. Some do not wait long, and
 // some hold the lock until after it is lost. It prints what it did, and from when until when it believed in each lock.
 func workerMain(arguments string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	words := strings.Fields(arguments)
+	own, all := words[2], strings.Split(words[3], ",")
 	config, err := pgx.ParseConfig(words[0])
 	if err != nil {
 		return err
 	}
 	opts := []cohort.Option{cohort.WithMaxHandoffs(8)}
-	if words[2] == "true" {
+	if own != noCounter {
 		opts = append(opts, cohort.WithKeep(time.Second, 8))
 	}
 	engine, err := pglock.New(config, pglock.WithTTL(workerTTL))
@@ -151,7 +161,7 @@ func workerMain(arguments string) error {
 		return err
 	}
 	locks := cohort.Start(context.Background(), engine, opts...)
-	var all sync.WaitGroup
+	var workers sync.WaitGroup
 	for g := range 4 {
 		resource, err := net.Dial("tcp", words[1])
 		if err != nil {
@@ -159,14 +169,18 @@ func workerMain(arguments string) error {
 		}
 		defer resource.Close()
 		replies := bufio.NewScanner(resource)
-		all.Go(func() {
+		workers.Go(func() {
 			for ctx.Err() == nil {
 				patience := time.Hour
 				if g == 0 { // often cancelled
 					patience = rand.N(20 * time.Millisecond)
 				}
+				counter := own
+				if own == noCounter || rand.IntN(10) == 0 {
+					counter = all[rand.IntN(len(all))]
+				}
 				waiting, cancel := context.WithTimeout(ctx, patience)
-				lock, err := locks.Acquire(waiting, "counter")
+				lock, err := locks.Acquire(waiting, counter)
 				cancel()
 				if err != nil {
 					fmt.Println("failed", err)
@@ -176,10 +190,10 @@ func workerMain(arguments string) error {
 				first, held := believes(lock.Grant())
 				last := first
 				// It does not heed the loss, so that only the token keeps out what is late.
-				if err := increment(resource, replies, lock.Token().String()); err != nil {
+				if err := increment(resource, replies, counter, lock.Token().String()); err != nil {
 					fmt.Println("failed", err)
 				} else {
-					fmt.Println("done", lock.Token())
+					fmt.Println("done", counter, lock.Token())
 				}
 				until := time.Now()
 				if rand.N(50) == 0 {
@@ -193,13 +207,19 @@ func workerMain(arguments string) error {
 					}
 				}
 				if held {
-					fmt.Println("believed", lock.Token(), first.UnixNano(), last.UnixNano())
+					fmt.Println("believed", counter, lock.Token(), first.UnixNano(), last.UnixNano())
 				}
 				_ = lock.Release()
+				if own != noCounter {
+					time.Sleep(rand.N(20 * time.Millisecond)) // or the key is always wanted, and never kept
+				}
 			}
 		})
 	}
-	all.Wait()
+	workers.Wait()
+	if stats, err := locks.Stats(context.Background()); err == nil {
+		fmt.Println("kept", stats.Hits, stats.Recalls)
+	}
 	closing, cancel := context.WithTimeout(context.Background(), pgtest.Patience/2)
 	defer cancel()
 	return locks.Shutdown(closing)
@@ -207,15 +227,18 @@ func workerMain(arguments string) error {
 
 // belief is how long a holder believed in its lock.
 type belief struct {
-	token       string
+	key, token  string
 	first, last int64
 }
 
-// noOverlap checks that no two believed at once, and that tokens grow.
+// noOverlap checks that no two believed in a lock of one key at once, and that tokens grow.
 func noOverlap(t *testing.T, beliefs []belief) {
-	slices.SortFunc(beliefs, func(a, b belief) int { return cmp.Compare(a.first, b.first) })
+	slices.SortFunc(beliefs, func(a, b belief) int { return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.first, b.first)) })
 	for i := 1; i < len(beliefs); i++ {
 		a, b := beliefs[i-1], beliefs[i]
+		if a.key != b.key {
+			continue
+		}
 		assert.LessOrEqual(t, a.last, b.first, "%s and %s believe at once", a.token, b.token)
 		assert.Less(t, a.token, b.token, "tokens grow")
 	}
@@ -225,15 +248,16 @@ func noOverlap(t *testing.T, beliefs []belief) {
 type worker struct {
 	cmd     *exec.Cmd
 	mu      sync.Mutex
-	done    map[string]bool // tokens of the increments that it reported
+	done    map[string]bool // the increments that it reported, each a counter and a token
 	beliefs []belief
+	kept    [2]int // hits and recalls, when it ended
 	last    string
 	end     chan struct{}
 }
 
-func startWorker(t *testing.T, s *pgtest.Server, n *cohorttest.Network, resource string) *worker {
+func startWorker(t *testing.T, s *pgtest.Server, n *cohorttest.Network, arguments ...string) *worker {
 	w := &worker{cmd: exec.Command(os.Args[0]), done: make(map[string]bool), end: make(chan struct{})}
-	w.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %t", workerVariable, s.Config(t, n.Addr).ConnString(), resource, *chaosKeep))
+	w.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s", workerVariable, s.Config(t, n.Addr).ConnString(), strings.Join(arguments, " ")))
 	w.cmd.Stderr = os.Stderr
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := w.cmd.StdoutPipe()
@@ -260,14 +284,16 @@ func (w *worker) hear(line string) {
 	w.last = line
 	words := strings.Fields(line)
 	switch {
-	case words[0] == "done":
-		w.done[words[1]] = true
-	case words[0] == "believed" && len(words) == 4:
-		first, err1 := strconv.ParseInt(words[2], 10, 64)
-		last, err2 := strconv.ParseInt(words[3], 10, 64)
+	case words[0] == "done" && len(words) == 3:
+		w.done[words[1]+" "+words[2]] = true
+	case words[0] == "believed" && len(words) == 5:
+		first, err1 := strconv.ParseInt(words[3], 10, 64)
+		last, err2 := strconv.ParseInt(words[4], 10, 64)
 		if err1 == nil && err2 == nil { // otherwise it was killed while it printed
-			w.beliefs = append(w.beliefs, belief{words[1], first, last})
+			w.beliefs = append(w.beliefs, belief{words[1], words[2], first, last})
 		}
+	case words[0] == "kept":
+		_, _ = fmt.Sscanf(line, "kept %d %d", &w.kept[0], &w.kept[1])
 	}
 }
 
@@ -284,8 +310,25 @@ func (w *worker) increments() int {
 // or doubled, tokens grow, no two believe in the lock at once, every process gets on in the end, and nothing is left behind.
 func TestChaos(t *testing.T) {
 	t.Parallel()
+	chaos(t, "counter")
+}
+
+// With keys that are kept, each process has a counter of its own, and sometimes increments those of the others.
+func TestChaosOfProcessesThatKeepKeys(t *testing.T) {
+	t.Parallel()
+	hits, recalls := chaos(t, "counter0", "counter1", "counter2")
+	assert.NotZero(t, hits)
+	assert.NotZero(t, recalls)
+}
+
+// chaos returns how many callers found their key kept, and how many kept keys were recalled, in the processes
+// that were not killed.
+func chaos(t *testing.T, names ...string) (hits, recalls int) {
 	s := alone(t)
-	c := &counter{}
+	c := &counters{byName: make(map[string]*counter)}
+	for _, name := range names {
+		c.byName[name] = &counter{}
+	}
 	const processes = 3
 	seed := rand.Uint64()
 	t.Log("seed", seed)
@@ -293,10 +336,16 @@ func TestChaos(t *testing.T) {
 	resource := c.serve(t)
 	var networks []*cohorttest.Network
 	var workers, past []*worker
-	for range processes {
-		n := cohorttest.NewNetwork(t, s.Addr())
-		networks = append(networks, n)
-		workers = append(workers, startWorker(t, s, n, resource))
+	start := func(i int) *worker {
+		own := noCounter
+		if len(names) > 1 {
+			own = names[i]
+		}
+		return startWorker(t, s, networks[i], resource, own, strings.Join(names, ","))
+	}
+	for i := range processes {
+		networks = append(networks, cohorttest.NewNetwork(t, s.Addr()))
+		workers = append(workers, start(i))
 	}
 	counts := make(map[string]int)
 	for until := time.Now().Add(*chaosTime); time.Now().Before(until); {
@@ -310,7 +359,7 @@ func TestChaos(t *testing.T) {
 			workers[i].signal(syscall.SIGKILL)
 			<-workers[i].end
 			past = append(past, workers[i])
-			workers[i] = startWorker(t, s, networks[i], resource)
+			workers[i] = start(i)
 		case n < 6:
 			what = "stopped"
 			workers[i].signal(syscall.SIGSTOP)
@@ -360,32 +409,45 @@ func TestChaos(t *testing.T) {
 	// The entries of the killed are removed by the next that comes, after their TTL.
 	conn := s.Connect(t)
 	sweeper := newEngine(t, s, "", pglock.WithTTL(workerTTL))
-	g := acquire(t, sweeper, "counter")
+	var held []*pglock.Grant
+	for _, name := range names {
+		held = append(held, acquire(t, sweeper, name))
+	}
 	eventually(t, conn, 1, "SELECT count(*) FROM pglock_session WHERE expires > clock_timestamp()")
-	eventually(t, conn, 1, entries)
-	require.NoError(t, g.Release(t.Context()))
+	eventually(t, conn, len(names), entries)
+	for _, g := range held {
+		require.NoError(t, g.Release(t.Context()))
+	}
 	closeEngine(sweeper)
 	pgtest.Must(t, conn, "UPDATE pglock_session SET expires = expires - interval '2 hours'")
 	pgtest.Must(t, conn, "UPDATE pglock_key SET used = used - interval '2 hours'")
-	require.Equal(t, 1, pgtest.Count(t, conn, "SELECT pglock_sweep()"))
+	require.Equal(t, len(names), pgtest.Count(t, conn, "SELECT pglock_sweep()"))
 	require.Zero(t, pgtest.Count(t, conn, "SELECT (SELECT count(*) FROM pglock_session) + (SELECT count(*) FROM pglock_key)"))
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	require.Equal(t, len(c.log), c.count, "an increment was lost or doubled")
-	require.True(t, slices.IsSorted(c.log), "tokens grow")
-	require.Equal(t, len(slices.Compact(slices.Clone(c.log))), len(c.log), "tokens grow")
+	written := make(map[string]bool)
+	for name, counter := range c.byName {
+		require.Equal(t, len(counter.log), counter.count, "an increment of %s was lost or doubled", name)
+		last := ""
+		for _, token := range counter.log {
+			require.Greater(t, token, last, "tokens grow")
+			written[name+" "+token], last = true, token
+		}
+	}
 	reported := 0
 	var beliefs []belief
 	for _, w := range append(past, workers...) {
 		beliefs = append(beliefs, w.beliefs...)
-		for token := range w.done {
+		for increment := range w.done {
 			reported++
-			_, written := slices.BinarySearch(c.log, token)
-			assert.True(t, written, "reported with token %s, and not there", token)
+			assert.True(t, written[increment], "%s was reported, and is not there", increment)
 		}
+		hits, recalls = hits+w.kept[0], recalls+w.kept[1]
 	}
 	noOverlap(t, beliefs)
-	t.Logf("%d increments, %d of them reported, %d beliefs, by %d processes; %v", len(c.log), reported, len(beliefs), len(past)+len(workers), counts)
-	assert.Greater(t, len(c.log), 20)
+	t.Logf("%d increments, %d of them reported, %d beliefs, by %d processes; %v; %d hits, %d recalls",
+		len(written), reported, len(beliefs), len(past)+len(workers), counts, hits, recalls)
+	assert.Greater(t, len(written), 20)
+	return hits, recalls
 }

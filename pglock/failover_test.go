@@ -187,7 +187,7 @@ func TestPromotionUnderLoad(t *testing.T) {
 					}
 					if !believed {
 						mu.Lock()
-						beliefs = append(beliefs, belief{fmt.Sprintf("%016x", g.(*pglock.Grant).Epoch()), first.UnixNano(), last.UnixNano()})
+						beliefs = append(beliefs, belief{"key", fmt.Sprintf("%016x", g.(*pglock.Grant).Epoch()), first.UnixNano(), last.UnixNano()})
 						newest = max(newest, g.(*pglock.Grant).Epoch())
 						mu.Unlock()
 					}
