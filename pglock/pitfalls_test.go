@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -175,6 +174,40 @@ func TestP2RenewalCreatesNothing(t *testing.T) {
 	require.ErrorIs(t, err, lease.ErrSessionGone)
 	_, err = store.Enter(ctx, first, false)
 	require.ErrorIs(t, err, lease.ErrSessionGone)
+	_, err = store.Enter(ctx, lease.Entry{Session: a, Key: "free", Attempt: 2}, false)
+	require.ErrorIs(t, err, lease.ErrSessionGone)
+	assert.Zero(t, pgtest.Count(t, conn, "SELECT count(*) FROM pglock_key WHERE key = $1", pglock.KeyOf("free")))
+}
+
+// In a quarantine a try finds every key held, and who waits is not passed when it is over.
+func TestQuarantineOfTriesAndWaiters(t *testing.T) {
+	t.Parallel()
+	s := migrated(t)
+	conn := s.Connect(t)
+	store, ctx := newEngine(t, s, "").Store(), t.Context()
+	a, b := lease.Session{ID: "A", TTL: time.Minute}, lease.Session{ID: "B", TTL: time.Minute}
+	require.NoError(t, store.Begin(ctx, a))
+	require.NoError(t, store.Begin(ctx, b))
+	first, second := lease.Entry{Session: a, Key: "k", Attempt: 1}, lease.Entry{Session: b, Key: "k", Attempt: 1}
+
+	pgtest.Must(t, conn, "UPDATE pglock_life SET quiet = clock_timestamp() + interval '30 seconds'")
+	_, err := store.Enter(ctx, first, true)
+	require.ErrorIs(t, err, cohort.ErrHeld)
+	assert.Zero(t, pgtest.Count(t, conn, entries))
+	st, err := store.Enter(ctx, first, false)
+	require.NoError(t, err)
+	assert.Zero(t, st.Epoch)
+	assert.InDelta(t, 30*time.Second, st.Again, float64(10*time.Second))
+	pgtest.Must(t, conn, "UPDATE pglock_life SET quiet = clock_timestamp()")
+
+	other := newEngine(t, s, "").Store() // which does not know that others contend for the key
+	st, err = other.Enter(ctx, second, false)
+	require.NoError(t, err)
+	assert.Zero(t, st.Epoch)
+	st, err = store.Enter(ctx, first, false)
+	require.NoError(t, err)
+	assert.NotZero(t, st.Epoch)
+	assert.True(t, st.Wanted)
 }
 
 // An unlock is carried out and its reply is lost: the repetition says that it was a success.
@@ -264,8 +297,9 @@ func TestP9NoticeIsLostWhileListeningAgain(t *testing.T) {
 	conn := s.Connect(t)
 	n := cohorttest.NewNetwork(t, s.Addr())
 	listener := s.Config(t, n.Addr)
-	waiter := newEngine(t, s, "", pglock.WithTTL(30*time.Second), pglock.WithListener(listener))
-	holder := newEngine(t, s, "", pglock.WithTTL(30*time.Second))
+	ttl := pglock.WithTTL(10 * time.Minute) // so that asking every quarter of it repairs nothing
+	waiter := newEngine(t, s, "", ttl, pglock.WithListener(listener))
+	holder := newEngine(t, s, "", ttl)
 	g := acquire(t, holder, "key")
 	granted := waits(t, conn, waiter, "key", 2)
 	n.Set(cohorttest.Weather{Down: true})
@@ -297,32 +331,35 @@ func TestP13ConnectionsWereJustClosed(t *testing.T) {
 var hotLocks = flag.Int("hot", 5000, "how often TestP14HotKeyWithoutVacuum locks its key; 100,000 take a minute")
 
 // A hot key leaves a dead row behind for each change. The row is updated in place, so that it stays as fast
-// without a vacuum.
+// without a vacuum as one that is new, with which it is locked in turns, since the machine may be busier at the end.
 func TestP14HotKeyWithoutVacuum(t *testing.T) {
 	t.Parallel()
 	s := alone(t, "autovacuum=off")
 	e := newEngine(t, s, "")
-	const n = 1000
+	const n = 500
 	rounds := *hotLocks / n
 	require.Greater(t, rounds, 2)
-	medians := make([]time.Duration, rounds) // which a pause of the machine does not change
-	for round := range medians {
-		each := make([]time.Duration, n)
-		for i := range each {
-			begun := time.Now()
-			require.NoError(t, acquire(t, e, "hot").Release(t.Context()))
-			each[i] = time.Since(begun)
-		}
-		slices.Sort(each)
-		medians[round] = each[n/2]
+	lock := func(key string) time.Duration {
+		begun := time.Now()
+		require.NoError(t, acquire(t, e, key).Release(t.Context()))
+		return time.Since(begun)
 	}
-	first, last := medians[0], medians[rounds-1]
+	var ratios []float64
+	for round := range rounds {
+		var hot, fresh [n]float64
+		for i := range n {
+			hot[i] = lock("hot").Seconds()
+			fresh[i] = lock(fmt.Sprint("fresh ", round)).Seconds()
+		}
+		ratios = append(ratios, median(hot[:])/median(fresh[:])) // which a pause of the machine does not change
+	}
 	conn := s.Connect(t)
 	pages := pgtest.Count(t, conn, "SELECT (pg_relation_size('pglock_key') / 8192)::int")
-	t.Logf("%d locks without a vacuum: median of the first thousand %v, of the last %v, ratio %.2f; %d pages",
-		*hotLocks, first, last, float64(last)/float64(first), pages)
-	assert.Less(t, last, 3*first+time.Millisecond)
-	assert.LessOrEqual(t, pages, 4, "the row is updated in place")
+	last := median(ratios[rounds*2/3:])
+	t.Logf("%d locks without a vacuum: %.2f times the latency of a new key in the first %d, %.2f times in the last third; %d pages",
+		*hotLocks, ratios[0], n, last, pages)
+	assert.Less(t, last, 2.0)
+	assert.LessOrEqual(t, pages, 4+rounds/10, "the row is updated in place") // a page has room for twenty new keys
 }
 
 // A caller's context that ends must not close a connection that others use.
@@ -480,6 +517,33 @@ func TestP21GuardExcludes(t *testing.T) {
 	err = g.Guard(t.Context(), begin(t, s))
 	require.ErrorIs(t, err, cohort.ErrLost)
 	require.NoError(t, grant.Release(t.Context()))
+}
+
+// Nor is the next holder let in when the lock is released while the transaction is open.
+func TestP21GuardExcludesAfterTheRelease(t *testing.T) {
+	t.Parallel()
+	s := migrated(t)
+	g := acquire(t, newEngine(t, s, ""), "key")
+	tx := begin(t, s)
+	require.NoError(t, g.Guard(t.Context(), tx))
+	released := make(chan error, 1)
+	go func() { released <- g.Release(t.Context()) }()
+	granted := make(chan *pglock.Grant, 1)
+	next := newEngine(t, s, "")
+	go func() {
+		g, err := next.Acquire(t.Context(), "key")
+		if assert.NoError(t, err) {
+			granted <- g.(*pglock.Grant)
+		}
+	}()
+	select {
+	case <-granted:
+		require.Fail(t, "the next holder is let in while the guarded transaction is open")
+	case <-time.After(500 * time.Millisecond):
+	}
+	require.NoError(t, tx.Commit(t.Context()))
+	require.NoError(t, receive(t, released, "the release"))
+	require.NoError(t, receive(t, granted, "the next holder").Release(t.Context()))
 }
 
 func begin(t testing.TB, s *pgtest.Server) pgx.Tx {

@@ -89,6 +89,9 @@ func parse(text string) (bug, error) {
 
 // order returns all checks, those that the bug names first.
 func (b bug) order() []check {
+	if slices.Contains(b.first, postgres.name) { // no other check builds that module
+		return []check{postgres}
+	}
 	rank := func(c check) int {
 		if i := slices.Index(b.first, c.name); i >= 0 {
 			return i
@@ -136,7 +139,7 @@ func (b bug) apply(root string) (mend func() error, err error) {
 func isNeeded(folder string) bool {
 	_, err := os.Stat(filepath.Join(folder, "go.mod"))
 	name := filepath.Base(folder)
-	return errors.Is(err, fs.ErrNotExist) || name == "fuzz" || name == "verify" || name == "otelkeylock"
+	return errors.Is(err, fs.ErrNotExist) || name == "fuzz" || name == "verify" || name == "otelkeylock" || name == postgres.dir
 }
 
 // workspace joins the copy with a module that requires a version of it.
@@ -145,6 +148,7 @@ const workspace = `go 1.26.0
 use (
 	.
 	./otelkeylock
+	./pglock
 )
 
 replace github.com/seed-46f81e6d/keylock v0.1.0 => ./

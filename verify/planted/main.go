@@ -38,6 +38,13 @@ func plant(out io.Writer, root string, names []string, all bool) error {
 	if len(names) > 0 {
 		bugs = slices.DeleteFunc(bugs, func(b bug) bool { return !slices.Contains(names, b.name) })
 	}
+	bugs = slices.DeleteFunc(bugs, func(b bug) bool {
+		missing := !b.order()[0].installed()
+		if missing {
+			fmt.Fprintf(os.Stderr, "%s is left out: no PostgreSQL is installed\n", b.name)
+		}
+		return missing
+	})
 	copied, err := copyModule(root)
 	if err != nil {
 		return err
