@@ -12,7 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
@@ -44,9 +46,11 @@ func TestFigures(t *testing.T) {
 	hot := compare(t, rounds, func(l locker) float64 { return throughput(t, l, 64, 1, span) }, advisory, ours)
 	turns := compare(t, rounds, func(l locker) float64 { return throughput(t, l, 2, 2, span) }, advisory, two)
 	both := compare(t, rounds, func(l locker) float64 { return throughput(t, l, 64, 2, span) }, advisory, twoHand)
+	least := compareTurns(t, rounds, span, advisory, database(t, s, "least"))
 	t.Logf("two updates of a row, latency:             %.2f times the advisory lock's (%.2f ms)", floor.ratio, floor.ours*1000)
 	t.Logf("lock and unlock alone, latency:            %.2f times the advisory lock's (%.2f ms)", alone.ratio, alone.ours*1000)
 	t.Logf("hot key, 64 goroutines, throughput:        %.1f times (%.0f/s)", hot.ratio, hot.ours)
+	t.Logf("two updates and a notification, in turns:  %.2f times (%.0f/s)", least.ratio, least.ours)
 	t.Logf("two processes in turns, without handoff:   %.2f times (%.0f/s)", turns.ratio, turns.ours)
 	t.Logf("two processes of 32 goroutines each:       %.1f times (%.0f/s)", both.ratio, both.ours)
 
@@ -129,6 +133,59 @@ func updatesLocker(t *testing.T, s *pgtest.Server) locker {
 			return err
 		}, nil
 	}
+}
+
+// compareTurns compares the advisory lock in turns with the least that a lock without a connection for each waiter can
+// cost here: a process updates a row, waits until it is notified, and updates the row again, which notifies the other.
+func compareTurns(t *testing.T, rounds int, span time.Duration, advisory locker, s *pgtest.Server) comparison {
+	setup := s.Connect(t)
+	pgtest.Must(t, setup, "CREATE UNLOGGED TABLE floor (key int PRIMARY KEY, entry text, epoch bigint) WITH (fillfactor = 30)")
+	pgtest.Must(t, setup, "INSERT INTO floor VALUES (1, '', 0)")
+	var conns, listeners [2]*pgx.Conn
+	for i := range conns {
+		conns[i], listeners[i] = s.Connect(t), s.Connect(t)
+		pgtest.Must(t, conns[i], "SET synchronous_commit = off")
+		pgtest.Must(t, conns[i], "SET plan_cache_mode = force_generic_plan")
+		pgtest.Must(t, listeners[i], fmt.Sprint("LISTEN floor", i))
+	}
+	var values, ratios []float64
+	for range rounds {
+		base := throughput(t, advisory, 2, 2, span)
+		var done atomic.Int64
+		var over atomic.Bool // set by the first, who then notifies once more
+		var all sync.WaitGroup
+		begun := time.Now()
+		for i := range conns {
+			all.Go(func() {
+				for holds := i == 0; ; holds = false {
+					var err error
+					if !holds {
+						_, err = conns[i].Exec(t.Context(), "UPDATE floor SET entry = 'me' WHERE key = 1")
+						if err == nil {
+							_, err = listeners[i].WaitForNotification(t.Context())
+						}
+					}
+					if i == 1 && over.Load() {
+						return
+					}
+					if i == 0 {
+						over.Store(time.Since(begun) >= span)
+					}
+					if err == nil {
+						_, err = conns[i].Exec(t.Context(), fmt.Sprint("UPDATE floor SET epoch = epoch + 1 WHERE key = 1 RETURNING pg_notify('floor", 1-i, "', '')::text"))
+					}
+					done.Add(1)
+					if !assert.NoError(t, err) || i == 0 && over.Load() {
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+		rate := float64(done.Load()) / time.Since(begun).Seconds()
+		values, ratios = append(values, rate), append(ratios, rate/base)
+	}
+	return comparison{median(values), median(ratios)}
 }
 
 // cohortLocker is that of so many processes with an engine each.
