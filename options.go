@@ -76,8 +76,9 @@ func WithKeptGrants(n int) Option {
 	return func(o *options) { o.kept = n }
 }
 
-// WithCallers makes every request for a lock note its call site: see [Caller] and [Entry]. It costs each of them the walk up a few frames of its stack, and memory for
-// them until the grant ends.
+// WithCallers makes every request for a lock note its call site: see [Caller] and [Entry]. It
+// costs each of them the walk up a few frames of its stack, and memory for them until the grant
+// ends.
 func WithCallers() Option { return func(o *options) { o.callers = true } }
 
 // WithHoldTimes makes the manager note when each grant began: see Entry.Since,

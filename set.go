@@ -10,11 +10,11 @@ import (
 // A Want is one key that a request asks for, and on what terms.
 type Want[K comparable] struct {
 	Key  K
-	Mode Mode
+	Mode Mode // one that is neither Exclusive nor Shared panics in the call
 
 	// Limit is for a shared one: it is granted while fewer than so many hold the key. 0 is the
 	// limit of WithSharedLimit, if there is one. Requests for one key may have different limits,
-	// or none. A negative Limit panics; that of an exclusive one is not looked at.
+	// or none. An exclusive one has no use for it. A negative Limit panics in the call.
 	Limit int
 }
 
@@ -43,6 +43,8 @@ func (w *Want[K]) terms() table.Terms {
 	switch {
 	case w.Limit < 0:
 		panic(fmt.Sprintf("keylock: Want with the Limit %d: want 0 or more", w.Limit))
+	case w.Mode > Shared:
+		panic(fmt.Sprintf("keylock: Want with the Mode %d: want Exclusive or Shared", w.Mode))
 	case w.Mode != Shared:
 		return table.Terms{}
 	}

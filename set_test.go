@@ -89,6 +89,9 @@ func TestOfAKeyThatIsNamedTwiceTheStricterTermsCount(t *testing.T) {
 		assert.True(t, ok)
 		none.Release()
 		assert.PanicsWithValue(t, "keylock: Want with the Limit -1: want 0 or more", func() { m.TryAcquireSet(upTo(-1, "k")) })
+		assert.PanicsWithValue(t, "keylock: Want with the Mode 2: want Exclusive or Shared", func() {
+			m.ReserveSet(keylock.Want[string]{Key: "k", Mode: keylock.Shared + 1})
+		})
 		l, ok := m.TryAcquireSet(keylock.Want[string]{Key: "k"})
 		assert.True(t, ok)
 		assert.Equal(t, "k", l.Key())
