@@ -3,8 +3,11 @@ package cohort
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
+
+	"github.com/seed-46f81e6d/keylock/internal/show"
 )
 
 // Locks are several keys held by this process. The zero Locks is released.
@@ -103,6 +106,22 @@ func (l Locks) Keys() []string {
 		keys[i] = one.Key()
 	}
 	return keys
+}
+
+// String returns the first key, and how many more there are; of one key what that of its [Lock] does.
+func (l Locks) String() string {
+	if l.all == nil {
+		return "no lock"
+	}
+	switch locks := l.all.locks; len(locks) {
+	case 0:
+		return "lock of no key"
+	case 1:
+		return locks[0].String()
+	default:
+		first := locks[0].Key()
+		return fmt.Sprintf("lock of key %s and %d more", show.Quoted(&first), len(locks)-1)
+	}
 }
 
 // Token returns the number of this holder of key among all holders of that key, in all processes; the zero

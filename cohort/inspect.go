@@ -99,7 +99,7 @@ func (k KeyInfo) String() string {
 			fmt.Fprintf(&b, "; and %d more", len(k.Engine)-i)
 			break
 		}
-		role := "waits"
+		role := "waits for"
 		if i == 0 {
 			role = "holds"
 		}

@@ -60,6 +60,7 @@ func TestInspectShowsTheClaim(t *testing.T) {
 		assert.True(t, info.Engine[1].Own)
 		assert.Equal(t, began, info.Engine[1].Since)
 		assert.Contains(t, info.String(), "waiting since")
+		assert.Contains(t, info.String(), "process 1 holds it there; process 2 waits for it there")
 		top, err := ours.Top(t.Context(), 5)
 		require.NoError(t, err)
 		require.Len(t, top.OldestWaits, 1)
@@ -299,4 +300,31 @@ func TestRefusedReleaseReportsTheErrorAndFreesTheKey(t *testing.T) {
 		assert.Zero(t, w.store.Len("k"))
 		require.NoError(t, acquire(t, m, "k").Release())
 	})
+}
+
+// The handles are printed on one line, and nothing is read that another goroutine may write.
+func TestHandlesHaveTexts(t *testing.T) {
+	store := cohorttest.NewStore()
+	defer store.Close()
+	m := cohort.Start(t.Context(), store.Engine())
+	assert.Equal(t, "cohort manager, running", fmt.Sprint(m))
+	l, err := m.Acquire(t.Context(), "a\nb")
+	require.NoError(t, err)
+	assert.Equal(t, `lock of key "a\nb", token `+l.Token().String(), fmt.Sprint(l))
+	all, err := m.AcquireAll(t.Context(), "z", "y", "z")
+	require.NoError(t, err)
+	assert.Equal(t, `lock of key "y" and 1 more`, fmt.Sprint(all))
+	require.NoError(t, all.Release())
+	all, err = m.AcquireAll(t.Context(), "z")
+	require.NoError(t, err)
+	assert.Regexp(t, `^lock of key "z", token `, fmt.Sprint(all))
+	none, err := m.AcquireAll(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, "lock of no key", fmt.Sprint(none))
+	for _, one := range []interface{ Release() error }{l, all, none} {
+		require.NoError(t, one.Release())
+	}
+	require.NoError(t, m.Close())
+	assert.Equal(t, "cohort manager, ended", fmt.Sprint(m))
+	assert.Equal(t, "no lock, no lock, no manager", fmt.Sprintf("%v, %v, %v", cohort.Lock{}, cohort.Locks{}, (*cohort.Manager)(nil)))
 }

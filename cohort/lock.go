@@ -2,9 +2,11 @@ package cohort
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/show"
 )
 
 // Lock is a key held by this process. The zero Lock is released.
@@ -37,6 +39,15 @@ func (l Lock) Key() string {
 		return ""
 	}
 	return l.holder.local.Key()
+}
+
+// String returns the key and the token.
+func (l Lock) String() string {
+	if l.holder == nil {
+		return "no lock"
+	}
+	key := l.Key()
+	return fmt.Sprintf("lock of key %s, token %v", show.Quoted(&key), l.Token())
 }
 
 // Token returns the number of this holder among all holders of the key, in all

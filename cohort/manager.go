@@ -244,6 +244,20 @@ func (m *Manager) Close() error {
 	return m.err
 }
 
+// String says whether the manager has ended. (Package fmt would print its fields, which other
+// goroutines write.)
+func (m *Manager) String() string {
+	if m == nil {
+		return "no manager"
+	}
+	select {
+	case <-m.done:
+		return "cohort manager, ended"
+	default:
+		return "cohort manager, running"
+	}
+}
+
 // Done is closed when the manager has ended and its engine is closed.
 func (m *Manager) Done() <-chan struct{} {
 	return m.done
