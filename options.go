@@ -51,20 +51,21 @@ func WithSharedLimit(n int) Option {
 
 // WithKeptGrants keeps up to n keys granted after their release, as long as no other request
 // comes to the owner for them. Acquire, TryAcquire, Do and Reserve take such a key, and Release
-// keeps it again, in about the time of a mutex and without a message to the owner, which has
-// given the grant and can call it in. It pays where keys are locked again and again and are
-// seldom wanted by two at a time; a key that others wait for costs as much as without it.
+// keeps it again, without a message to the owner, which has given the grant and can call it in.
+// It pays where keys are locked again and again and are seldom wanted by two at a time; a key
+// that others wait for costs as much as without it.
 //
-// It weakens two guarantees: up to n free keys stay in memory until the owner calls them in, and
-// a call that takes a kept grant may overtake one that is on its way to the owner, whose place in the
-// order counts from when the owner has received it. The calls of one goroutine keep their order,
-// and all else stays exact.
+// It weakens two guarantees. Up to n free keys stay in memory until the owner calls them in. And
+// because the order counts from when the owner has received a request, a call that takes a kept
+// grant may overtake one that is on its way. The calls of one goroutine keep their order, and
+// all else stays exact.
 //
 // The owner calls a grant in when another request comes to it for the key, when another key
-// needs its cell, and with all others for [Manager.Stats], Top, Snapshot, WaitIdle and
-// Shutdown, which then cost the owner 0.1 to 0.4 µs for each, some at a time. Shared requests, those for many keys and those of sessions go to the
-// owner always. Nothing is kept while a WaitIdle waits, after Shutdown, and with [WithCallers],
-// [WithHoldTimes] or [WithSlowLog], which note each request.
+// needs its cell, and with all others for [Manager.Stats], Top, Snapshot, WaitIdle and Shutdown,
+// which then cost the owner 0.1 to 0.4 µs for each, some at a time. Shared requests, those for
+// many keys and those of sessions go to the owner always. Nothing is kept while a WaitIdle
+// waits, after Shutdown, and with [WithCallers], [WithHoldTimes] or [WithSlowLog], which note
+// each request.
 //
 // There are n cells, and each key has one of them, by its hash: let n be several times the number
 // of keys in use. A cell takes about 100 bytes and the size of K, at once; a key in it about 200
