@@ -143,10 +143,13 @@ func (o *owner[K]) serve() {
 }
 
 // goOn lets waiters go on that were too many for one request: one for each request that others
-// make, or as long as there is none, in parts, until no waiter is postponed any more. It is false
-// when the manager has ended.
+// make, or fewer while the mailbox is full, or as long as there is none, in parts, until no waiter
+// is postponed any more. It is false when the manager has ended.
 func (o *owner[K]) goOn() bool {
 	for o.table.Postponed() {
+		if len(o.m.mailbox) == cap(o.m.mailbox) && o.meter.requests%seldom != 0 {
+			break // more than it has room for want to send, and those that are granted would, too
+		}
 		o.m.gate.before("lets postponed waiters go on")
 		if isClosed(o.lifetime) {
 			o.end(ErrClosed)
@@ -167,6 +170,9 @@ func (o *owner[K]) goOn() bool {
 	}
 	return true
 }
+
+// seldom is after how many requests a postponed waiter goes on while the mailbox is full.
+const seldom = 8
 
 // serveLeft serves the requests that were abandoned when the mailbox was full: all of them,
 // because the goroutine that abandoned one sees that in what it asks next.

@@ -321,7 +321,16 @@ func TestRequestsAreServedWhileManyReadersAreGranted(t *testing.T) {
 	fill(o.m, 1)
 	require.True(t, o.goOn())
 	assert.Equal(t, 2, granted(readers), "before the next request")
-	<-o.m.mailbox
+	fill(o.m, mailboxSize)
+	o.meter.requests = 1
+	require.True(t, o.goOn())
+	assert.Equal(t, 2, granted(readers), "while others have no room to send")
+	o.meter.requests = seldom
+	require.True(t, o.goOn())
+	assert.Equal(t, 3, granted(readers), "while others have had no room for long")
+	for len(o.m.mailbox) > 0 {
+		<-o.m.mailbox
+	}
 	require.True(t, o.goOn())
 	assert.Equal(t, len(readers), granted(readers), "without another request")
 	assert.False(t, o.table.Postponed())
