@@ -33,21 +33,26 @@ func Busy(t testing.TB) *keylock.Manager[string] {
 	t.Helper()
 	ctx := t.Context()
 	m := keylock.Start[string](ctx, keylock.WithHoldTimes())
-	first, _ := m.TryAcquire("k")
+	first, ok := m.TryAcquire("k")
+	if !ok {
+		t.Fatal("the key is not free")
+	}
 	second := m.Reserve("k")
-	m.TryAcquire("k")
+	if _, ok := m.TryAcquire("k"); ok { //keylock:held never: it is refused
+		t.Fatal("the key is free")
+	}
 	cancelled := m.Reserve("k")
 	time.Sleep(time.Second)
 	cancelled.Cancel()
 	time.Sleep(2 * time.Second)
 	first.Release()
-	if _, err := second.Wait(ctx); err != nil {
+	if _, err := second.Wait(ctx); err != nil { //keylock:held until the manager ends
 		t.Fatal(err)
 	}
-	m.Reserve("k")
-	m.Reserve("k")
-	m.TryAcquireSet(Sharing("s")...)
-	m.TryAcquireSet(Sharing("s")...)
+	m.Reserve("k")                   //keylock:held waits until the manager ends
+	m.Reserve("k")                   //keylock:held likewise
+	m.TryAcquireSet(Sharing("s")...) //keylock:held likewise
+	m.TryAcquireSet(Sharing("s")...) //keylock:held likewise
 	time.Sleep(4 * time.Second)
 	return m
 }
