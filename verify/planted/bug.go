@@ -92,6 +92,9 @@ func (b bug) order() []check {
 	if slices.Contains(b.first, postgres.name) { // no other check builds that module
 		return []check{postgres}
 	}
+	if c, ok := singleTest(b.first[0]); ok {
+		return []check{c}
+	}
 	rank := func(c check) int {
 		if i := slices.Index(b.first, c.name); i >= 0 {
 			return i
@@ -139,19 +142,23 @@ func (b bug) apply(root string) (mend func() error, err error) {
 func isNeeded(folder string) bool {
 	_, err := os.Stat(filepath.Join(folder, "go.mod"))
 	name := filepath.Base(folder)
-	return errors.Is(err, fs.ErrNotExist) || name == "fuzz" || name == "verify" || name == "otelkeylock" || name == postgres.dir
+	return errors.Is(err, fs.ErrNotExist) || slices.Contains([]string{"fuzz", "verify", "otelkeylock", "etcdlock", "e2e", postgres.dir}, name)
 }
 
-// workspace joins the copy with a module that requires a version of it.
+// workspace joins the copy with modules that require a version of it.
 const workspace = `go 1.26.0
 
 use (
 	.
+	./e2e
+	./etcdlock
 	./otelkeylock
 	./pglock
 )
 
 replace github.com/seed-46f81e6d/keylock v0.1.0 => ./
+
+replace github.com/seed-46f81e6d/keylock/etcdlock v0.1.0 => ./etcdlock
 `
 
 // copyModule copies what the checks need of a module, and returns where it is.

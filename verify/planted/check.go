@@ -47,6 +47,13 @@ func (c check) installed() bool {
 	return len(found) > 0 || err == nil
 }
 
+// singleTest returns the check that a bug names as module:Test. It is a test of a module that no other check builds, and too
+// slow to run for other bugs.
+func singleTest(name string) (c check, ok bool) {
+	dir, test, ok := strings.Cut(name, ":")
+	return check{name: name, dir: dir, args: "test -timeout=3m -run=^" + test + "$ .", work: true}, ok
+}
+
 var (
 	failedTest = regexp.MustCompile(`(?m)^--- FAIL: (\w+)`)
 	hungTest   = regexp.MustCompile(`(?m)running tests:\s+(\w+)`)
