@@ -22,7 +22,7 @@ import (
 	"github.com/seed-46f81e6d/keylock/pglock/internal/pgtest"
 )
 
-var figures = flag.Bool("figures", false, "take the README's figures, which needs a quiet machine and half a minute")
+var figures = flag.Bool("figures", false, "take the README's figures, which needs a quiet machine and a minute")
 
 // locker is what is measured: lock and unlock of a key by one of several processes.
 type locker func(ctx context.Context, process int, key string) (unlock func() error, err error)
