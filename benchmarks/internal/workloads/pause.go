@@ -21,12 +21,13 @@ import (
 type scene struct {
 	manager *keylock.Manager[string]
 	call    func() // may be called again and again
+	prepare func() // is called before, while others are not; with it the call is made once
 }
 
 // pause measures what others notice of a call: four goroutines lock and unlock keys that
 // have nothing to do with it, and a fifth waits for a key with a deadline of 10 ms. A call
-// begins 10 ms after the one before it, or when that has returned. They do the same for as
-// long without calls.
+// begins 10 ms after they do and 10 ms after the one before it, or when that has returned.
+// Before, they do the same without calls.
 func pause(name, about string, n int, set func(n int) scene) Workload {
 	return Workload{
 		Name:   "pause/" + name,
@@ -40,8 +41,13 @@ func pause(name, about string, n int, set func(n int) scene) Workload {
 			alone := beside(s.manager, func() { time.Sleep(atLeast) })
 			calls := 0
 			var took time.Duration
+			if s.prepare != nil {
+				s.prepare()
+				runtime.GC() // of what was prepared, or it comes while others are measured
+			}
 			with := beside(s.manager, func() {
-				for begun := time.Now(); time.Since(begun) < atLeast; {
+				time.Sleep(between)
+				for begun := time.Now(); time.Since(begun) < atLeast && (calls == 0 || s.prepare == nil); {
 					start := time.Now()
 					s.call()
 					took += time.Since(start)
@@ -149,7 +155,7 @@ func heldKeys(n int) scene {
 	for i := range n {
 		m.TryAcquire(strconv.Itoa(i)) //keylock:held until the scene is over
 	}
-	return scene{m, func() {
+	return scene{manager: m, call: func() {
 		if keys, err := m.Snapshot(context.Background()); err != nil || len(keys) < n {
 			panic(err)
 		}
@@ -167,7 +173,7 @@ func readers(n int) scene {
 		s.TryAcquireSet(sharing("first")...) //keylock:held until the scene is over
 		s.ReserveSet(sharing("second")...)   //keylock:held until the scene is over
 	}
-	return scene{m, func() {
+	return scene{manager: m, call: func() {
 		starter.Reserve("first").Cancel()
 		m.Stats(context.Background())
 	}}
@@ -190,7 +196,7 @@ func images(n int) scene {
 		}
 		last = append(last, m.Reserve(key))
 	}
-	return scene{m, func() {
+	return scene{manager: m, call: func() {
 		var all sync.WaitGroup
 		all.Go(func() {
 			if keys, err := m.Snapshot(ctx); err != nil || len(keys) < n {
@@ -220,7 +226,7 @@ func chain(n int) scene {
 	start := m.Session("start")
 	start.TryAcquire("own")                  //keylock:held until the scene is over
 	m.Session("waits for it").Reserve("own") //keylock:held until the scene is over
-	return scene{m, func() {
+	return scene{manager: m, call: func() {
 		start.Reserve("0").Cancel()
 		m.Stats(context.Background())
 	}}
@@ -229,7 +235,7 @@ func chain(n int) scene {
 func readersBehind(n int) scene {
 	m := keylock.Start[string](context.Background())
 	readers := make([]keylock.Reservation[string], n)
-	return scene{m, func() {
+	return scene{manager: m, call: func() {
 		writer, ok := m.TryAcquire("shared")
 		if !ok {
 			panic("the last turn has left a lock")
@@ -245,16 +251,18 @@ func readersBehind(n int) scene {
 	}}
 }
 
-// readersWoken is readersBehind with goroutines that wait.
+// readersWoken is readersBehind with goroutines that wait. The call is over when all of them have
+// released.
 func readersWoken(n int) scene {
 	ctx := context.Background()
 	m := keylock.Start[string](ctx)
-	return scene{m, func() {
-		writer, err := m.Acquire(ctx, "shared")
-		if err != nil {
+	var writer keylock.Lock[string]
+	var all sync.WaitGroup
+	prepare := func() {
+		var err error
+		if writer, err = m.Acquire(ctx, "shared"); err != nil {
 			panic(err)
 		}
-		var all sync.WaitGroup
 		startWaiters(m, n, &all, func() {
 			lock, err := m.AcquireShared(ctx, "shared")
 			if err != nil {
@@ -262,6 +270,8 @@ func readersWoken(n int) scene {
 			}
 			lock.Release()
 		})
+	}
+	return scene{manager: m, prepare: prepare, call: func() {
 		writer.Release()
 		all.Wait()
 		m.Stats(ctx)
@@ -286,10 +296,12 @@ func startWaiters(m *keylock.Manager[string], n int, all *sync.WaitGroup, ask fu
 func abandoned(n int) scene {
 	m := keylock.Start[string](context.Background())
 	m.TryAcquire("hot") //keylock:held until the scene is over
-	return scene{m, func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		var all sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	prepare := func() {
 		startWaiters(m, n, &all, func() { m.Acquire(ctx, "hot") }) //keylock:held never: the key is held until ctx ends
+	}
+	return scene{manager: m, prepare: prepare, call: func() {
 		cancel()
 		all.Wait()
 		m.Stats(context.Background())
@@ -300,7 +312,7 @@ func joiners(n int) scene {
 	m := keylock.Start[string](context.Background())
 	m.Session("holder").TryAcquire("hot") //keylock:held until the scene is over
 	waiters := make([]keylock.Reservation[string], n)
-	return scene{m, func() {
+	return scene{manager: m, call: func() {
 		for i := range waiters {
 			waiters[i] = m.Session("").Reserve("hot")
 		}
@@ -331,7 +343,7 @@ func row(n int) scene {
 	for i := n - 2; i >= 0; i-- {
 		sessions[i].Reserve(strconv.Itoa(i + 1))
 	}
-	return scene{m, func() {
+	return scene{manager: m, call: func() {
 		start.Reserve("0").Cancel()
 		m.Stats(context.Background())
 	}}
@@ -344,7 +356,7 @@ func sharers(n int) scene {
 	}
 	m.TryAcquire("another") //keylock:held until the scene is over
 	m.Reserve("shared")     //keylock:held until the scene is over
-	return scene{m, func() { m.Top(context.Background(), 2) }}
+	return scene{manager: m, call: func() { m.Top(context.Background(), 2) }}
 }
 
 func page(n int) scene {
@@ -353,7 +365,7 @@ func page(n int) scene {
 	for range n {
 		m.Reserve("hot") //keylock:held until the scene is over
 	}
-	return scene{m, func() { get(m) }}
+	return scene{manager: m, call: func() { get(m) }}
 }
 
 func hugeKeys(n int) scene {
@@ -361,7 +373,7 @@ func hugeKeys(n int) scene {
 	for i := range n {
 		m.TryAcquire(strconv.Itoa(i) + strings.Repeat("x", 1<<20)) //keylock:held until the scene is over
 	}
-	return scene{m, func() { get(m) }}
+	return scene{manager: m, call: func() { get(m) }}
 }
 
 func get(m *keylock.Manager[string]) {
