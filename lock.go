@@ -74,7 +74,7 @@ func (l Lock[K]) Handoff(value any) bool {
 	return <-r.passed
 }
 
-// Value returns what the last holder passed on by Handoff; nil when it just released, and
+// Value returns what the last holder handed off with the lock; nil when it just released, and
 // of the lock of many keys.
 func (l Lock[K]) Value() any {
 	if l.ofMany() {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
 // testMeter is a meter of an owner whose table says how much it has done.
@@ -120,4 +122,29 @@ func TestRequestsForManyKeysAreTimed(t *testing.T) {
 	require.NoError(t, err)
 	assert.Greater(t, stats.Busy(), 0.25)
 	assert.LessOrEqual(t, stats.Serving, stats.Uptime)
+}
+
+// What changes a grant of very many keys is timed by itself, and of few keys it is a request like
+// others, also when the grant has ended.
+func TestChangesOfGrantsOfManyKeysAreTimed(t *testing.T) {
+	for n, long := range map[int]bool{1: false, keptKeys: false, keptKeys + 1: true} {
+		m, o := newManager[int](nil, options{}, mailboxSize)
+		keys := make([]int, n)
+		for i := range keys {
+			keys[i] = i
+		}
+		grant := o.table.Join(&table.Request[int]{Keys: keys, Tag: m.newAcquire(nil, table.Request[int]{})}).Token
+		timed := func(r request[int]) bool {
+			before := o.meter.sampled
+			m.long.Add(1)
+			r.serve(o)
+			return o.meter.sampled > before
+		}
+		assert.Equal(t, long, timed(&downgrade[int]{grant, true}), "%d keys", n)
+		assert.Equal(t, 1, o.table.Counts().Shared, "%d keys", n)
+		assert.Equal(t, long, timed(&releaseAll[int]{grant}), "%d keys", n)
+		assert.Zero(t, o.table.Counts().Held, "%d keys", n)
+		assert.False(t, timed(&releaseAll[int]{grant}), "it has ended")
+		assert.Zero(t, m.long.Load())
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -157,4 +158,45 @@ func TestRoleIsWithdrawnForAMoment(t *testing.T) {
 	require.NoError(t, held.Release(t.Context()), "the outcome")
 	require.NoError(t, blocker.Release(t.Context()))
 	require.NoError(t, acquire(t, e, "key").Release(t.Context()))
+}
+
+// Many keys are released at a time, by requests for more than one each. Etcd refuses some of the keys, and no other.
+func TestKeyThatMayNotBeRemovedHindersNoOther(t *testing.T) {
+	addr, admin := startNodeWithUsers(t, 0)
+	permit := func(from, to string) error {
+		_, err := admin.RoleGrantPermission(t.Context(), "locker", from, to, clientv3.PermissionType(authpb.READWRITE))
+		return err
+	}
+	_, err := admin.RoleRevokePermission(t.Context(), "locker", "/locks/", "/locks0")
+	require.NoError(t, err)
+	require.NoError(t, permit("/locks/", "/locks/x"))
+	require.NoError(t, permit("/locks/x", "/locks0"))
+	e := newEngine(t, dialAs(t, "user", addr), 30*time.Second)
+	var grants []*etcdlock.Grant
+	for i := range 50 {
+		key := fmt.Sprint(i)
+		if i%5 == 0 {
+			key = "x" + key
+		}
+		grants = append(grants, acquire(t, e, key))
+	}
+	_, err = admin.RoleRevokePermission(t.Context(), "locker", "/locks/x", "/locks0")
+	require.NoError(t, err)
+	var all sync.WaitGroup
+	for i, g := range grants {
+		all.Go(func() {
+			if err := g.Release(t.Context()); i%5 == 0 {
+				assert.ErrorContains(t, err, "permission denied")
+			} else {
+				assert.NoError(t, err)
+			}
+		})
+	}
+	all.Wait()
+	assert.Len(t, keysUnder(t, admin, "/locks/"), 10)
+	require.NoError(t, permit("/locks/x", "/locks0"))
+	awaitNoKeys(t, admin, patience)
+	for _, g := range grants {
+		assert.NoError(t, g.Release(t.Context()), "the outcome")
+	}
 }

@@ -2,11 +2,13 @@ package e2e
 
 import (
 	"context"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
@@ -90,4 +92,54 @@ func TestKeptKeysGoBackWhenTheInboxIsNotWatched(t *testing.T) {
 	}, patience, 10*time.Millisecond, "they are kept again")
 	require.NoError(t, m.Close())
 	assert.Empty(t, keysUnder(t, direct, "/locks/"))
+}
+
+// The end of a manager gives every kept key back with one request. While a caller still holds a lock, Shutdown gives them
+// back before, dozens with each.
+func TestKeptKeysGoBackAtTheEnd(t *testing.T) {
+	node := startNode(t)
+	client := dial(t, node)
+	for _, end := range []struct {
+		name     string
+		holds    bool
+		end      func(m *cohort.Manager) error
+		messages float64 // at most, of the session's other requests too
+	}{
+		{"Close", false, (*cohort.Manager).Close, 30},
+		{"Shutdown", false, func(m *cohort.Manager) error { return m.Shutdown(context.Background()) }, 30},
+		{"Shutdown with a holder", true, func(m *cohort.Manager) error { return m.Shutdown(context.Background()) }, 150},
+	} {
+		t.Run(end.name, func(t *testing.T) {
+			const keys = 1000
+			m := newManager(t, dial(t, node), 10*time.Second, cohort.WithKeep(time.Hour, keys+1))
+			for i := range keys {
+				l, err := m.Acquire(t.Context(), strconv.Itoa(i))
+				require.NoError(t, err)
+				require.NoError(t, l.Release())
+			}
+			require.Len(t, keysUnder(t, client, "/locks/"), keys)
+			left := 0
+			var holder cohort.Lock
+			if end.holds {
+				var err error
+				holder, err = m.Acquire(t.Context(), "held")
+				require.NoError(t, err)
+				left = 1
+			}
+			before, began := messages(t, node), time.Now()
+			ended := make(chan error, 1)
+			go func() { ended <- end.end(m) }()
+			require.Eventually(t, func() bool {
+				resp, err := client.Get(t.Context(), "/locks/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+				require.NoError(t, err)
+				before++
+				return resp.Count == int64(left)
+			}, patience, 5*time.Millisecond)
+			n := messages(t, node) - before
+			t.Log("given back after", time.Since(began), "with", n, "messages")
+			assert.LessOrEqual(t, n, end.messages)
+			require.NoError(t, holder.Release())
+			require.NoError(t, receive(t, ended, "the end"))
+		})
+	}
 }

@@ -282,8 +282,10 @@ func (b *bench) fresh() string {
 }
 
 // messages returns how many messages etcd has received from clients.
-func (b *bench) messages(t *testing.T) (sum float64) {
-	resp, err := http.Get("http://" + b.addr + "/metrics")
+func (b *bench) messages(t *testing.T) float64 { return messages(t, b.addr) }
+
+func messages(t *testing.T, addr string) (sum float64) {
+	resp, err := http.Get("http://" + addr + "/metrics")
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
@@ -370,28 +372,28 @@ func TestFigureKeep(t *testing.T) {
 	t.Run("latencies", func(t *testing.T) {
 		for _, c := range []struct {
 			name    string
-			measure func(p pair) (p50, worst float64)
+			measure func(p pair) (p50, worst float64, locks int)
 			times   float64 // not slower than off by more than this
 			worst   float64 // in milliseconds
 		}{
-			{"ping-pong with a pause of 3 ms", func(p pair) (float64, float64) {
+			{"ping-pong with a pause of 3 ms", func(p pair) (float64, float64, int) {
 				figures := p.both(t, figureTask{Case: "in turn", Key: b.fresh(), Keys: 1, Pause: 3 * time.Millisecond, For: 2 * d}, 2)
-				return (figures[0].P50 + figures[1].P50) / 2, max(figures[0].Worst, figures[1].Worst)
+				return (figures[0].P50 + figures[1].P50) / 2, max(figures[0].Worst, figures[1].Worst), locksOf(figures)
 			}, 1.3, 0},
-			{"newcomer on a key just used elsewhere", func(p pair) (float64, float64) {
+			{"newcomer on a key just used elsewhere", func(p pair) (float64, float64, int) {
 				var tooks []float64
 				for range 50 {
 					task := figureTask{Case: "each once", Key: b.fresh(), Keys: 1}
 					p[0].measure(t, task)
 					tooks = append(tooks, p[1].measure(t, task).P50)
 				}
-				return median(tooks), slices.Max(tooks)
+				return median(tooks), slices.Max(tooks), 2 * len(tooks)
 			}, 4, 50},
-			{"taking over many keys", func(p pair) (float64, float64) {
+			{"taking over many keys", func(p pair) (float64, float64, int) {
 				task := figureTask{Case: "each once", Key: b.fresh(), Keys: many}
 				p[0].measure(t, task)
 				f := p[1].measure(t, task)
-				return 1000 * f.Seconds, f.Worst
+				return 1000 * f.Seconds, f.Worst, 2 * many
 			}, 3, 0},
 		} {
 			t.Run(c.name, func(t *testing.T) {
@@ -400,9 +402,10 @@ func TestFigureKeep(t *testing.T) {
 					took := make(map[string]float64)
 					var text []string
 					for _, v := range measured {
-						p50, high := c.measure(b.pairs[v])
+						before := b.messages(t)
+						p50, high, locks := c.measure(b.pairs[v])
 						took[v] = p50
-						text = append(text, fmt.Sprintf("%s %.3g ms (worst %.3g)", v, p50, high))
+						text = append(text, fmt.Sprintf("%s %.3g ms (worst %.3g, %.3g messages/lock)", v, p50, high, (b.messages(t)-before)/float64(max(locks, 1))))
 						if v == "keep" {
 							worst = min(worst, high)
 						}

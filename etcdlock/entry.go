@@ -368,12 +368,12 @@ func (p *entry) tryToLeave(ctx context.Context) (removed bool, err error) {
 	if p.note != "" {
 		also = append(also, clientv3.OpDelete(p.note))
 	}
-	resp, err := p.engine.client.Txn(ctx).If(p.isMine()).Then(append(also, clientv3.OpDelete(p.key))...).Else(also...).Commit()
+	done, err := p.session.remover.remove(ctx, p.isMine(), append(also, clientv3.OpDelete(p.key)), also)
 	switch {
 	case err != nil:
 		p.unsure.Store(true) // it may have been carried out, or may yet be
 		return false, err
-	case resp.Succeeded:
+	case done:
 		return true, nil
 	case unsure:
 		// An earlier request can have removed it, unless the whole lease was gone by then.

@@ -37,6 +37,8 @@ type session struct {
 	marks  chan struct{} // receives when there are entries to mark
 	watch  atomic.Uint64 // generation of the stream that watches share
 
+	remover remover
+
 	mu       sync.Mutex
 	entries  map[string]*entry // by etcd key, those that are in a queue or may be
 	notes    map[string]bool   // by etcd key, those that are in an inbox or may be
@@ -59,6 +61,7 @@ func (e *Engine) newSession(lease clientv3.LeaseID, sent time.Time, ttl int64) *
 		notes:   make(map[string]bool),
 	}
 	s.ctx, s.lose = context.WithCancel(e.ctx)
+	s.remover.session = s
 	s.trust(sent, ttl)
 	return s
 }

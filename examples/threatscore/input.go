@@ -21,6 +21,9 @@ func (t threatscore) readLogs(opts options) (log sshlog.Log, err error) {
 			return log, fmt.Errorf("reading the log: %w", err)
 		}
 	}
+	if log.Lines == log.Blank {
+		return log, fmt.Errorf("the log is empty: %d lines, all blank", log.Lines)
+	}
 	return log, nil
 }
 
@@ -33,7 +36,10 @@ func (t threatscore) readLog(log *sshlog.Log, file string) error {
 		return err
 	}
 	defer f.Close()
-	return log.Read(f)
+	if err := log.Read(f); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
 }
 
 // How many addresses attack in a made-up log. Hot ones send most of the events.

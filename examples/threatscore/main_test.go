@@ -192,9 +192,8 @@ func TestGarbageNeverStopsIt(t *testing.T) {
 			svg := filepath.Join(t.TempDir(), "plot.svg")
 			status := p.main(t.Context(), []string{"-log", "-", "-svg", svg})
 			if strings.HasPrefix(name, "empty") {
-				require.Equal(t, exitOK, status, &p.stderr)
-				assert.Contains(t, p.stdout.String(), " Events: 0.")
-				assert.Contains(t, p.stdout.String(), verified)
+				require.Equal(t, exitFailed, status, "or it would look like a quiet log")
+				assert.Contains(t, p.stderr.String(), "the log is empty")
 			} else {
 				require.Equal(t, exitFailed, status, "or it would look like a quiet log")
 				assert.Contains(t, p.stderr.String(), "begins with a time, a host and a program")
@@ -352,8 +351,20 @@ func TestAddressNobodyAttackedFromIsNamed(t *testing.T) {
 	assert.Contains(t, p.stderr.String(), "192.0.2.99: score 1, record blocked: false, times blocked: 0; sequentially 0, false, 0")
 }
 
+// A line that is not understood may be one that the reader meant: the first one is shown.
+func TestFirstLineThatIsNotUnderstoodIsShown(t *testing.T) {
+	p := newProgram(t, "Mar 1st 2026, bastion: \x1b[31msshd failed\nanother\n"+everyForm)
+	require.Equal(t, exitOK, p.main(t.Context(), []string{"-log", "-"}), &p.stderr)
+	assert.Contains(t, p.stdout.String(), `      2 without a time, a host and a program that can be told apart, the first:
+        "Mar 1st 2026, bastion: \x1b[31msshd failed"
+`)
+}
+
 func TestFailuresEndWithStatusOne(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing")
+	other, damaged := filepath.Join(t.TempDir(), "other.log"), filepath.Join(t.TempDir(), "damaged.gz")
+	require.NoError(t, os.WriteFile(other, []byte("something else\n"), 0o600))
+	require.NoError(t, os.WriteFile(damaged, []byte("\x1f\x8b\x08\x00"), 0o600))
 	broken := errors.New("disk on fire")
 
 	for name, c := range map[string]struct {
@@ -363,6 +374,8 @@ func TestFailuresEndWithStatusOne(t *testing.T) {
 	}{
 		"log does not exist": {[]string{"-log", missing}, func(*program) {}, missing},
 		"log is a folder":    {[]string{"-log", filepath.Dir(missing)}, func(*program) {}, "is a directory"},
+		"one of many logs":   {[]string{"-log", "-", "-log", other}, func(*program) {}, other + ": none of 1 lines begins"},
+		"log is damaged":     {[]string{"-log", damaged}, func(*program) {}, damaged + ": gzip: unexpected EOF"},
 		"no database": {[]string{"-log", "-"}, func(p *program) {
 			p.openBadger = func(string) (store.Store, error) { return nil, broken }
 		}, "disk on fire"},

@@ -50,7 +50,7 @@ func showLog(w io.Writer, log sshlog.Log) {
 		{log.Messages, "of sshd about something else"},
 		{log.Programs, "of other programs"},
 		{log.Unnamed, "events whose source is not an address"},
-		{log.Unreadable, "without a time, a host and a program that can be told apart"},
+		{log.Unreadable, fmt.Sprintf("without a time, a host and a program that can be told apart, the first:\n        %q", log.Unclear)},
 		{log.Overlong, "too long to read"},
 		{log.Blank, "blank"},
 	} {

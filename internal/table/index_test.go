@@ -34,6 +34,22 @@ func TestIndexGrowsAndShrinksKeyByKey(t *testing.T) {
 	require.EqualValues(t, fewestBuckets, table.queues.buckets)
 }
 
+// The list of the segments gives memory back when less than a quarter of it is used, unless it is small.
+func TestListOfSegmentsGivesMemoryBack(t *testing.T) {
+	for _, c := range []struct{ room, used, left int }{
+		{shrinkFrom, 2, shrinkFrom},
+		{4 * shrinkFrom, shrinkFrom + 1, 4 * shrinkFrom},
+		{4 * shrinkFrom, shrinkFrom, 2 * (shrinkFrom - 1)},
+	} {
+		x := &index[int]{segments: make([][]bucket[int], c.used, c.room), buckets: 1}
+		x.segments[c.used-1] = make([]bucket[int], 1)
+		x.shrink()
+		require.Equal(t, c.left, cap(x.segments))
+		require.Len(t, x.segments, c.used)
+		require.Zero(t, x.buckets)
+	}
+}
+
 func TestIndexTellsKeysWithTheSameHashApart(t *testing.T) {
 	x := newIndex[int]()
 	_, hash := x.find(2)

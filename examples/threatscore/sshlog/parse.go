@@ -73,6 +73,24 @@ var forms = []form{
 // repeated is how syslog daemons fold equal messages into one.
 var repeated = regexp.MustCompile(`^message repeated (\d+) times: \[ (.*)\]$`)
 
+// lastRepeated is how others do it, behind the time.
+var lastRepeated = regexp.MustCompile(`^(?:\S+ )?(?:syslogd: )?last message repeated (\d+) times?\s*$`)
+
+// repetitions reports whether a line says that the one before it was written again, and how often
+// it was; 0 when that makes no sense.
+func repetitions(line string) (times int64, ok bool) {
+	rest, ok := cutTime(line)
+	if !ok {
+		return 0, false
+	}
+	groups := lastRepeated.FindStringSubmatch(rest)
+	if groups == nil {
+		return 0, false
+	}
+	times, _ = count(groups[1])
+	return times, true
+}
+
 // solarisID is what Solaris' syslog writes before a message.
 var solarisID = regexp.MustCompile(`^\[ID \d+ [a-z0-9]+\.[a-z]+\] `)
 
@@ -127,5 +145,8 @@ const maxCount = 1_000_000
 // count reads how often something happened. It is not ok if the number makes no sense.
 func count(digits string) (n int64, ok bool) {
 	n, err := strconv.ParseInt(digits, 10, 64)
-	return n, err == nil && 0 < n && n <= maxCount
+	if err != nil || n <= 0 || n > maxCount {
+		return 0, false
+	}
+	return n, true
 }

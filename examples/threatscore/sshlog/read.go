@@ -24,6 +24,8 @@ type Log struct {
 	Unreadable int // without a time stamp, a host and a program that we can tell apart
 	Overlong   int // of 64 KiB and more, which are skipped
 	Blank      int
+
+	Unclear string // the first of Unreadable, cut
 }
 
 // Read adds the lines of src, which may be compressed by gzip, up to its end. No line stops it,
@@ -43,14 +45,33 @@ func (l *Log) Read(src io.Reader) error {
 	}
 	lines := log.Lines - log.Blank
 	sshd := len(log.Events) + log.Unnamed + log.Messages
+	packed := encodingOf(first)
 	switch {
 	case lines == 0 || sshd > 0:
 		return nil
+	case packed != "":
+		return errors.New(packed)
 	case log.Programs > 0:
 		return fmt.Errorf("no line of sshd among %d lines; the first is %q", lines, cut(first))
 	default:
 		return fmt.Errorf("none of %d lines begins with a time, a host and a program as syslog or the journal writes them; the first is %q", lines, cut(first))
 	}
+}
+
+// encodingOf says what to do with a file whose first line is that of an encoding that is not read.
+func encodingOf(first string) string {
+	for _, e := range []struct{ magic, what string }{
+		{"BZh", "it is compressed by bzip2: unpack it first"},
+		{"\xfd7zXZ\x00", "it is compressed by xz: unpack it first"},
+		{"\x28\xb5\x2f\xfd", "it is compressed by zstd: unpack it first"},
+		{"\xff\xfe", "it is UTF-16: convert it to UTF-8 first"},
+		{"\xfe\xff", "it is UTF-16: convert it to UTF-8 first"},
+	} {
+		if strings.HasPrefix(first, e.magic) {
+			return e.what
+		}
+	}
+	return ""
 }
 
 func (l *Log) add(other Log) {
@@ -62,6 +83,9 @@ func (l *Log) add(other Log) {
 	l.Unreadable += other.Unreadable
 	l.Overlong += other.Overlong
 	l.Blank += other.Blank
+	if l.Unclear == "" {
+		l.Unclear = other.Unclear
+	}
 }
 
 // cut shortens a line for an error.
@@ -78,23 +102,28 @@ func (l *Log) read(src io.Reader) (first string, err error) {
 	lines := bufio.NewReaderSize(src, maxLine)
 	if magic, _ := lines.Peek(2); len(magic) == 2 && magic[0] == 0x1f && magic[1] == 0x8b {
 		unzipped, err := gzip.NewReader(lines)
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
 		if err != nil {
-			return "", err
+			return "", fmt.Errorf("gzip: %w", err)
 		}
 		lines = bufio.NewReaderSize(unzipped, maxLine)
 	}
+	last := message{verdict: isUnreadable} // there is none yet
 	for {
 		line, err := lines.ReadSlice('\n')
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			l.Lines++
 			l.Overlong++
+			last = message{verdict: isUnreadable}
 			if first == "" {
 				first = cut(string(line))
 			}
 			err = skipLine(lines)
 		case len(line) > 0:
-			if verdict := l.line(string(line)); first == "" && verdict != isBlank {
+			if verdict := l.line(string(line), &last); first == "" && verdict != isBlank {
 				first = strings.TrimRight(string(line), "\r\n")
 			}
 		}
@@ -107,9 +136,27 @@ func (l *Log) read(src io.Reader) (first string, err error) {
 	}
 }
 
-func (l *Log) line(line string) verdict {
+// A message is what the last line was that is not blank and does not repeat another one.
+type message struct {
+	event Event
+	verdict
+}
+
+func (l *Log) line(line string, last *message) verdict {
 	l.Lines++
-	event, verdict := parse(line)
+	times, again := repetitions(line)
+	event, verdict := last.event, last.verdict
+	switch {
+	case !again:
+		event, verdict = parse(line)
+		if verdict != isBlank {
+			*last = message{event, verdict}
+		}
+	case times*event.Count > maxCount || times == 0:
+		event, verdict = Event{}, isUnreadable
+	default:
+		event.Count *= times
+	}
 	switch verdict {
 	case isEvent:
 		l.Events = append(l.Events, event)
@@ -121,6 +168,9 @@ func (l *Log) line(line string) verdict {
 		l.Unnamed++
 	case isUnreadable:
 		l.Unreadable++
+		if l.Unclear == "" {
+			l.Unclear = cut(strings.TrimRight(line, "\r\n"))
+		}
 	case isBlank:
 		l.Blank++
 	}

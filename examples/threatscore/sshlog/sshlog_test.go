@@ -144,6 +144,10 @@ func TestLogOfSomethingElseIsAnError(t *testing.T) {
 		"GIF89a\x01\nmore\n":                           `none of 2 lines begins with a time, a host and a program as syslog or the journal writes them; the first is "GIF89a\x01"`,
 		"\nMar  1 04:00:07 bastion cron[1]: started\n": `no line of sshd among 1 lines; the first is "Mar  1 04:00:07 bastion cron[1]: started"`,
 		strings.Repeat("x", 1<<20):                     `none of 1 lines begins with a time, a host and a program as syslog or the journal writes them; the first is "` + strings.Repeat("x", 80) + `…"`,
+		"BZh91AY&SY":                                   "it is compressed by bzip2: unpack it first",
+		"\xfd7zXZ\x00\x00\n":                           "it is compressed by xz: unpack it first",
+		"\x28\xb5\x2f\xfd\n":                           "it is compressed by zstd: unpack it first",
+		"\xff\xfeM\x00a\x00r\x00\n\x00":                "it is UTF-16: convert it to UTF-8 first",
 	} {
 		var log Log
 		require.NoError(t, log.Read(strings.NewReader(failed)), "another log does not excuse it")
@@ -153,6 +157,23 @@ func TestLogOfSomethingElseIsAnError(t *testing.T) {
 		var log Log
 		assert.NoError(t, log.Read(strings.NewReader(src)), "quiet")
 	}
+}
+
+// The syslog daemons of BSD, and old ones of Linux, fold equal messages so.
+func TestRepetitionsOfTheLastMessageCount(t *testing.T) {
+	repeated := func(n string) string { return "\nMar  1 04:00:09 bastion last message repeated " + n + " times\n" }
+	cron := "\nMar  1 04:00:07 bastion cron[1]: started"
+	var log Log
+	require.NoError(t, log.Read(strings.NewReader(repeated("9")+failed+repeated("5")+repeated("2")+cron+repeated("3")+
+		"Mar  1 04:00:07 bastion sshd[811]: Connection closed by 203.0.113.7 [preauth]"+repeated("4")+failed+repeated("1000001")+failed+"\n\n"+repeated("2"))))
+	assert.Equal(t, Log{
+		Events: []Event{
+			event("203.0.113.7", FailedPassword, 1), event("203.0.113.7", FailedPassword, 5), event("203.0.113.7", FailedPassword, 2),
+			event("203.0.113.7", FailedPassword, 1), event("203.0.113.7", FailedPassword, 1), event("203.0.113.7", FailedPassword, 2),
+		},
+		Lines: 17, Programs: 2, Messages: 2, Unreadable: 2, Blank: 5,
+		Unclear: "Mar  1 04:00:09 bastion last message repeated 9 times",
+	}, log)
 }
 
 // A user name is any text, so it may look like the rest of a message. The score must go to the
@@ -249,6 +270,7 @@ func TestGarbageBetweenEventsIsPassedOver(t *testing.T) {
 			event("203.0.113.7", FailedPassword, 1),
 		},
 		Lines: 8, Unnamed: 1, Overlong: 2, Unreadable: 1, Blank: 1,
+		Unclear: "\x00\xff\xfe\x1b[2J binary \x80",
 	}, log)
 }
 
