@@ -563,6 +563,8 @@ var keptFamilies = []family{
 	{1, "two callers on one key at the end", 1, few, keptEnding(oneWarm)},
 	{1, "one who looks at another, who leaves, and comes again", 1, []program{sharesThenTries, closesThenTries},
 		changed([]scenario{oneWarm}, func(s *scenario) { s.callers = []program{seesNoWaiter} })},
+	{1, "one who leaves before the owner knows of it, and comes again", 1, []program{sharesThenTries}, // it does not wait for a reply, because a question is before it
+		changed([]scenario{oneWarm}, func(s *scenario) { s.callers = []program{seesNoWaiter, seesNoWaiter} })},
 	{1, "one caller after a shutdown that it does not wait for", 1, []program{shutsDownThenTries}, []scenario{oneWarm}},
 	{1, "two keys and one cell", 2, []program{acquiresTwice, acquiresOtherTwice, alternates, triesOther, reservesThenAcquires, reservesThenReleases}, []scenario{oneCold}},
 	{1, "two keys and two cells", 2, []program{alternates, triesOther, reservesThenAcquires, asksStats, looks}, []scenario{twoWarm}},
