@@ -402,7 +402,7 @@ var families = []family{
 	{2, "a snapshot and two callers", 2, []program{acquires, acquiresAll, handsOff, upwards}, besideOne(looks)},
 	{2, "two snapshots and one more", 1, []program{acquiresAll, handsOff}, changed([]scenario{quiet}, func(s *scenario) { s.callers = []program{looks, looks} })},
 	{2, "two snapshots at the end", 1, []program{looks}, changed(ending[2:], func(s *scenario) { s.callers = append([]program{looks}, s.callers...) })},
-	{2, "two who share, or more, and one who looks, granted one by one", 2, []program{acquires, shares}, partly(besideOne(looks))},
+	{2, "two who share and one who looks, granted one by one", 1, []program{acquires}, partly(besideOne(looks))},
 	{2, "two who share at the end in other ways, granted one by one", 1, []program{acquires, downgrades}, partly(ending[2:5])},
 	{2, "a snapshot, little room in the mailbox", 2, []program{acquires, looks}, []scenario{full}},
 	{2, "two callers at the end, unhurried", 2, []program{acquires, tries}, unhurried[2:]},
