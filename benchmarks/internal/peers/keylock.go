@@ -21,7 +21,7 @@ var Keylock = Peer{
 // in use at a time.
 var KeylockKept = Peer{
 	Name:   "keylock kept",
-	About:  "this library with kept grants, 16,384 places",
+	About:  "this library with kept grants, 16,384 cells",
 	Traits: Traits{FIFO: true, Context: true, Study: true},
 	Open:   func() Locker { return openKeylock(keylock.WithKeptGrants(16_384)) },
 }
