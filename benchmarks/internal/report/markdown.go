@@ -63,6 +63,14 @@ func columns(r *results.Results) []string {
 	return names
 }
 
+// contests are the workloads in which peers are compared. What others notice of a call of
+// keylock's is measured of it alone, and stands in the verdicts.
+func contests(r *results.Results) []results.Workload {
+	return slices.DeleteFunc(slices.Clone(r.Workloads), func(w results.Workload) bool {
+		return strings.HasPrefix(w.Name, "pause/")
+	})
+}
+
 // rounds is how often the workload was measured that was measured most often.
 func rounds(r *results.Results) (most int) {
 	for _, w := range r.Workloads {
@@ -82,10 +90,7 @@ func grid(w io.Writer, r *results.Results, columns []string, metrics []results.M
 	}
 	var lines []line
 	filled := make([]bool, len(columns))
-	for _, workload := range r.Workloads {
-		if strings.HasPrefix(workload.Name, "pause/") {
-			continue // what others notice of a call stands in the verdicts
-		}
+	for _, workload := range contests(r) {
 		for _, metric := range workload.Measured() {
 			if !slices.Contains(metrics, metric) {
 				continue

@@ -24,7 +24,7 @@ func SVG(w io.Writer, r *results.Results) error {
 	p.Add(plotter.NewGrid())
 
 	var rows []string
-	for _, workload := range r.Workloads {
+	for _, workload := range contests(r) {
 		if _, ok := r.Figure(results.Cell{Workload: workload.Name, Peer: us}, results.PerOp); ok {
 			rows = append(rows, workload.Name)
 		}

@@ -50,6 +50,7 @@ func TestPlotIsAnImage(t *testing.T) {
 	for _, word := range []string{"uncontended", "hot/0us", "mutex+fifo", "keylock"} {
 		assert.Contains(t, image.String(), word)
 	}
+	assert.NotContains(t, image.String(), "pause", "what is measured of keylock alone")
 	require.NoError(t, wellFormed(&image))
 }
 
@@ -132,6 +133,9 @@ func example() *results.Results {
 			{Name: "busy-uncontended", About: "one goroutine, one key, busy cores", Peers: []results.Peer{
 				{Name: "keylock", Rounds: cost(460, 460)},
 				{Name: "plain", Rounds: cost(1100, 1100)},
+			}},
+			{Name: "pause/top", About: "what others notice", Peers: []results.Peer{
+				{Name: "keylock", Rounds: cost(7e6, 7e6)},
 			}},
 			{Name: "tail", About: "not measured"},
 		},
