@@ -92,16 +92,23 @@ func TestP1ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 	}
 }
 
+// twoEntries returns entries for one key of two sessions that it begins.
+func twoEntries(t *testing.T, store lease.Store) (first, second lease.Entry) {
+	t.Helper()
+	a, b := lease.Session{ID: "A", TTL: time.Minute}, lease.Session{ID: "B", TTL: time.Minute}
+	require.NoError(t, store.Begin(t.Context(), a))
+	require.NoError(t, store.Begin(t.Context(), b))
+	return lease.Entry{Session: a, Key: "k", Attempt: 1}, lease.Entry{Session: b, Key: "k", Attempt: 1}
+}
+
 // The single calls keep what lease.Store says, in whatever order they arrive.
 func TestP1CallsArriveAgainAndLate(t *testing.T) {
 	t.Parallel()
 	s := migrated(t)
 	conn := s.Connect(t)
 	store, ctx := newEngine(t, s, "").Store(), t.Context()
-	a, b := lease.Session{ID: "A", TTL: time.Minute}, lease.Session{ID: "B", TTL: time.Minute}
-	require.NoError(t, store.Begin(ctx, a))
-	require.NoError(t, store.Begin(ctx, b))
-	first, second := lease.Entry{Session: a, Key: "k", Attempt: 1}, lease.Entry{Session: b, Key: "k", Attempt: 1}
+	first, second := twoEntries(t, store)
+	a, b := first.Session, second.Session
 
 	st, err := store.Enter(ctx, first, false)
 	require.NoError(t, err)
@@ -185,10 +192,7 @@ func TestQuarantineOfTriesAndWaiters(t *testing.T) {
 	s := migrated(t)
 	conn := s.Connect(t)
 	store, ctx := newEngine(t, s, "").Store(), t.Context()
-	a, b := lease.Session{ID: "A", TTL: time.Minute}, lease.Session{ID: "B", TTL: time.Minute}
-	require.NoError(t, store.Begin(ctx, a))
-	require.NoError(t, store.Begin(ctx, b))
-	first, second := lease.Entry{Session: a, Key: "k", Attempt: 1}, lease.Entry{Session: b, Key: "k", Attempt: 1}
+	first, second := twoEntries(t, store)
 
 	pgtest.Must(t, conn, "UPDATE pglock_life SET quiet = clock_timestamp() + interval '30 seconds'")
 	_, err := store.Enter(ctx, first, true)
