@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/seed-46f81e6d/keylock/examples/internal/postgres"
+	"github.com/seed-46f81e6d/keylock/examples/internal/postgres/postgrestest"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
 func TestMain(m *testing.M) {
@@ -32,19 +32,11 @@ func TestMain(m *testing.M) {
 func TestShowTellsWhatHappenedAndCountsRight(t *testing.T) {
 	for engine := range services {
 		t.Run(engine, func(t *testing.T) {
-			if os.Getenv("CI") != "true" {
-				switch engine {
-				case "redis":
-					if _, err := exec.LookPath("redis-server"); err != nil {
-						t.Skip("needs Debian's redis-server")
-					}
-				case "postgres":
-					if server, err := postgres.Start(); errors.Is(err, postgres.ErrNotInstalled) {
-						t.Skip("needs Debian's postgresql")
-					} else if err == nil {
-						require.NoError(t, server.Close())
-					}
-				}
+			switch engine {
+			case "redis":
+				locktest.Tool(t, "redis-server", "redis-server")
+			case "postgres":
+				postgrestest.Require(t)
 			}
 			var out bytes.Buffer
 			err := show(t.Context(), engine, 8*time.Second, &out)

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
 // Patience is how long a test waits for what must happen, on a machine that is busy.
@@ -32,22 +34,11 @@ type Server struct {
 	bin      string // folder of its binaries
 }
 
-// missing skips the test because a program is not installed, and fails it in CI.
-func missing(t testing.TB, program, pkg string) {
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is missing; it comes with Debian's package %s", program, pkg)
-	}
-	t.Skipf("needs %s, from Debian's package %s", program, pkg)
-}
-
 // binaries returns the folder of the newest server that is installed.
 func binaries(t testing.TB) string {
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
 	if len(found) == 0 {
-		if path, err := exec.LookPath("postgres"); err == nil {
-			return filepath.Dir(path)
-		}
-		missing(t, "postgres", "postgresql")
+		return filepath.Dir(locktest.Tool(t, "postgres", "postgresql"))
 	}
 	slices.Sort(found)
 	return filepath.Dir(found[len(found)-1])
@@ -307,7 +298,7 @@ func folder(t testing.TB) string {
 func (s *Server) Bouncer(t testing.TB) *Server {
 	program := "/usr/sbin/pgbouncer"
 	if _, err := os.Stat(program); err != nil {
-		missing(t, "pgbouncer", "pgbouncer")
+		program = locktest.Tool(t, "pgbouncer", "pgbouncer")
 	}
 	b := &Server{Dir: folder(t), Database: s.Database, bin: s.bin}
 	for range 20 {

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
 // Patience is how long a test waits for what must happen, on a machine that is busy.
@@ -31,14 +33,7 @@ type Server struct {
 }
 
 // Installed skips the test when redis-server is not installed, and fails it in CI.
-func Installed(t testing.TB) {
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip("needs Debian's redis-server")
-	}
-}
+func Installed(t testing.TB) { locktest.Tool(t, "redis-server", "redis-server") }
 
 // Start starts a server with the given settings, such as "--appendonly", "yes". It ends with the test.
 func Start(t testing.TB, settings ...string) *Server {
