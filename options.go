@@ -3,6 +3,7 @@ package keylock
 import (
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
@@ -46,7 +47,7 @@ func WithSharedLimit(n int) Option {
 	if n < 1 {
 		panic(fmt.Sprintf("keylock: WithSharedLimit(%d): want 1 or more", n))
 	}
-	return func(o *options) { o.table.SharedLimit = n }
+	return func(o *options) { o.table.SharedLimit = min(n, math.MaxInt32) } // which the table counts to
 }
 
 // WithKeptGrants keeps up to n keys granted after their release, as long as no other request
