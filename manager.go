@@ -22,6 +22,7 @@ type Manager[K comparable] struct {
 	tracks  bool          // an option wants every request tracked
 	callers bool          // and the line of code that made it
 	kept    *kept[K]      // nil unless it keeps grants
+	limit   int32         // of WithSharedLimit; 0 without
 
 	// Used by all callers at any time, and by the owner.
 	long atomic.Int64               // requests that may take long, and are on their way or being served
@@ -77,6 +78,7 @@ func newManager[K comparable](lifetime <-chan struct{}, options options, mailbox
 	m := &Manager[K]{
 		mailbox: make(chan message[K], mailboxSize),
 		done:    make(chan struct{}),
+		limit:   int32(options.table.SharedLimit),
 	}
 	m.pool.New = func() any { return &acquire[K]{replied: make(chan bool, 2), predicted: true} }
 	o := &owner[K]{m: m, lifetime: lifetime, table: table.New[K](options.table)}
@@ -345,7 +347,7 @@ func (m *Manager[K]) AcquireAll(ctx context.Context, keys ...K) (Lock[K], error)
 // is named twice the stricter terms count. That of a single key is a lock like that of
 // [Manager.Acquire] or [Manager.AcquireShared].
 func (m *Manager[K]) AcquireSet(ctx context.Context, set ...Want[K]) (Lock[K], error) {
-	return m.acquire(ctx, nil, wantSet(set), false)
+	return m.acquire(ctx, nil, m.wantSet(set), false)
 }
 
 // wantAll asks for all the keys, exclusively.
@@ -574,7 +576,7 @@ func (m *Manager[K]) TryAcquire(key K) (Lock[K], bool) {
 // returns all the keys or none. With one shared key it is true when the key has no exclusive
 // holder, its limit leaves room, and no request has to wait for it.
 func (m *Manager[K]) TryAcquireSet(set ...Want[K]) (Lock[K], bool) {
-	return m.try(nil, wantSet(set))
+	return m.try(nil, m.wantSet(set))
 }
 
 // try is behind all calls that ask without waiting.
@@ -614,7 +616,7 @@ func (m *Manager[K]) Reserve(key K) Reservation[K] {
 // ReserveSet is [Manager.Reserve] for all that [Manager.AcquireSet] may ask for: it enters the
 // queue of each key, all at one instant.
 func (m *Manager[K]) ReserveSet(set ...Want[K]) Reservation[K] {
-	return m.reserve(nil, wantSet(set))
+	return m.reserve(nil, m.wantSet(set))
 }
 
 // reserve is behind all calls that ask now and wait later.

@@ -19,7 +19,7 @@ type Want[K comparable] struct {
 }
 
 // wantSet asks for all that is wanted, at once.
-func wantSet[K comparable](wants []Want[K]) table.Request[K] {
+func (m *Manager[K]) wantSet(wants []Want[K]) table.Request[K] {
 	if len(wants) == 1 {
 		is := wants[0].terms()
 		return table.Request[K]{Key: wants[0].Key, Mode: is.Mode, Limit: is.Limit}
@@ -29,7 +29,8 @@ func wantSet[K comparable](wants []Want[K]) table.Request[K] {
 	for _, w := range wants {
 		is := w.terms()
 		if i, twice := seen[w.Key]; twice {
-			set.Each[i] = stricter(set.Each[i], is)
+			m.mustBeStarted()
+			set.Each[i] = stricter(m.limited(set.Each[i]), m.limited(is))
 			continue
 		}
 		seen[w.Key] = len(set.Keys)
@@ -49,6 +50,14 @@ func (w *Want[K]) terms() table.Terms {
 		return table.Terms{}
 	}
 	return table.Terms{Mode: table.Shared, Limit: int32(min(w.Limit, math.MaxInt32))}
+}
+
+// limited returns terms with the limit of the manager where they have none.
+func (m *Manager[K]) limited(is table.Terms) table.Terms {
+	if is.Limit == 0 {
+		is.Limit = m.limit
+	}
+	return is
 }
 
 // stricter returns the terms that fulfil both.

@@ -100,6 +100,32 @@ func TestOfAKeyThatIsNamedTwiceTheStricterTermsCount(t *testing.T) {
 	})
 }
 
+// Without a limit of its own, a request has that of the manager, and that may be the stricter one.
+func TestOfAKeyThatIsNamedTwiceTheLimitOfTheManagerCountsToo(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		s := m.Session("s")
+		defer s.Close()
+		both := []keylock.Want[string]{shared("k"), upTo(3, "k")}
+		for range 2 {
+			l, ok := m.TryAcquireSet(both...)
+			require.True(t, ok)
+			defer l.Release()
+		}
+		for range 2 {
+			_, ok := m.TryAcquireSet(both...)
+			assert.False(t, ok, "two hold it")
+			_, ok = s.TryAcquireSet(both...)
+			assert.False(t, ok, "two hold it")
+			both[0], both[1] = both[1], both[0]
+		}
+		third, ok := m.TryAcquireSet(upTo(3, "k"))
+		assert.True(t, ok, "its own limit stands above that of the manager")
+		third.Release()
+		var none *keylock.Manager[string]
+		assert.PanicsWithValue(t, "keylock: a Manager must be made by Start", func() { none.TryAcquireSet(both...) })
+	}, keylock.WithSharedLimit(2))
+}
+
 func TestSetsInSessionsDoNotDeadlock(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
 		one, two := m.Session("one"), m.Session("two")
