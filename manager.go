@@ -2,6 +2,7 @@ package keylock
 
 import (
 	"context"
+	"errors"
 	"math"
 	"runtime"
 	"runtime/trace"
@@ -704,6 +705,10 @@ func (m *Manager[K]) do(ctx context.Context, s *sessionState[K], want table.Requ
 // Lock has neither a context nor an error. It panics with [ErrClosed] when the manager is or
 // becomes closed, with [ErrInvalidKey] for a key that is not equal to itself, and with
 // [ErrQueueFull] where [WithMaxWaiters] says so. Unlock does nothing after the end.
+//
+// End the goroutines that wait for a sync.Cond on a Locker before the manager: one that wakes up
+// after Shutdown panics with ErrClosed in its Wait, and if it has deferred an Unlock, that ends what
+// another goroutine may have acquired with the same Locker.
 func (m *Manager[K]) Locker(key K) sync.Locker {
 	m.mustBeStarted()
 	return &locker[K]{m: m, key: key}
@@ -714,22 +719,29 @@ type locker[K comparable] struct {
 	m    *Manager[K]
 	key  K
 	held atomic.Pointer[Lock[K]] // nil while it is not locked
+
+	closed atomic.Bool // Lock has panicked with ErrClosed
 }
 
 func (l *locker[K]) Lock() {
 	lock, err := l.m.Acquire(context.Background(), l.key)
 	if err != nil {
+		if errors.Is(err, ErrClosed) {
+			l.closed.Store(true)
+		}
 		panic(err)
 	}
 	l.held.Store(&lock)
 }
 
 func (l *locker[K]) Unlock() {
-	lock := l.held.Swap(nil)
-	if lock == nil {
+	switch lock := l.held.Swap(nil); {
+	case lock != nil:
+		lock.Release()
+	case l.closed.Load() || l.m.ended.Load(): // perhaps deferred by the caller of that Lock
+	default:
 		panic("keylock: Unlock of a Locker that is not locked")
 	}
-	lock.Release()
 }
 
 // WaitIdle waits for the first moment after the call at which no key is held or waited

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -168,7 +169,37 @@ func TestLocker(t *testing.T) {
 
 		l.Lock()
 		m.Close()
-		l.Unlock() // does nothing
-		assert.PanicsWithValue(t, keylock.ErrClosed, l.Lock)
+		for range 2 {
+			l.Unlock() // does nothing
+			assert.PanicsWithValue(t, keylock.ErrClosed, l.Lock)
+		}
 	})
+}
+
+// The Wait of a sync.Cond locks again when it is over. Where that panics, the deferred Unlock used
+// to panic, too, and what was recovered was that of the Unlock.
+func TestCondThatWaitsWhenTheManagerEndsPanicsWithErrClosed(t *testing.T) {
+	for _, shutDown := range []bool{false, true} {
+		bubble(t, func(t *testing.T, m manager) {
+			changed := sync.NewCond(m.Locker("k"))
+			panicked := make(chan any, 1)
+			go func() {
+				defer func() { panicked <- recover() }()
+				changed.L.Lock()
+				defer changed.L.Unlock()
+				changed.Wait()
+			}()
+			synctest.Wait()
+			other := hold(t, m, "other")
+			if shutDown {
+				go m.Shutdown(t.Context())
+				synctest.Wait()
+			} else {
+				m.Close()
+			}
+			changed.Broadcast()
+			assert.Equal(t, keylock.ErrClosed, <-panicked)
+			other.Release()
+		})
+	}
 }
