@@ -21,8 +21,7 @@ type Want[K comparable] struct {
 // wantSet asks for all that is wanted, at once.
 func (m *Manager[K]) wantSet(wants []Want[K]) table.Request[K] {
 	if len(wants) == 1 {
-		is := wants[0].terms()
-		return table.Request[K]{Key: wants[0].Key, Mode: is.Mode, Limit: is.Limit}
+		return wantOne(wants[0].Key, wants[0].terms())
 	}
 	set := table.Request[K]{Keys: make([]K, 0, len(wants)), Each: make([]table.Terms, 0, len(wants))}
 	seen := make(map[K]int, len(wants))
@@ -36,7 +35,15 @@ func (m *Manager[K]) wantSet(wants []Want[K]) table.Request[K] {
 		seen[w.Key] = len(set.Keys)
 		set.Keys, set.Each = append(set.Keys, w.Key), append(set.Each, is)
 	}
+	if len(set.Keys) == 1 {
+		return wantOne(set.Keys[0], set.Each[0])
+	}
 	return set
+}
+
+// wantOne asks for one key.
+func wantOne[K comparable](key K, is table.Terms) table.Request[K] {
+	return table.Request[K]{Key: key, Mode: is.Mode, Limit: is.Limit}
 }
 
 // terms are what the table knows of it.

@@ -127,6 +127,22 @@ func TestOfAKeyThatIsNamedTwiceTheLimitOfTheManagerCountsToo(t *testing.T) {
 	}, keylock.WithSharedLimit(2))
 }
 
+func TestTheLockOfASetOfOneKeyIsHandedOff(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		for _, set := range [][]keylock.Want[string]{{{Key: "k"}}, {{Key: "k"}, {Key: "k"}}, {shared("k"), {Key: "k"}, upTo(2, "k")}} {
+			holder := startSet(t.Context(), m, set...).requireLock(t)
+			next := startSet(t.Context(), m, set...)
+			next.requireWaits(t)
+			assert.True(t, holder.Handoff("value"), "%v", set)
+			holder.Release()
+			got := next.requireLock(t)
+			assert.Equal(t, "value", got.Value(), "%v", set)
+			got.Release()
+		}
+		requireFree(t, m, "k")
+	})
+}
+
 func TestSetsInSessionsDoNotDeadlock(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
 		one, two := m.Session("one"), m.Session("two")
