@@ -68,10 +68,6 @@ func WithSharedLimit(n int) Option {
 // waits, after Shutdown, and with [WithCallers], [WithHoldTimes] or [WithSlowLog], which note
 // each request.
 //
-// It is experimental: of some 100,000 random histories of all calls that were recorded on a busy
-// machine, one with kept grants was not allowed by the package's model, and the reason is not known
-// yet, see docs/CORRECTNESS.md.
-//
 // There are n cells, and each key has one of them, by its hash: let n be several times the number
 // of keys in use. A cell takes about 100 bytes and the size of K, at once; a key in it about 200
 // bytes more, as each that is held. An n below 1 panics.
