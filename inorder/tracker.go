@@ -2,6 +2,7 @@ package inorder
 
 import (
 	"fmt"
+	"math/bits"
 	"sync"
 	"time"
 )
@@ -14,28 +15,41 @@ import (
 // A Tracker belongs to one assignment of the partition: make a new one when the partition is
 // assigned again, so that marks of the old one that are done late move nothing.
 //
-// It keeps a record while it is open, that is, tracked and not done, and nothing of those that are
-// done. Every method takes the same time, whatever is open.
+// Its memory follows what is open, and not how far the log has come: 18 bytes for an open record
+// whose neighbours are open too, and 560 for one whose neighbours are all done. No method does more
+// when more is open.
 type Tracker struct {
 	mu     sync.Mutex
-	oldest *open // the open records are a list in the order of the log
-	newest *open
-	count  int
-	begun  time.Time // when the first one was tracked; zero before
+	oldest *stretch // those that are kept are a list in the order of the log
+	newest *stretch
+	count  int       // of open records
+	begun  time.Time // when the first record was tracked; zero before
 	last   int64     // the offset tracked last
 }
 
-// open is a record that is not done.
-type open struct {
-	before, after *open
-	offset        int64
-	started       time.Duration // after Tracker.begun, and 1 more; 0 is not yet
+// A stretch is up to stretchLen records that were tracked one after another. It is kept while one
+// of them is open or may be added. So the records share their links, and a record that is done
+// touches one of the stretches, which are small and near one another, whatever is open. It is never
+// used again: a mark that is done twice ends no other record.
+type stretch struct {
+	tracker       *Tracker
+	before, after *stretch
+	records       *[stretchLen]record
+	open          uint32 // a bit for each record, the first one's the lowest
+	length        uint8
+}
+
+const stretchLen = 32
+
+type record struct {
+	offset  int64
+	started time.Duration // after Tracker.begun, and 1 more; 0 is not yet
 }
 
 // A Mark is a record that a Tracker tracks. It is a small value; its copies are the same record.
 type Mark struct {
-	tracker *Tracker
-	record  *open
+	of *stretch
+	at uint8 // in of.records
 }
 
 // Track begins to track the record at offset, which is open until its mark is done. Records are
@@ -52,46 +66,68 @@ func (t *Tracker) Track(offset int64) (Mark, error) {
 		return Mark{}, fmt.Errorf("inorder: offset %d after %d: the log went back", offset, t.last)
 	}
 	t.last = offset
-	r := &open{before: t.newest, offset: offset}
-	if t.newest == nil {
-		t.oldest = r
-	} else {
-		t.newest.after = r
+	s := t.newest
+	if s == nil || s.length == stretchLen {
+		s = t.extend()
 	}
-	t.newest = r
+	at := s.length
+	s.records[at].offset = offset
+	s.open |= 1 << at
+	s.length++
 	t.count++
-	return Mark{t, r}, nil
+	return Mark{s, at}, nil
+}
+
+// extend appends a stretch to the list.
+func (t *Tracker) extend() *stretch {
+	s := &stretch{tracker: t, before: t.newest, records: new([stretchLen]record)}
+	if t.newest == nil {
+		t.oldest = s
+	} else {
+		t.newest.after = s
+	}
+	t.newest = s
+	return s
 }
 
 // Start notes that work on the record begins, for [Tracker.Oldest]. Only the first Start does.
 func (m Mark) Start() {
-	m.tracker.mu.Lock()
-	defer m.tracker.mu.Unlock()
-	if m.record.started == 0 {
-		m.record.started = time.Since(m.tracker.begun) + 1
+	t, r := m.of.tracker, &m.of.records[m.at]
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r.started == 0 {
+		r.started = time.Since(t.begun) + 1
 	}
 }
 
 // Done ends the record: nothing is to be done for it any more. Only the first Done does anything.
 func (m Mark) Done() {
-	t, r := m.tracker, m.record
+	t, bit := m.of.tracker, uint32(1)<<m.at
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	switch {
-	case r.before != nil:
-		r.before.after = r.after
-	case t.oldest == r:
-		t.oldest = r.after
-	default:
+	if m.of.open&bit == 0 {
 		return // done before
 	}
-	if r.after != nil {
-		r.after.before = r.before
-	} else {
-		t.newest = r.before
-	}
-	r.before, r.after = nil, nil
+	m.of.open &^= bit
 	t.count--
+	if m.of.open == 0 && m.of.length == stretchLen {
+		t.remove(m.of)
+	}
+}
+
+// remove takes a stretch out of the list: all its records are done, and no more will be added.
+func (t *Tracker) remove(s *stretch) {
+	if s.before != nil {
+		s.before.after = s.after
+	} else {
+		t.oldest = s.after
+	}
+	if s.after != nil {
+		s.after.before = s.before
+	} else {
+		t.newest = s.before
+	}
+	s.before, s.after = nil, nil
 }
 
 // DoneIf is Done if err is nil; else the record stays open. It returns err.
@@ -112,10 +148,19 @@ func (t *Tracker) Next() (offset int64, ok bool) {
 }
 
 func (t *Tracker) next() int64 {
-	if t.oldest != nil {
-		return t.oldest.offset
+	if r := t.first(); r != nil {
+		return r.offset
 	}
 	return t.last + 1
+}
+
+// first returns the first open record; nil when there is none. Only the newest stretch may be
+// without one, so the oldest has one if any has.
+func (t *Tracker) first() *record {
+	if t.count == 0 {
+		return nil
+	}
+	return &t.oldest.records[bits.TrailingZeros32(t.oldest.open)]
 }
 
 // Open returns how many records are open.
@@ -130,10 +175,10 @@ func (t *Tracker) Open() int {
 func (t *Tracker) Span() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.oldest == nil {
-		return 0
+	if r := t.first(); r != nil {
+		return t.last - r.offset + 1
 	}
-	return t.last - t.oldest.offset + 1
+	return 0
 }
 
 // Oldest returns the record that [Tracker.Next] waits for, and when work on it began, which is the
@@ -141,11 +186,12 @@ func (t *Tracker) Span() int64 {
 func (t *Tracker) Oldest() (offset int64, started time.Time, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.oldest == nil {
+	r := t.first()
+	if r == nil {
 		return 0, time.Time{}, false
 	}
-	if t.oldest.started > 0 {
-		started = t.begun.Add(t.oldest.started - 1)
+	if r.started > 0 {
+		started = t.begun.Add(r.started - 1)
 	}
-	return t.oldest.offset, started, true
+	return r.offset, started, true
 }

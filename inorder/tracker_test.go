@@ -1,7 +1,9 @@
 package inorder_test
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock/inorder"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
 func next(t testing.TB, tracker *inorder.Tracker) int64 {
@@ -28,42 +31,99 @@ func track(t testing.TB, tracker *inorder.Tracker, offset int64) inorder.Mark {
 	return mark
 }
 
-// Every step is compared with the dullest model: a set of open offsets.
+// Every step is compared with the dullest model: a list of the open offsets. It fills and drains in
+// turns, so that whole stretches of the log are done, at either end and in between.
 func TestTrackerIsLikeItsModel(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range uint64(100) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		var tracker inorder.Tracker
+		var all, open []int64
 		marks := make(map[int64]inorder.Mark)
-		open := make(map[int64]bool)
+		started := make(map[int64]bool)
 		last := int64(-1)
 		_, ok := tracker.Next()
 		require.False(t, ok)
-		for range 200 {
-			if random.IntN(2) == 0 {
+		for step := range 1000 {
+			switch fills := 2 + 5*(step/150%2); { // of nine
+			case random.IntN(9) < fills:
 				last += 1 + random.Int64N(3) // with holes
-				marks[last], open[last] = track(t, &tracker, last), true
-			} else if last >= 0 {
-				offset := random.Int64N(last + 1)
-				if mark, known := marks[offset]; known {
-					mark.Done() // perhaps again
-					delete(open, offset)
+				marks[last] = track(t, &tracker, last)
+				all, open = append(all, last), append(open, last)
+			case len(open) > 0:
+				at := random.IntN(len(open))
+				if random.IntN(2) == 0 {
+					at = min(at, 3) // more often where the log is old
 				}
+				marks[open[at]].Done()
+				open = slices.Delete(open, at, at+1)
 			}
-			if last < 0 {
+			if len(all) == 0 {
 				continue
 			}
+			if offset := all[random.IntN(len(all))]; slices.Contains(open, offset) {
+				marks[offset].Start()
+				started[offset] = true
+			} else {
+				marks[offset].Done() // again
+			}
 			want, span := last+1, int64(0)
-			for offset := range open {
-				want = min(want, offset)
-			}
 			if len(open) > 0 {
-				span = last - want + 1
+				want, span = open[0], last-open[0]+1
 			}
-			require.Equal(t, want, next(t, &tracker), "seed %d", seed)
+			require.Equal(t, want, next(t, &tracker), "seed %d, step %d", seed, step)
 			require.Equal(t, len(open), tracker.Open())
 			require.Equal(t, span, tracker.Span())
+			oldest, since, ok := tracker.Oldest()
+			require.Equal(t, len(open) > 0, ok)
+			if ok {
+				require.Equal(t, want, oldest)
+				require.Equal(t, started[want], !since.IsZero())
+			}
 		}
 	}
+}
+
+// What an open record takes: little when its neighbours are open too, a stretch of the log when they are
+// all done; and those that are done take nothing.
+func TestTrackerTakesMemoryForWhatIsOpen(t *testing.T) {
+	if locktest.RaceEnabled {
+		t.Skip("the race detector has memory of its own")
+	}
+	for name, test := range map[string]struct {
+		every int64 // that stays open
+		most  float64
+	}{
+		"all are open":      {1, 20},
+		"one in 100 is":     {100, 600},
+		"one in 100,000 is": {100_000, 10_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const n = 1_000_000
+			var tracker inorder.Tracker
+			before := heap()
+			for offset := range int64(n) {
+				mark := track(t, &tracker, offset)
+				if offset%test.every > 0 {
+					mark.Done()
+				}
+			}
+			each := float64(heap()-before) / float64(tracker.Open())
+			t.Logf("%.1f bytes for each that is open", each)
+			assert.LessOrEqual(t, each, test.most)
+			runtime.KeepAlive(&tracker)
+		})
+	}
+}
+
+// Records share what is allocated, also when each is done before the next one comes.
+func TestTrackerAllocatesOnceForManyRecords(t *testing.T) {
+	var tracker inorder.Tracker
+	offset := int64(0)
+	assert.Zero(t, testing.AllocsPerRun(1000, func() {
+		offset++
+		mark, _ := tracker.Track(offset)
+		mark.Done()
+	}))
 }
 
 func TestTrackerRefusesALogThatWentBack(t *testing.T) {
@@ -128,26 +188,31 @@ func TestTrackerIsSafeForManyGoroutines(t *testing.T) {
 	assert.Zero(t, tracker.Span())
 }
 
+// A record is done and another one tracked while so many are open: the oldest, or any of them.
 func BenchmarkTracker(b *testing.B) {
 	for _, window := range []int{1, 1000, 1_000_000} {
-		b.Run(map[int]string{1: "window=1", 1000: "window=1000", 1_000_000: "window=1e6"}[window], func(b *testing.B) {
-			b.ReportAllocs()
-			var tracker inorder.Tracker
-			open := make([]inorder.Mark, window)
-			order := rand.New(rand.NewPCG(1, 2)).Perm(window)
-			for i := range window {
-				open[i], _ = tracker.Track(int64(i))
-			}
-			slices.Sort(order[:window/2])
-			offset := int64(window)
-			b.ResetTimer()
-			for i := range b.N {
-				at := order[i%window]
-				open[at].Done()
-				open[at], _ = tracker.Track(offset)
-				tracker.Next()
-				offset++
-			}
-		})
+		for _, which := range []string{"oldest", "any"} {
+			b.Run(fmt.Sprintf("open=%d/%s", window, which), func(b *testing.B) {
+				b.ReportAllocs()
+				var tracker inorder.Tracker
+				open := make([]inorder.Mark, window)
+				for i := range open {
+					open[i], _ = tracker.Track(int64(i))
+				}
+				offset := int64(window)
+				random := rand.NewPCG(1, 2)
+				b.ResetTimer()
+				for i := range b.N {
+					at := i % window
+					if which == "any" {
+						at = int(random.Uint64() % uint64(window))
+					}
+					open[at].Done()
+					open[at], _ = tracker.Track(offset)
+					tracker.Next()
+					offset++
+				}
+			})
+		}
 	}
 }
