@@ -266,7 +266,7 @@ func runWay(ctx context.Context, cluster *kfake.Cluster, l load, w way, name str
 	var c member
 	if w.mode.streams() {
 		stream := streaming(s, name, note, handle)
-		stream.poll = min(s.batchSize, 100) // so that the window is not passed by much
+		stream.poll = min(s.batchSize, 100) // so that little is held beyond the window
 		r.sample(ctx, stream)
 		c = stream
 	} else {
@@ -402,8 +402,10 @@ func (r *loadRun) sample(ctx context.Context, s *streamer) {
 			r.goroutines = max(r.goroutines, uint64(runtime.NumGoroutine()))
 			if s != nil {
 				for _, a := range s.live() {
-					r.reads = max(r.reads, a.tracker.Open())
+					a.mu.Lock()
+					r.reads = max(r.reads, a.tracker.Open()+len(a.held))
 					r.span = max(r.span, a.tracker.Span())
+					a.mu.Unlock()
 				}
 			}
 			r.mu.Unlock()

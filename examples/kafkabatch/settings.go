@@ -46,7 +46,7 @@ func parse(args []string, w io.Writer) (settings, error) {
 	flags.IntVar(&s.batchSize, "batch", 500, "poll at most `n` records at once")
 	name := flags.String("mode", "all", "the `way` to handle records: "+modeNames()+" or all")
 	flags.IntVar(&s.limit, "limit", 1000, "streaming: handle at most `n` records at a time")
-	flags.IntVar(&s.window, "window", 5000, "streaming: read at most `n` records of a partition ahead, and one poll")
+	flags.IntVar(&s.window, "window", 5000, "streaming: begin no record of a partition while `n` are not done")
 	flags.DurationVar(&s.work, "work", 200*time.Microsecond, "how long the work of one record waits")
 	flags.IntVar(&s.failEvery, "fail-every", 0, "fail at every `n`th call of the handler")
 	flags.IntVar(&s.loads, "loads", 0, "instead, measure batches and streaming under many loads, in `n` rounds")

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -41,17 +43,19 @@ type streamer struct {
 	client *kgo.Client
 	work   *inorder.Group[orderKey]
 	fail   context.CancelCauseFunc // ends run with an error
+	wake   chan struct{}           // has one when a partition may want records, or there are others
 
 	mu       sync.Mutex            // held through every commit
 	assigned map[int32]*assignment // by partition
 }
 
-// A window bounds what a streamer has read of a partition and not handled, or not committed. At a
-// bound the partition is paused; it goes on when half of it is left.
+// A window bounds what a streamer has accepted of a partition and not handled, or not committed. What
+// it has polled beyond that is held until there is room.
 type window struct {
 	records int   // open
-	span    int64 // from the first open one to the last read: at most so many come again after a crash
+	span    int64 // from the first open one to the last accepted: at most so many come again after a crash
 	bytes   int
+	held    int // in bytes; from there on the partition is paused, until nothing of it is held
 }
 
 // An assignment is a partition while it is this member's. When it comes back later, it is another one:
@@ -65,7 +69,10 @@ type assignment struct {
 	next int64 // what was committed last, or where it begins; -1 before; guarded by streamer.mu
 
 	mu     sync.Mutex
-	bytes  int
+	polled int64         // the last offset that was polled; -1 before
+	bytes  int           // of what is accepted and not done
+	held   []*kgo.Record // polled and not accepted, in order
+	weight int           // of what is held, in bytes
 	paused bool
 	gone   bool
 }
@@ -75,12 +82,13 @@ type assignment struct {
 func newStreamer(brokers []string, topic, group string, options ...kgo.Opt) *streamer {
 	s := &streamer{
 		topic: topic, poll: 500, limit: 1000, tries: maxTries,
-		window: window{records: 5000, span: 50_000, bytes: 64 << 20},
+		window: window{records: 5000, span: 50_000, bytes: 64 << 20, held: 2 << 20},
 		every:  200 * time.Millisecond, grace: 10 * time.Second,
 		committed: func(int32, int64) {},
 		retried:   func(*kgo.Record, error) {},
 		released:  func(int32, int64) {},
 		stuck:     func(int32, int64, time.Duration) {},
+		wake:      make(chan struct{}, 1),
 		assigned:  make(map[int32]*assignment),
 	}
 	s.options = append([]kgo.Opt{
@@ -90,7 +98,7 @@ func newStreamer(brokers []string, topic, group string, options ...kgo.Opt) *str
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.FetchMaxWait(250 * time.Millisecond), // a partition that goes on after a pause waits for the fetch of the others
-		kgo.FetchMaxPartitionBytes(128 << 10),    // what is read of a partition beyond its window is read again after the pause
+		kgo.FetchMaxPartitionBytes(128 << 10),    // what one fetch brings can be held
 		kgo.DisableAutoCommit(),
 		kgo.BlockRebalanceOnPoll(), // for as long as it takes to accept what was polled
 		kgo.OnPartitionsAssigned(func(ctx context.Context, _ *kgo.Client, by map[string][]int32) { s.assign(ctx, by[topic]) }),
@@ -137,7 +145,7 @@ func (s *streamer) run(ctx context.Context) (err error) {
 // pollUntil polls, and accepts what it gets, until ctx ends.
 func (s *streamer) pollUntil(ctx context.Context) {
 	failures := newFailures(ctx)
-	for {
+	for s.waitForWant(ctx) {
 		fetches := s.client.PollRecords(ctx, s.poll)
 		if ctx.Err() != nil {
 			return // what was polled last is dropped, and comes again
@@ -148,6 +156,35 @@ func (s *streamer) pollUntil(ctx context.Context) {
 			s.fail(fmt.Errorf("poll: %w", err))
 			return
 		}
+	}
+}
+
+// waitForWant waits until a partition wants records, and returns false when ctx ends first. A partition
+// that has enough is not paused for that: the client keeps what it has read of it, while after
+// a pause it would read it again.
+func (s *streamer) waitForWant(ctx context.Context) bool {
+	wants := func(a *assignment) bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.wants(s.window)
+	}
+	for {
+		if live := s.live(); len(live) == 0 || slices.ContainsFunc(live, wants) {
+			return true
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// wakeUp makes waitForWant look again.
+func (s *streamer) wakeUp() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -181,24 +218,17 @@ func (f *failures) count(err error) error {
 	return nil
 }
 
-// accept takes places in the queues of the records' keys. While it does no partition changes hands.
+// accept takes what was polled of a partition. While it does no partition changes hands.
 func (s *streamer) accept(ctx context.Context, partition int32, records []*kgo.Record) {
 	if len(records) == 0 {
 		return
 	}
 	a := s.assignment(partition, records[0].Offset)
-	for i, record := range records {
-		mark, err := a.tracker.Track(record.Offset)
-		if err != nil { // the log was truncated: what was read of it is not there any more
-			s.release(ctx, []int32{partition}, false)
-			s.assign(ctx, []int32{partition})
-			s.accept(ctx, partition, records[i:])
-			return
-		}
-		a.accepted(record)
-		s.do(ctx, a, record, mark)
+	if rest := a.take(s, records); len(rest) > 0 { // the log was truncated: what was read of it is not there any more
+		s.release(ctx, []int32{partition}, false)
+		s.assign(ctx, []int32{partition})
+		s.accept(ctx, partition, rest)
 	}
-	a.pauseOrResume(s)
 }
 
 // assignment returns that of a partition, of which the record at an offset is the next to be accepted.
@@ -212,11 +242,11 @@ func (s *streamer) assignment(partition int32, offset int64) *assignment {
 	return a
 }
 
-// do lets the work of the record begin when its turn has come.
-func (s *streamer) do(ctx context.Context, a *assignment, record *kgo.Record, mark inorder.Mark) {
+// do lets the work of the record begin when its turn has come. When the group has stopped it does
+// nothing, and the record stays open.
+func (s *streamer) do(a *assignment, record *kgo.Record, mark inorder.Mark) {
 	failed := 0
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 10*time.Second
+	var pause *backoff.ExponentialBackOff
 	a.group.TryGo(orderKeyOf(record), func(ctx context.Context) error {
 		if err := ctx.Err(); err != nil { // its turn came as its partition went
 			return err
@@ -246,46 +276,87 @@ func (s *streamer) do(ctx context.Context, a *assignment, record *kgo.Record, ma
 			return err
 		}
 		s.retried(record, err)
+		if pause == nil {
+			pause = backoff.NewExponentialBackOff()
+			pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 10*time.Second
+		}
 		return inorder.Again(pause.NextBackOff(), err)
 	})
 }
 
-// accepted counts a record of the assignment.
-func (a *assignment) accepted(record *kgo.Record) {
+// take holds what was polled, and accepts what the window allows. It returns the records from the first
+// one on that comes before an earlier one.
+func (a *assignment) take(s *streamer, records []*kgo.Record) (rest []*kgo.Record) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.bytes += sizeOf(record)
+	for i, record := range records {
+		if record.Offset <= a.polled {
+			return records[i:]
+		}
+		a.polled = record.Offset
+		a.held = append(a.held, record)
+		a.weight += sizeOf(record)
+	}
+	a.feed(s)
+	return nil
 }
 
 // finished counts a record that is done, which may make room for more.
 func (a *assignment) finished(s *streamer, record *kgo.Record) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.bytes -= sizeOf(record)
-	paused := a.paused
-	a.mu.Unlock()
-	if paused {
-		a.pauseOrResume(s)
+	a.feed(s)
+	if a.wants(s.window) {
+		s.wakeUp()
 	}
 }
 
-func sizeOf(record *kgo.Record) int { return len(record.Key) + len(record.Value) }
+// Below, a.mu is held.
 
-// pauseOrResume keeps the partition's window. Between the bounds and half of them nothing changes,
-// because what the client has buffered of a partition is lost at a pause and fetched again.
-func (a *assignment) pauseOrResume(s *streamer) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+// feed accepts what is held, as far as the window allows, and pauses the partition or lets it go on.
+func (a *assignment) feed(s *streamer) {
+	if a.gone {
+		return
+	}
+	for len(a.held) > 0 && !a.full(s.window) {
+		record := a.held[0]
+		a.held[0], a.held = nil, a.held[1:]
+		a.weight -= sizeOf(record)
+		a.bytes += sizeOf(record)
+		mark, err := a.tracker.Track(record.Offset)
+		if err != nil { // take has seen to it that there is none
+			s.fail(err)
+			return
+		}
+		s.do(a, record, mark)
+	}
 	this := map[string][]int32{s.topic: {a.partition}}
-	open, span, w := a.tracker.Open(), a.tracker.Span(), s.window
 	switch {
-	case a.gone:
-	case !a.paused && (open >= w.records || span >= w.span || a.bytes >= w.bytes):
+	case !a.paused && a.weight >= s.window.held:
 		a.paused = true
 		s.client.PauseFetchPartitions(this)
-	case a.paused && open <= w.records/2 && span <= w.span/2 && a.bytes <= w.bytes/2:
+	case a.paused && len(a.held) == 0:
 		a.paused = false
 		s.client.ResumeFetchPartitions(this)
 	}
+}
+
+// full is true while the window has no room.
+func (a *assignment) full(w window) bool {
+	return a.tracker.Open() >= w.records || a.tracker.Span() >= w.span || a.bytes >= w.bytes
+}
+
+// wants is true when the next record of the partition could be accepted at once.
+func (a *assignment) wants(w window) bool { return len(a.held) == 0 && !a.full(w) }
+
+// sizeOf returns about how much memory the record takes.
+func sizeOf(record *kgo.Record) int {
+	n := int(unsafe.Sizeof(*record)) + len(record.Key) + len(record.Value)
+	for _, header := range record.Headers {
+		n += len(header.Key) + len(header.Value)
+	}
+	return n
 }
 
 // assign begins assignments. The client calls it, and waits.
@@ -293,12 +364,13 @@ func (s *streamer) assign(ctx context.Context, partitions []int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, partition := range partitions {
-		a := &assignment{partition: partition, next: -1}
+		a := &assignment{partition: partition, next: -1, polled: -1}
 		var work context.Context
 		work, a.cut = context.WithCancel(context.WithoutCancel(ctx))
 		a.group = s.work.Sub(work)
 		s.assigned[partition] = a
 	}
+	s.wakeUp()
 }
 
 // release ends assignments. The client calls it, and waits; when it returns they may be another
@@ -317,6 +389,9 @@ func (s *streamer) release(ctx context.Context, partitions []int32, commit bool)
 	grace, cancel := context.WithTimeout(ctx, s.grace)
 	defer cancel()
 	for _, a := range released {
+		a.mu.Lock()
+		a.gone, a.held = true, nil
+		a.mu.Unlock()
 		a.group.Stop(nil)
 	}
 	for _, a := range released {
@@ -329,9 +404,6 @@ func (s *streamer) release(ctx context.Context, partitions []int32, commit bool)
 		s.commit(ctx, released) // if it fails, what was done comes again
 	}
 	for _, a := range released {
-		a.mu.Lock()
-		a.gone = true
-		a.mu.Unlock()
 		// The client keeps a pause beyond the assignment.
 		s.client.ResumeFetchPartitions(map[string][]int32{s.topic: {a.partition}})
 		s.mu.Lock()
@@ -341,6 +413,7 @@ func (s *streamer) release(ctx context.Context, partitions []int32, commit bool)
 			s.released(a.partition, next)
 		}
 	}
+	s.wakeUp()
 }
 
 // live returns the assignments that are not released.
