@@ -49,17 +49,27 @@ func run(ctx context.Context, c rueidis.CoreClient, call redislock.Call) ([]stri
 }
 
 func (a adapter) Subscribe(ctx context.Context, channel string, subscribed func(), message func(string)) error {
-	ctx = rueidis.WithOnSubscriptionHook(ctx, func(s rueidis.PubSubSubscription) {
+	begun := func(s rueidis.PubSubSubscription) {
 		if s.Kind == "subscribe" || s.Kind == "ssubscribe" {
 			subscribed()
 		}
-	})
+	}
 	receive := func(m rueidis.PubSubMessage) { message(m.Message) }
 	if a.client.Mode() == rueidis.ClientModeCluster { // a connection of its own for each of many channels would be too much
-		return a.client.Receive(ctx, a.client.B().Ssubscribe().Channel(channel).Build(), receive)
+		return a.client.Receive(rueidis.WithOnSubscriptionHook(ctx, begun), a.client.B().Ssubscribe().Channel(channel).Build(), receive)
 	}
-	// On a connection of its own: what is subscribed on the shared one makes every request there pass two more goroutines.
+	// On a connection of its own: what is subscribed on the shared one makes every request there pass two more goroutines. Not
+	// by Receive, which has each message pass one more.
 	return a.client.Dedicated(func(own rueidis.DedicatedClient) error {
-		return own.Receive(ctx, own.B().Subscribe().Channel(channel).Build(), receive)
+		ended := own.SetPubSubHooks(rueidis.PubSubHooks{OnSubscription: begun, OnMessage: receive})
+		if err := own.Do(ctx, own.B().Subscribe().Channel(channel).Build()).Error(); err != nil {
+			return err
+		}
+		select {
+		case err := <-ended:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	})
 }
