@@ -76,9 +76,9 @@ func revoke(t testing.TB, s *redistest.Server, e cohort.Engine) {
 			local all = redis.call('HGETALL', name)
 			for i = 1, #all, 2 do
 				if string.sub(all[i], 1, 2) == 'q:' then
-					local kept = string.gsub(all[i + 1], ARGV[1] .. ':%d+ ?', '')
+					local kept = string.gsub(all[i + 1], ARGV[1] .. ':%d+w? ?', '')
 					if kept == '' then
-						redis.call('HDEL', name, all[i], 'g:' .. string.sub(all[i], 3))
+						redis.call('HDEL', name, all[i], 'g:' .. string.sub(all[i], 3), 'w:' .. string.sub(all[i], 3))
 					elseif kept ~= all[i + 1] then
 						redis.call('HSET', name, all[i], kept)
 					end

@@ -429,7 +429,7 @@ func TestRemovedLockIsNoticed(t *testing.T) {
 	s := redistest.Start(t)
 	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(time.Second))
 	gone, kept := acquire(t, e, "gone"), acquire(t, e, "kept")
-	s.Must(t, "HDEL", hashOf(e, "gone"), "q:gone", "g:gone")
+	s.Must(t, "HDEL", hashOf(e, "gone"), "q:gone", "g:gone", "w:gone")
 	receive(t, gone.Lost(), "the loss")
 	other := newEngine(t, dial(t, s.Addr()))
 	theirs := acquire(t, other, "gone")
@@ -473,6 +473,70 @@ func TestNoticesOfGrantsAndOfWaiters(t *testing.T) {
 	require.NoError(t, next.Release(t.Context()))
 	last := receive(t, third, "the key")
 	require.NoError(t, last.Release(t.Context()))
+}
+
+// A holder is sent a notice of the first waiter only when it has asked for it. Nothing of that stays.
+func TestHolderIsWarnedWhenItHasAsked(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	e := newEngine(t, dial(t, s.Addr()))
+	store, ctx := e.Store(), t.Context()
+	warner := store.(lease.Warner)
+	a, b := lease.Session{ID: "A", TTL: time.Minute}, lease.Session{ID: "B", TTL: time.Minute}
+	require.NoError(t, store.Begin(ctx, a))
+	require.NoError(t, store.Begin(ctx, b))
+	notices := make(chan lease.Notice, 10)
+	go func() { _ = store.Listen(ctx, a, func(n lease.Notice) { notices <- n }) }()
+	require.Equal(t, lease.Notice{Kind: lease.Look}, receive(t, notices, "the subscription"))
+	holdAndWait := func(holds, waits lease.Entry, asks bool) {
+		_, err := store.Enter(ctx, holds, false)
+		require.NoError(t, err)
+		if asks {
+			wanted, err := warner.Warn(ctx, holds)
+			require.NoError(t, err)
+			assert.False(t, wanted)
+		}
+		_, err = store.Enter(ctx, waits, false)
+		require.NoError(t, err)
+	}
+	leave := func(entries ...lease.Entry) {
+		for _, entry := range entries {
+			found, err := store.Leave(ctx, entry, false)
+			require.NoError(t, err)
+			assert.True(t, found)
+		}
+	}
+	entry := func(s lease.Session, attempt uint64) lease.Entry {
+		return lease.Entry{Session: s, Key: "k", Attempt: attempt}
+	}
+
+	expects := entry(a, 4)
+	expects.Warn = true
+	holdAndWait(entry(a, 1), entry(b, 1), false)
+	wanted, err := warner.Warn(ctx, entry(a, 1))
+	require.NoError(t, err)
+	assert.True(t, wanted, "another waits already")
+	leave(entry(a, 1), entry(b, 1))
+	holdAndWait(entry(a, 2), entry(b, 2), true)
+	require.Equal(t, lease.Notice{Kind: lease.Wanted, Attempt: 2}, receive(t, notices, "the notice"), "the only one so far")
+	leave(entry(a, 2), entry(b, 2))
+	holdAndWait(entry(a, 3), entry(b, 3), true) // the queue becomes empty in another way
+	require.Equal(t, lease.Notice{Kind: lease.Wanted, Attempt: 3}, receive(t, notices, "the notice"))
+	wanted, err = warner.Warn(ctx, entry(b, 3))
+	require.NoError(t, err)
+	assert.True(t, wanted, "it does not hold the key")
+	_, err = store.Enter(ctx, expects, false)
+	require.NoError(t, err)
+	leave(entry(a, 3), entry(b, 3))
+	require.Equal(t, lease.NoticeKind(lease.Granted), receive(t, notices, "the notice").Kind)
+	_, err = store.Enter(ctx, entry(b, 4), false)
+	require.NoError(t, err)
+	require.Equal(t, lease.Notice{Kind: lease.Wanted, Attempt: 4}, receive(t, notices, "the notice of what it was entered with"))
+	leave(expects)
+	holdAndWait(entry(a, 5), entry(b, 5), false)
+	require.NoError(t, store.End(ctx, b))
+	require.NoError(t, store.End(ctx, a))
+	assert.NotContains(t, s.Must(t, "HKEYS", hashOf(e, "k")), "w:k")
 }
 
 // What a holder that lost its lock writes is kept out by the guard, whatever it believes.

@@ -42,6 +42,8 @@ var (
 	leaveShortSource string
 	//go:embed scripts/leave.lua
 	leaveSource string
+	//go:embed scripts/warn.lua
+	warnSource string
 	//go:embed scripts/end.lua
 	endSource string
 	//go:embed scripts/inspect.lua
@@ -55,7 +57,7 @@ var (
 // scripts are those of an engine. What is the same in all of its calls is written in them: that is
 // less for the server to read each time.
 type scripts struct {
-	begin, renew, enter, leave, end, inspect, list, force *Script
+	begin, renew, enter, leave, warn, end, inspect, list, force *Script
 }
 
 func newScripts(o options, cluster bool) *scripts {
@@ -66,6 +68,7 @@ func newScripts(o options, cluster bool) *scripts {
 		renew:   script(bucketSource, renewSource),
 		enter:   script(enterShortSource, bucketSource, enterSource),
 		leave:   script(leaveShortSource, bucketSource, leaveSource),
+		warn:    script(warnSource),
 		end:     script(bucketSource, endSource),
 		inspect: script(bucketSource, inspectSource),
 		list:    script(bucketSource, listSource),
@@ -345,13 +348,21 @@ func flag(b bool) string {
 	return "0"
 }
 
+// nameOf returns what an entry is called in the scripts.
+func nameOf(e lease.Entry) string {
+	if e.Warn {
+		return e.ID() + "w"
+	}
+	return e.ID()
+}
+
 func (s *store) Enter(ctx context.Context, e lease.Entry, try bool) (lease.Standing, error) {
 	b := bucketOf(e.Key)
 	cluster, err := s.use(ctx, b, e.Session)
 	if err != nil {
 		return lease.Standing{}, err
 	}
-	reply, err := s.run(ctx, s.scripts(cluster).enter, b, s.replicas, e.Session.ID, e.ID(), e.Key, flag(try), flag(s.replicas > 0))
+	reply, err := s.run(ctx, s.scripts(cluster).enter, b, s.replicas, e.Session.ID, nameOf(e), e.Key, flag(try), flag(s.replicas > 0))
 	if errors.Is(err, errFewReplicas) && reply[0] != "granted" {
 		err = nil // a waiter has nothing to lose
 	}
@@ -389,8 +400,14 @@ func (s *store) Leave(ctx context.Context, e lease.Entry, late bool) (found bool
 	if !in[bucketOf(e.Key)] {
 		return false, nil // nothing was ever sent that could have entered it
 	}
-	reply, err := s.run(ctx, s.scripts(own.cluster).leave, bucketOf(e.Key), 0, e.Session.ID, e.ID(), e.Key, flag(late))
+	reply, err := s.run(ctx, s.scripts(own.cluster).leave, bucketOf(e.Key), 0, e.Session.ID, nameOf(e), e.Key, flag(late))
 	return err == nil && len(reply) == 2 && reply[1] == "1", err
+}
+
+// Warn implements lease.Warner.
+func (s *store) Warn(ctx context.Context, e lease.Entry) (wanted bool, err error) {
+	reply, err := s.runAside(ctx, s.single.warn, bucketOf(e.Key), 0, true, nameOf(e), e.Key)
+	return err != nil || len(reply) != 2 || reply[1] != "0", err
 }
 
 func (s *store) End(ctx context.Context, id lease.Session) error {

@@ -32,6 +32,7 @@ type attempt struct {
 	granted    atomic.Uint64 // the epoch; 0 before the grant
 	leaving    atomic.Bool   // a release has begun, so that an entry that is missing says nothing
 	wantedOnce atomic.Bool
+	warned     atomic.Bool            // its notices are needed
 	onWanted   atomic.Pointer[func()] // what want calls; called is there when it is too late for that
 }
 
@@ -39,7 +40,7 @@ func (s *session) newAttempt(c *call) *attempt {
 	a := &attempt{
 		session: s,
 		call:    c,
-		entry:   Entry{Session: s.Session, Key: c.key, Attempt: s.engine.attempts.Add(1)},
+		entry:   Entry{Session: s.Session, Key: c.key, Attempt: s.engine.attempts.Add(1), Warn: s.engine.warnings.Load() > 0},
 		notices: make(chan Notice, 1),
 		wanted:  make(chan struct{}),
 		replied: make(chan struct{}, 1),
@@ -158,6 +159,9 @@ func (a *attempt) notify(n Notice) {
 	if a.decided.Load() {
 		return
 	}
+	if n.Kind == Granted && n.Epoch != 0 && a.take(n.Epoch, false) == nil {
+		return // the goroutine that waits ends with the attempt, or when it would ask again: woken now, it would be in the way
+	}
 	select {
 	case a.notices <- n:
 	default:
@@ -169,9 +173,6 @@ func (a *attempt) notify(n Notice) {
 		case a.notices <- n:
 		default:
 		}
-	}
-	if n.Kind == Granted && n.Epoch != 0 {
-		_ = a.take(n.Epoch, false) // if it fails, the goroutine that waits finds out too
 	}
 }
 
@@ -187,6 +188,33 @@ func (a *attempt) want() {
 }
 
 var called = func() {}
+
+// mostWarnings is after how many grants that did not need their notices the next ones come without them.
+const mostWarnings = 16
+
+// warn has a store that is a Warner send notices when another process wants the key. When that fails, the key counts as wanted.
+func (a *attempt) warn() {
+	e := a.session.engine
+	if e.warner == nil || a.warned.Swap(true) {
+		return
+	}
+	e.warnings.Store(mostWarnings)
+	if a.entry.Warn || a.wantedOnce.Load() {
+		return
+	}
+	asked := e.crew.start(func() {
+		ctx, cancel := a.session.request()
+		defer cancel()
+		wanted, err := e.warner.Warn(ctx, a.entry)
+		e.note(err)
+		if wanted || err != nil {
+			a.want()
+		}
+	})
+	if !asked {
+		a.want() // the engine is closed
+	}
+}
 
 // holds reports whether the attempt holds its key with the epoch and has not begun to leave.
 func (a *attempt) holds(epoch uint64) bool {
@@ -244,6 +272,9 @@ func (a *attempt) tryToLeave(ctx context.Context) (outcome error, over bool) {
 
 // left follows the end of the entry.
 func (a *attempt) left(outcome error) (error, bool) {
+	if e := a.session.engine; !a.warned.Load() && e.warnings.Load() > 0 {
+		e.warnings.Add(-1)
+	}
 	a.end()
 	return outcome, true
 }

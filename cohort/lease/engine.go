@@ -86,6 +86,8 @@ type Engine struct {
 	closing  atomic.Bool              // the first Close has begun
 	toEnd    atomic.Pointer[Session]  // what Close has to end at the store; nil for nothing
 	attempts atomic.Uint64            // numbers the entries
+	warner   Warner                   // the store, if it is one; else nil
+	warnings atomic.Int32             // above 0 if some of the last grants needed their notices
 
 	begun, lost, failed atomic.Uint64 // sessions, and requests that failed
 	lastFailure         atomic.Pointer[failure]
@@ -114,6 +116,7 @@ func New(store Store, c Config) (*Engine, error) {
 		asks:    make(chan chan<- sessionReply),
 		crew:    newCrew(),
 	}
+	e.warner, _ = store.(Warner)
 	e.ctx, e.end = context.WithCancel(context.Background())
 	e.requests, e.abort = context.WithCancel(context.Background())
 	e.crew.start(e.keepSession)

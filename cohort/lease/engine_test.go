@@ -473,6 +473,72 @@ func TestRefusedTryIsSignalled(t *testing.T) {
 	})
 }
 
+// A Warner sends notices for an entry when they are needed, and for the next ones until many were not. What came before they
+// were asked for is in the reply.
+func TestWarnerIsAskedWhenItMatters(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		l := s.link()
+		l.warns = true
+		e, err := lease.New(warner{l}, lease.Config{Name: "memory", TTL: ttl})
+		require.NoError(t, err)
+		t.Cleanup(func() { assert.NoError(t, e.Close(context.Background())) })
+		other, _ := process(t, s)
+		hear(t, e)
+		hear(t, other)
+		give := func(held *lease.Grant, waiting <-chan *lease.Grant) {
+			t.Helper()
+			require.NoError(t, held.Release(t.Context()))
+			require.NoError(t, (<-waiting).Release(t.Context()))
+		}
+
+		late := acquire(t, e, "key")
+		waiting := begin(t, other, "key")
+		assert.Zero(t, l.count("warn"))
+		assert.True(t, isClosed(wantedOf(late)), "another waits already")
+		assert.Equal(t, 1, l.count("warn"))
+		give(late, waiting)
+
+		expected := acquire(t, e, "key")
+		assert.True(t, expected.Entry().Warn)
+		waiting = begin(t, other, "key")
+		assert.True(t, isClosed(wantedOf(expected)))
+		assert.Equal(t, 1, l.count("warn"), "it was entered so")
+		give(expected, waiting)
+
+		for range 16 {
+			require.NoError(t, acquire(t, e, "key").Release(t.Context()))
+		}
+		asked := acquire(t, e, "key")
+		assert.False(t, asked.Entry().Warn, "not needed for long")
+		wanted := wantedOf(asked)
+		assert.False(t, isClosed(wanted))
+		assert.Equal(t, 2, l.count("warn"))
+		waiting = begin(t, other, "key")
+		assert.True(t, isClosed(wanted))
+		give(asked, waiting)
+
+		for range 16 {
+			require.NoError(t, acquire(t, e, "key").Release(t.Context()))
+		}
+		l.set(failing("warn", false, errors.New("a failure")))
+		failed := acquire(t, e, "key")
+		assert.True(t, isClosed(wantedOf(failed)), "it cannot be asked")
+		l.set(nil)
+		require.NoError(t, failed.Release(t.Context()))
+
+		closed := acquire(t, e, "key")
+		require.NoError(t, e.Close(t.Context()))
+		assert.True(t, isClosed(wantedOf(closed)))
+	})
+}
+
+func wantedOf(g *lease.Grant) <-chan struct{} {
+	wanted := make(chan struct{})
+	g.OnWanted(func() { close(wanted) }) // which can be called once for a grant
+	synctest.Wait()
+	return wanted
+}
+
 // While notices do not arrive, or may have been lost, other processes may want any key.
 func TestKeysCountAsWantedWhileNothingIsHeard(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {

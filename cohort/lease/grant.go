@@ -36,13 +36,18 @@ func (g *Grant) Lost() <-chan struct{} {
 
 // Wanted is closed when another process waits for the key or was refused it, when a notice of
 // that may have been lost, and when the grant is lost.
-func (g *Grant) Wanted() <-chan struct{} { return g.attempt.wanted }
+func (g *Grant) Wanted() <-chan struct{} {
+	g.attempt.warn()
+	return g.attempt.wanted
+}
 
 // OnWanted implements cohort.Recaller: f is called when Wanted is closed.
 func (g *Grant) OnWanted(f func()) {
 	if !g.attempt.onWanted.CompareAndSwap(nil, &f) {
 		f()
+		return
 	}
+	g.attempt.warn()
 }
 
 // Release implements cohort.Grant. While the store cannot be reached, the key is

@@ -18,6 +18,7 @@ type server struct {
 	queues   map[string][]lease.Entry
 	granted  map[string]uint64 // the epoch with which the head of the queue holds the key
 	refused  map[string]bool   // entries that must not be entered any more
+	warned   map[string]bool   // the entries that warners have asked for
 	epoch    uint64
 	links    map[string]*link // by the session that listens
 }
@@ -28,6 +29,7 @@ func newServer() *server {
 		queues:   make(map[string][]lease.Entry),
 		granted:  make(map[string]uint64),
 		refused:  make(map[string]bool),
+		warned:   make(map[string]bool),
 		links:    make(map[string]*link),
 	}
 }
@@ -61,7 +63,7 @@ func (s *server) settle(key string, asker string) {
 }
 
 func (s *server) send(to lease.Entry, kind lease.NoticeKind, epoch uint64) {
-	if l := s.links[to.Session.ID]; l != nil {
+	if l := s.links[to.Session.ID]; l != nil && !(kind == lease.Wanted && l.warns && !to.Warn && !s.warned[to.ID()]) {
 		l.hear(lease.Notice{Kind: kind, Attempt: to.Attempt, Epoch: epoch})
 	}
 }
@@ -114,6 +116,7 @@ type link struct {
 	healed chan struct{} // nil while the server can be reached
 	fault  func(c call, do func()) error
 	deaf   bool // notices do not arrive
+	warns  bool // Wanted notices are sent only for entries that a Warn has asked for
 	calls  map[call]int
 	id     string // of the last session
 	heard  chan lease.Notice
@@ -297,4 +300,16 @@ func (l *link) Listen(ctx context.Context, _ lease.Session, notify func(lease.No
 			return ctx.Err()
 		}
 	}
+}
+
+// warner is a link that is a lease.Warner.
+type warner struct{ *link }
+
+func (w warner) Warn(ctx context.Context, e lease.Entry) (wanted bool, err error) {
+	err = w.do(ctx, "warn", func() {
+		q := w.queues[e.Key]
+		wanted = len(q) != 1 || q[0] != e
+		w.warned[e.ID()] = !wanted
+	})
+	return wanted, err
 }

@@ -295,7 +295,7 @@ func (s *session) admit(attempts map[uint64]*attempt) {
 	for a := s.joined.Swap(nil); a != nil; {
 		next := a.next
 		a.next = nil
-		if a.ctx.Err() == nil {
+		if a.ctx.Err() == nil || s.ctx.Err() != nil { // with the session all end, and it matters to those that hold a key
 			attempts[a.entry.Attempt] = a
 		}
 		a = next

@@ -49,7 +49,7 @@ type Store interface {
 	// returns ErrSessionGone when e's session has ended or never began.
 	//
 	// When e has to wait, or is refused because of try, and the head of the queue holds the key, the holder's process is
-	// sent a Wanted notice.
+	// sent a Wanted notice, see also Warner.
 	Enter(ctx context.Context, e Entry, try bool) (Standing, error)
 
 	// Leave removes the entry e from its queue, and grants the key to the next living
@@ -71,6 +71,14 @@ type Store interface {
 	Listen(ctx context.Context, s Session, notify func(Notice)) error
 }
 
+// Warner is a Store that sends Wanted notices for an entry only when the engine asks for them. It is optional: any other
+// sends them for each holder. Few holders need them, and each costs the server and two processes.
+type Warner interface {
+	// Warn has the store send Wanted notices for the entry e, which holds its key, from now on. It returns whether
+	// another entry waits already, or e does not hold its key any more. A try may be refused without a notice before Warn.
+	Warn(ctx context.Context, e Entry) (wanted bool, err error)
+}
+
 // Session stands for a process at the store.
 type Session struct {
 	ID      string         // unique: 26 letters and digits, chosen by the engine
@@ -83,6 +91,10 @@ type Entry struct {
 	Session Session
 	Key     string
 	Attempt uint64 // unique among the entries of the session; from 1
+
+	// Warn has a Warner send Wanted notices from the grant on, without a Warn. It is set when the engine expects
+	// to need them.
+	Warn bool
 }
 
 // ID returns the entry's name, unique among all entries: the session's ID, a

@@ -41,7 +41,7 @@ end
 
 -- tell sends a notice to the process of an entry: a word, an epoch, the number of the entry and, with a grant, '1' if others wait.
 local function tell(entry, word, epoch, others)
-  local session, attempt = string.match(entry, '^([^:]+):(%d+)$')
+  local session, attempt = string.match(entry, '^([^:]+):(%d+)')
   local notice = word .. ' ' .. epoch .. ' ' .. attempt .. (others and ' 1' or '')
   redis.call(cluster and 'SPUBLISH' or 'PUBLISH', channel(session), notice)
 end
@@ -57,7 +57,7 @@ local function settle(key, queue, epoch, asks, fence, quiet)
     head = string.match(queue, '^%S+')
   end
   if not head then
-    redis.call('HDEL', hash, 'q:' .. key, 'g:' .. key)
+    redis.call('HDEL', hash, 'q:' .. key, 'g:' .. key, 'w:' .. key)
     return '', nil
   end
   if epoch then

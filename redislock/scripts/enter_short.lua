@@ -2,7 +2,7 @@
 -- nothing, so which server this is does not matter yet.
 do
   local session, entry, key = ARGV[1], ARGV[2], ARGV[3]
-  local v = redis.call('HMGET', hash, 'fence', 'quiet', 'life', 'q:' .. key, 'g:' .. key, 'x:' .. entry)
+  local v = redis.call('HMGET', hash, 'fence', 'quiet', 'life', 'q:' .. key, 'g:' .. key, 'x:' .. entry, 'w:' .. key)
   local queue = v[4]
   if not v[6] and (queue and v[5] and ARGV[4] == '0' or not queue and same(v[3])) then
     local us = now()
@@ -12,12 +12,12 @@ do
         redis.call('HSET', hash, 'fence', epoch, 'g:' .. key, epoch, 'q:' .. key, entry)
         return {'granted', epoch, '0'}
       end
-      local head, holder = string.match(queue, '^(([^:]+):%d+)')
+      local head, holder, attempt, warned = string.match(queue, '^(([^:]+):(%d+)(w?))')
       local ends = tonumber(redis.call('ZSCORE', sessions, holder) or 0)
       if ends * 1000 > us and not string.find(' ' .. queue .. ' ', ' ' .. entry .. ' ', 1, true) then
         redis.call('HSET', hash, 'q:' .. key, queue .. ' ' .. entry)
-        if queue == head then -- otherwise it has been told
-          redis.call(cluster and 'SPUBLISH' or 'PUBLISH', channel(holder), 'wanted 0 ' .. string.sub(head, #holder + 2))
+        if queue == head and (warned == 'w' or v[7] == head) then -- otherwise it has been told, or does not want to be
+          redis.call(cluster and 'SPUBLISH' or 'PUBLISH', channel(holder), 'wanted 0 ' .. attempt)
         end
         return {'waits', string.format('%.0f', ends - math.floor(us / 1000) + 1)}
       end

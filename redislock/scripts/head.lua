@@ -5,8 +5,10 @@
 --   life        the run ID of the server that the bucket was last used on
 --   quiet       until when nothing is granted, in ms
 --   fence       the last epoch
---   q:<key>     the entries in the queue of the key, separated by spaces; the first is the head
+--   q:<key>     the entries in the queue of the key, separated by spaces; the first is the head. An entry is a session, a
+--               colon, a number, and w if it is told when it holds the key and another waits
 --   g:<key>     the epoch with which the head holds the key; missing while nothing is granted
+--   w:<key>     the last holder that asked for that later
 --   x:<entry>   an entry that has left, and must not be entered by a request that comes late
 --   p:<session> which process it is, for people
 --   scan, bound of a sweep that is under way: where it is, and when it began

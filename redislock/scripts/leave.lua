@@ -11,7 +11,7 @@ if ARGV[4] == '1' then
 end
 queue = queue or ''
 if queue == entry then
-  redis.call('HDEL', hash, 'q:' .. key, 'g:' .. key)
+  redis.call('HDEL', hash, 'q:' .. key, 'g:' .. key, 'w:' .. key)
   return {'ok', '1'}
 end
 local kept, found = {}, false

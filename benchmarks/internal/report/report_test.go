@@ -7,6 +7,7 @@ import (
 	"flag"
 	"io"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -19,26 +20,27 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var update = flag.Bool("update", false, "write the golden file")
+var update = flag.Bool("update", false, "write the golden files")
 
-// The golden file has each report under its name.
 func TestReportsLookAsTheyShould(t *testing.T) {
-	const golden = "testdata/reports.golden.md"
-	var page bytes.Buffer
-	for _, report := range []struct {
-		name   string
-		render func(io.Writer, *results.Results) error
-	}{{"Text", Text}, {"Verdicts", Verdicts}, {"Markdown", Markdown}, {"Summary", Summary}} {
-		page.WriteString("# " + report.name + "\n\n")
-		require.NoError(t, report.render(&page, example()))
-		page.WriteString("\n")
+	for name, render := range map[string]func(io.Writer, *results.Results) error{
+		"text.golden":       Text,
+		"verdicts.golden":   Verdicts,
+		"table.golden.md":   Markdown,
+		"summary.golden.md": Summary,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var page bytes.Buffer
+			require.NoError(t, render(&page, example()))
+			golden := filepath.Join("testdata", name)
+			if *update {
+				require.NoError(t, os.WriteFile(golden, page.Bytes(), 0o644))
+			}
+			want, err := os.ReadFile(golden)
+			require.NoError(t, err)
+			assert.Equal(t, string(want), page.String())
+		})
 	}
-	if *update {
-		require.NoError(t, os.WriteFile(golden, page.Bytes(), 0o644))
-	}
-	want, err := os.ReadFile(golden)
-	require.NoError(t, err)
-	assert.Equal(t, string(want), page.String())
 }
 
 func TestPlotIsAnImage(t *testing.T) {

@@ -278,7 +278,7 @@ func (s *Server) Left(t testing.TB) (sessions, entries int) {
 					if string.match(all[i], '^q:') then
 						local _, n = string.gsub(all[i + 1], '%S+', '')
 						entries = entries + n
-					elseif string.match(all[i], '^x:') then
+					elseif string.match(all[i], '^[xw]:') then
 						entries = entries + 1
 					end
 				end
