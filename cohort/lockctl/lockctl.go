@@ -165,7 +165,7 @@ func showQueue(ctx context.Context, engine cohort.Operator, out io.Writer, key s
 	table := newTable(out, "", "EPOCH", "SINCE", "PROCESS")
 	for i, c := range queue {
 		role := "waits"
-		if i == 0 {
+		if i == 0 && c.Epoch > 0 { // the first of a queue waits, too, where nothing is granted yet
 			role = "holds"
 		}
 		table.row(role, number(c.Epoch), since(c.Since), process(c.Process))

@@ -137,6 +137,20 @@ func TestErrorsOfTheEngine(t *testing.T) {
 	}
 }
 
+// beginning has a queue in which nothing is granted yet, as that of a server that has just been started.
+type beginning struct{ cohort.Operator }
+
+func (beginning) Inspect(context.Context, string) ([]cohort.Contender, error) {
+	return []cohort.Contender{{Process: cohort.Process{Label: "first"}}, {Process: cohort.Process{Label: "second"}}}, nil
+}
+
+func TestFirstOfAQueueWaitsUntilItIsGranted(t *testing.T) {
+	assert.Equal(t, `       EPOCH  SINCE  PROCESS
+waits  -      -      first
+waits  -      -      second
+`, run(t, beginning{}, "show", "key"))
+}
+
 // many has more keys than a person reads.
 type many struct{ cohort.Operator }
 
