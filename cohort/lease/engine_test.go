@@ -64,6 +64,25 @@ func acquire(t *testing.T, e *lease.Engine, key string) *lease.Grant {
 	return g.(*lease.Grant)
 }
 
+// What is granted before notices arrive counts as wanted. That used to be the first key of each session.
+func TestFirstGrantOfASessionIsWantedByNoOther(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, l := process(t, s)
+		for range 3 {
+			g := acquire(t, e, "key")
+			synctest.Wait()
+			select {
+			case <-g.Wanted():
+				assert.Fail(t, "there is no other process")
+			default:
+			}
+			s.revoke(l.session())
+			<-g.Lost()
+			assert.Error(t, g.Release(t.Context()))
+		}
+	})
+}
+
 // begin starts an Acquire, and returns when it waits.
 func begin(t *testing.T, e *lease.Engine, key string) <-chan *lease.Grant {
 	granted := make(chan *lease.Grant, 1)

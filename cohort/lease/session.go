@@ -26,6 +26,7 @@ type session struct {
 	looks   chan struct{}                 // receives when notices may have been lost
 	hears   atomic.Bool                   // notices arrive; otherwise each key counts as wanted
 	deaf    chan struct{}                 // receives when they no longer do
+	settled chan struct{}                 // closed when run knows for the first time whether notices arrive
 	live    int                           // attempts when run last dropped those that have ended; owned by run
 	doubt   chan struct{}                 // receives when something hints that the session is gone
 	crowd   chan struct{}                 // receives when run should look after the attempts that have ended
@@ -88,8 +89,6 @@ func (e *Engine) keepSession() {
 			if r.err == nil {
 				next = e.newSession()
 				e.current.Store(r.session)
-				e.crew.start(r.session.listen)
-				e.crew.start(r.session.run)
 			}
 			for _, ask := range waiting {
 				ask <- r
@@ -112,6 +111,7 @@ func (e *Engine) begin(id Session) (*session, error) {
 		notices: make(chan Notice, 64),
 		looks:   make(chan struct{}, 1),
 		deaf:    make(chan struct{}, 1),
+		settled: make(chan struct{}),
 		doubt:   make(chan struct{}, 1),
 		crowd:   make(chan struct{}, 1),
 	}
@@ -122,7 +122,22 @@ func (e *Engine) begin(id Session) (*session, error) {
 	e.begun.Add(1)
 	s.ctx, s.lose = context.WithCancel(e.ctx)
 	s.trust(s.epoch)
+	e.crew.start(s.listen)
+	e.crew.start(s.run)
+	s.settle()
 	return s, nil
+}
+
+// settle waits until run knows whether notices arrive, as a rule for one round trip: what is granted before that counts
+// as wanted, which would be the first key of every process.
+func (s *session) settle() {
+	patience := time.NewTimer(s.TTL / 10)
+	defer patience.Stop()
+	select {
+	case <-s.settled:
+	case <-s.ctx.Done():
+	case <-patience.C:
+	}
 }
 
 // trust moves the deadline: the session was prolonged at some moment after the
@@ -183,6 +198,13 @@ func (s *session) run() {
 	defer next.Stop()
 	renewed := make(chan renewal)
 	attempts := make(map[uint64]*attempt)
+	known := false
+	settled := func() {
+		if !known {
+			known = true
+			close(s.settled)
+		}
+	}
 	audit := auditor{}
 	renew := func() {
 		s.admit(attempts)
@@ -204,8 +226,10 @@ func (s *session) run() {
 				a.want()
 				a.notify(Notice{Kind: Look})
 			}
+			settled()
 		case <-s.deaf:
 			s.wantAll(attempts)
+			settled()
 		case <-next.C: // whether or not the last renewal was answered: the reply may be lost
 			renew()
 		case <-s.doubt:
