@@ -105,12 +105,12 @@
 // too, see benchmarks/RESULTS.md:
 //
 //   - A request for many keys, its release, and [Session.Close]: to their keys.
-//   - A release, and a downgrade: to the waiters that it grants, which are many only if they
-//     share. It grants at most some 256 in the queue of each key; the others follow in parts, with
-//     requests of others in between. Until then they wait: a shared request that comes
-//     meanwhile waits behind them, and TryAcquire finds that the key has waiters.
-//   - A handoff: to all that it grants, because each receives the value. 100,000 readers take
-//     0.2 s, most of it to wake them.
+//   - A release, a downgrade, and a handoff: to the waiters that it grants, which are many only if
+//     they share. It grants at most some 256 in the queue of each key; the others follow in parts,
+//     with requests of others in between. Until then they wait: a shared request that comes
+//     meanwhile waits behind them, TryAcquire finds that the key has waiters, and a lock cannot be
+//     handed off to them. A handoff is also in proportion to the waiters before the
+//     next one whose callers have left.
 //   - A request that has to wait for holders that have called [Lock.Wanted]: to these, once.
 //   - [Manager.Top] and [Manager.Inspect]: to what they show, at most n keys or 1,000 holders
 //     and waiters. [Manager.Snapshot] is served in small parts, others in between; while

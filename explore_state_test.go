@@ -29,6 +29,7 @@ type fingerprint struct {
 	shapes  map[reflect.Type]*shape
 	cuts    reflect.Value // that are under way, of the world's table
 	watched reflect.Value // grants, likewise
+	parts   reflect.Value // queues that are postponed, likewise
 	kept    keptCells     // of the world
 }
 
@@ -66,6 +67,7 @@ var irrelevant = map[string]map[string]bool{
 	"slowRecord": {"lasted": true, "queue": true, "seq": true, "caller": true, "lost": true, "holder": true, "held": true}, // what is written
 	"Manager":    {"pool": true, "gate": true},                                                                             // the world knows what is in it
 	"postponed":  {"at": true},                                                                                             // where a queue is in the list of these
+	"passed":     {"until": true},                                                                                          // a ticket says whether it is for it
 	// Grants are numbered and times pass.
 	"abandonSnapshot": {"at": true, "seen": true},
 	"KeyInfo":         {"At": true}, "Entry": {"Seq": true, "Since": true, "Caller": true},
@@ -83,6 +85,7 @@ func (f *fingerprint) of(w *world, plain bool) uint64 {
 	f.bytes, f.objects = f.bytes[:0], f.objects[:0]
 	f.cuts = reflect.ValueOf(w.o.table).Elem().FieldByName("cuts").FieldByName("running")
 	f.watched = reflect.ValueOf(w.o.table).Elem().FieldByName("watches").FieldByName("tags")
+	f.parts = reflect.ValueOf(w.o.table).Elem().FieldByName("postponed").FieldByName("queues")
 	f.kept = w.cells()
 	f.roots(w.o, w.ctx)
 	if plain {
@@ -301,6 +304,11 @@ func special(name string) func(*fingerprint, reflect.Value) bool {
 	case "Ticket":
 		return func(f *fingerprint, v reflect.Value) bool {
 			f.bool(f.watched.MapIndex(v.Addr()).IsValid())
+			for i := range f.parts.Len() {
+				if with := f.parts.Index(i).FieldByName("passed"); !with.FieldByName("value").IsNil() && !v.FieldByName("granted").Bool() {
+					f.bool(v.FieldByName("number").Uint() <= with.FieldByName("until").Uint())
+				}
+			}
 			for i := range f.cuts.Len() {
 				if kept := f.cuts.Index(i).Elem().FieldByName("blocked").MapIndex(v.Addr()); kept.IsValid() {
 					f.number(uint64(kept.Int()) + 1)

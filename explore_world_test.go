@@ -348,9 +348,12 @@ func (w *world) caller() *caller {
 // neither, when it serves the first message of the mailbox. A caller that sends meanwhile puts
 // its message behind it; one that gets a reply by it may look later. What else the owner
 // has in common with others is Start's context, the timer of the slow log, the generation of a reservation, the state
-// of a waiter when a lock is handed off, and the pool.
+// of a waiter when a lock is handed off, or when one goes on that has a value, and the pool.
 func (w *world) servesUnseen() bool {
 	if w.keepsGrants() || w.scenario.contextEnds && !w.woken || w.timer != nil && w.timer.armed {
+		return false
+	}
+	if w.scenario.passes() && w.o.table.Postponed() {
 		return false
 	}
 	mail := w.mail()
@@ -377,7 +380,10 @@ func (w *world) foresees(msg message[int]) {
 	switch r := msg.request.(type) {
 	case *handoff[int]:
 		if could := w.receivable(r.grant, nil); w.m.left.Load() == nil {
-			r.value.(*gift).could = &could
+			g := r.value.(*gift)
+			if g.could = &could; could {
+				g.promised = w.sharers(r.grant)
+			}
 		}
 	case *giveBack[int]:
 		if g, ok := r.value.(*gift); ok && r.grant.Live() && (r.parcel == nil || !r.parcel.taken.Load()) {
@@ -405,6 +411,7 @@ func (w *world) receivable(grant table.Token[int], cancelled *sessionState[int])
 	}
 	for v := range w.o.table.Of(grant.Ticket()) {
 		held, mode, gone := 0, table.Exclusive, false
+		postponed := w.o.table.Postponed() && !v.Blocked()
 		for e := range v.Entries {
 			if e.Seq != 0 {
 				held, mode = held+1, e.Mode
@@ -412,17 +419,67 @@ func (w *world) receivable(grant table.Token[int], cancelled *sessionState[int])
 			}
 			r := e.Tag.(*acquire[int])
 			limit := cmp.Or(int(r.want.Limit), w.scenario.config.SharedLimit)
+			fits := e.Mode == table.Shared && mode == table.Shared && (limit == 0 || held < limit)
 			switch {
 			case r.state.Load() == abandoned || cancelled != nil && r.session == cancelled:
 				gone = true
-			case gone && e.Mode == table.Shared && mode == table.Shared && (limit == 0 || held < limit):
+			case postponed && fits:
+				return false // it goes on in any case
+			case gone && fits:
 				held++ // it is granted as soon as those before it are gone
+				postponed = w.scenario.config.Part == 1
 			default:
 				return r.want.Keys == nil && !r.unread && (held == 1 || e.Mode == table.Shared && (limit == 0 || held-1 < limit))
 			}
 		}
 	}
 	return false
+}
+
+// sharers returns those that a handoff of a grant is for, when the first of them shares: all that
+// wait next and share without a limit.
+func (w *world) sharers(grant table.Token[int]) (waiters []*acquire[int]) {
+	for v := range w.o.table.Of(grant.Ticket()) {
+		for e := range v.Entries {
+			r, waits := e.Tag.(*acquire[int])
+			left := waits && r.state.Load() == abandoned
+			switch {
+			case !waits || left && len(waiters) == 0: // it is passed over
+			case e.Mode != table.Shared || r.want.Keys != nil || cmp.Or(int(r.want.Limit), w.scenario.config.SharedLimit) > 0:
+				return waiters
+			case !left:
+				waiters = append(waiters, r)
+			}
+		}
+	}
+	return waiters
+}
+
+// keepPromises looks which of those that were promised a gift are granted, and returns an error
+// when one does not have it.
+func (w *world) keepPromises() (err error) {
+	for _, a := range w.actors {
+		c, ok := a.memory.(*caller)
+		if !ok {
+			continue
+		}
+		for _, g := range c.gave {
+			g.promised = slices.DeleteFunc(g.promised, func(r *acquire[int]) bool {
+				if r.ticket != nil {
+					return false // it waits
+				}
+				switch state := r.state.Load(); {
+				case !slices.Contains(w.taken, r) || r.err != nil || state == abandoned:
+				case r.value != any(g):
+					err = errors.New("one of those that share a lock that was handed off has no value")
+				case state != handedOff:
+					err = errors.New("one that has a value may leave without it")
+				}
+				return true
+			})
+		}
+	}
+	return err
 }
 
 // looksAt reports whether any caller may yet look at the generation of a request.
@@ -502,6 +559,8 @@ type gift struct {
 	cancelled    bool  // a Cancel has met it
 	closed       bool  // a call of a session has, which may be closed
 	dropped      bool  // it came back to the owner, and no waiter could receive it
+
+	promised []*acquire[int] // waiters that share it when they are granted
 }
 
 // An outcome is what a call has returned.
@@ -947,6 +1006,9 @@ func (w *world) note() {
 		if c, ok := a.memory.(*caller); ok && c.asked.Seq() != 0 {
 			c.isWanted = c.isWanted || w.isWanted(c.asked)
 		}
+	}
+	if err := w.keepPromises(); err != nil {
+		w.broken = err
 	}
 	w.keeps.note(w)
 	if w.joined == nil && (w.o.draining || w.o.ended) && w.allCalled() {

@@ -50,14 +50,16 @@ func (l Lock[K]) Seq() uint64 { return l.token.Seq() }
 
 // Handoff passes the lock on, with a value, to the next waiter, in one transition: it
 // ends this grant and returns true. The next holder finds the value in [Lock.Value]; shared
-// waiters that are granted together all do. The order is that of a release.
+// waiters that are granted together all do. The order is that of a release, and if very many
+// share they are granted in parts, as by a release: the first at once, and each with the value.
+// A request that comes after the handoff finds none.
 //
 // It returns false, and the lock stays held, when there is no waiter; when the lock is of
 // many keys; when the next waiter could not read the value, because it is a Do or requests
-// many keys, or has to wait for other holders; and when the grant, or the manager, has ended.
-// A waiter whose caller has left is passed over, and its wait ends then, which may be before
-// calls take effect that were made shortly before it left and do not wait for the owner:
-// Release, Cancel and Reserve.
+// many keys, or has to wait for other holders, or is one of very many that are granted beside
+// this lock in any case; and when the grant, or the manager, has ended. A waiter whose caller
+// has left is passed over, and its wait ends then, which may be before calls take effect that
+// were made shortly before it left and do not wait for the owner: Release, Cancel and Reserve.
 //
 // A value other than nil is not lost when its receiver is cancelled at that moment: the call
 // returns the lock with the value, and no error, even if its context has ended. When its

@@ -201,6 +201,9 @@ func (o *owner[K]) deliver(grants []table.Grant[K]) {
 	now := o.meter.now()
 	for _, g := range grants {
 		r := g.Tag.(*acquire[K])
+		if g.Value != nil {
+			o.receive(r, g)
+		}
 		o.waited(r, now, "granted")
 		if r.tracked != nil {
 			o.held(r, g.Token, now)

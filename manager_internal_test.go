@@ -336,6 +336,36 @@ func TestRequestsAreServedWhileManyReadersAreGranted(t *testing.T) {
 	assert.False(t, o.table.Postponed())
 }
 
+// A handoff to 100,000 readers stopped the owner for 200 ms.
+func TestRequestsAreServedWhileManyReadersReceiveAValue(t *testing.T) {
+	o, writer, readers := behindWriter(nil, 5)
+	require.True(t, o.handOff(writer.token, "value"))
+	require.Equal(t, 1, granted(readers), "in the step of the handoff")
+	assert.Equal(t, "value", readers[0].value)
+	late := o.m.newAcquire(nil, table.Request[string]{Key: "k", Mode: table.Shared})
+	late.serve(o)
+	fill(o.m, 1)
+	require.True(t, o.goOn())
+	require.Equal(t, 2, granted(readers), "before the next request")
+	assert.False(t, o.handOff(readers[0].token, "another"), "those that wait have a value")
+	require.True(t, o.m.abandonRequest(readers[2]))
+	for len(o.m.mailbox) > 0 {
+		<-o.m.mailbox
+	}
+	require.True(t, o.goOn())
+	require.Equal(t, len(readers), granted(readers))
+	for i, r := range readers {
+		if i == 2 {
+			assert.Nil(t, r.value, "its caller has left")
+			continue
+		}
+		assert.Equal(t, "value", r.value)
+		assert.False(t, o.m.abandonRequest(r), "it is to read the value")
+	}
+	assert.True(t, late.token.Live())
+	assert.Nil(t, late.value, "it came later")
+}
+
 func TestGuarantee09NoReaderIsGrantedLaterThanTheEnd(t *testing.T) {
 	lifetime := make(chan struct{})
 	o, writer, readers := behindWriter(lifetime, 3)

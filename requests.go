@@ -363,20 +363,37 @@ func (o *owner[K]) handOff(grant table.Token[K], value any) bool {
 		return false
 	}
 	s := o.tracked(grant)
-	granted := o.table.Handoff(grant)
+	granted := o.table.Handoff(grant, value)
 	o.released(s)
-	for i, g := range granted {
-		w := g.Tag.(*acquire[K])
-		// The first is the next that was found. The lock of many keys comes with no value.
-		if i > 0 && (w.want.Keys != nil || !w.acceptsHandoff()) {
-			continue
-		}
-		if w.value = value; w.session != nil && value != nil {
-			o.enclose(w, g.Token)
-		}
-	}
 	o.deliver(granted)
 	return true
+}
+
+// receive puts the value that was handed off to a waiter into its reply. The first waiter was
+// made sure of in the step of the handoff. The others are granted in that step or, where very many
+// share, in later ones; each has the value, unless its caller cannot read it or has left before.
+//
+// Between two such steps anything may be served that is served while waiters are postponed. None
+// of it can take the value from them, because it stays with their queue and not with a request:
+//
+//   - The session of the giver is closed: its grant has ended with the handoff.
+//   - A receiver releases, or its session is closed, or its reservation cancelled before it has
+//     read the value: those that are postponed go on with it in any case, and a second handoff
+//     finds no next waiter in them. When the last receiver has left, the first of them is granted
+//     at once, by the transition in which it leaves.
+//   - One that is postponed is cancelled, or its session closed: it leaves as any waiter. A caller
+//     that has left, of which the owner has not heard, is granted without the value: the swap of
+//     its state decides, as for the first one. It gives the grant back, and nothing with it.
+//   - Another request comes: it waits behind them, and gets no value, as if they were granted.
+//   - An exclusive request, or one for many keys, stands behind them: it waits for all of them.
+//   - The manager ends: they get ErrClosed, as any waiter, and the value is dropped.
+func (o *owner[K]) receive(w *acquire[K], g table.Grant[K]) {
+	if w.state.Load() != handedOff && !w.acceptsHandoff() {
+		return
+	}
+	if w.value = g.Value; w.session != nil {
+		o.enclose(w, g.Token)
+	}
 }
 
 // findNextWaiter makes sure of the waiter to which a grant can be handed off, and reports

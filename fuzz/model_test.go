@@ -25,6 +25,11 @@ type request struct {
 	holds   bool
 	seq     uint64 // of its grant, as the real thing numbered it
 	value   any    // that was handed off with it
+
+	// Of a waiter of a model that follows: the value that was handed off when it waited already,
+	// and whether it is sure to come with its grant.
+	promised any
+	sure     bool
 }
 
 // terms are those on which it asks for a key.
@@ -162,7 +167,7 @@ func (m *model) handoff(r *request, value any) []*request {
 	}
 	granted := m.leave(r)
 	for _, next := range granted {
-		if !next.many {
+		if !next.many && next.keys[0] == r.keys[0] { // others were let in by one of many keys
 			next.value = value
 		}
 	}
@@ -242,6 +247,42 @@ func (m *model) follow(r *request) error {
 	m.counts.Acquired++
 	m.counts.Waited++
 	return nil
+}
+
+// goesOn says whether a waiter need not wait for a key any more, and whether one of those that
+// ask for nothing else.
+func (m *model) goesOn(key int) (any, alone bool) {
+	for i, r := range m.present {
+		if !r.holds && slices.Contains(r.keys, key) && !m.blocked(r, key, m.present[:i]) {
+			any, alone = true, alone || !r.many
+		}
+	}
+	return any, alone
+}
+
+// promise promises a value to those who wait for a key alone.
+func (m *model) promise(key int, value any) {
+	for _, r := range m.waiters() {
+		if !r.many && r.keys[0] == key {
+			r.promised, r.sure = value, true
+		}
+	}
+}
+
+// expire forgets what was promised where none goes on any more, and what is not sure: a request for
+// many keys may go on or wait for another key.
+func (m *model) expire() {
+	for _, r := range m.waiters() {
+		if r.promised == nil {
+			continue
+		}
+		switch any, alone := m.goesOn(r.keys[0]); {
+		case !any:
+			r.promised = nil
+		case !alone:
+			r.sure = false
+		}
+	}
 }
 
 // isBehind says whether a waiter could be granted.

@@ -70,6 +70,13 @@ type tableRun struct {
 	nextID   int
 	cuts     []*cutRun
 	watched  map[int]bool // grants, by the number of the token
+	handed   *handed      // in the running transition; nil when nothing is
+}
+
+// handed is a value that is handed off.
+type handed struct {
+	key   int
+	value any
 }
 
 // A cutRun is a cut that is under way: what it should show, and what it has shown.
@@ -298,20 +305,85 @@ func (r *tableRun) release(i int) error {
 // handoff hands the i-th token off.
 func (r *tableRun) handoff(i int) error {
 	var grants []table.Grant[int]
+	value := fmt.Sprint("from ", i)
 	_, alone := r.table.NextWaiter(r.tokens[i])
 	if alone {
-		grants = r.table.Handoff(r.tokens[i])
+		grants = r.table.Handoff(r.tokens[i], value)
 	}
 	holder := r.model.get(r.owners[i])
-	switch {
-	case r.model.follows && alone != (len(grants) > 0):
-		return fmt.Errorf("there is a next waiter, which was not granted")
-	case r.model.follows && alone:
-		return r.granted(grants, r.model.leave(holder))
-	case holder != nil && !r.model.follows:
-		return r.granted(grants, r.model.handoff(holder, nil))
+	if !r.model.follows {
+		if holder != nil {
+			return r.granted(grants, r.model.handoff(holder, value))
+		}
+		return r.granted(grants, nil)
 	}
-	return r.granted(grants, nil)
+	if err := r.handsOff(holder, alone); err != nil {
+		return err
+	}
+	switch {
+	case alone != (len(grants) > 0):
+		return fmt.Errorf("there is a next waiter, which was not granted")
+	case !alone:
+		return nil
+	}
+	r.handed = &handed{holder.keys[0], value}
+	r.model.leave(holder)
+	err := r.granted(grants, nil)
+	r.handed = nil
+	r.model.promise(holder.keys[0], value)
+	return err
+}
+
+// handsOff judges whether there is a next waiter to which a holder can hand off, where the model
+// follows. One that is postponed is none: it goes on in any case.
+func (r *tableRun) handsOff(holder *request, alone bool) error {
+	m := r.model
+	if holder == nil || holder.many {
+		if alone {
+			return fmt.Errorf("a grant that has ended, or is of many keys, has a next waiter")
+		}
+		return nil
+	}
+	goesOn, postponed := m.goesOn(holder.keys[0])
+	if goesOn && !postponed {
+		return nil // one of many keys is postponed, or waits for another one
+	}
+	want := false
+	if first := m.firstBlocked(holder.keys[0]); !postponed && first != nil && !first.many {
+		left := m.clone()
+		left.leave(left.get(holder.id))
+		want = left.grantable(first, left.present[:slices.Index(left.present, left.get(first.id))])
+	}
+	if alone != want {
+		return fmt.Errorf("there is a next waiter: %t, want %t", alone, want)
+	}
+	return nil
+}
+
+// judge compares the values that come with grants.
+func (r *tableRun) judge(grants []table.Grant[int]) error {
+	of := make(map[int]int) // how many are of the key alone
+	for _, g := range grants {
+		if w := r.model.get(g.Tag.(int)); !w.many {
+			of[w.keys[0]]++
+		}
+	}
+	for _, g := range grants {
+		w := r.model.get(g.Tag.(int))
+		want, sure := w.value, true
+		if r.model.follows {
+			switch h := r.handed; {
+			case h != nil && !w.many && w.keys[0] == h.key:
+				want = h.value
+			default: // what was promised to the second may be forgotten by then
+				want, sure = w.promised, w.sure && of[w.keys[0]] == 1
+			}
+		}
+		if g.Value != want && (sure || g.Value != nil) {
+			return fmt.Errorf("request %d is granted with the value %v, want %v", w.id, g.Value, want)
+		}
+	}
+	return nil
 }
 
 // downgrade downgrades the i-th token.
@@ -367,6 +439,9 @@ func (r *tableRun) close(owner int) error {
 		return nil
 	}
 	r.closed[owner] = true
+	for _, w := range r.model.waiters() {
+		w.sure = false // what it leaves one after the other may be forgotten in between
+	}
 	tags, _, grants := r.table.CloseSession(r.sessions[owner])
 	cancelled, granted := r.model.closeSession(label(owner))
 	if err := r.cancelled(tags, cancelled); err != nil {
@@ -406,6 +481,9 @@ func (r *tableRun) granted(grants []table.Grant[int], want []*request) error {
 	}
 	if len(grants) != len(want) {
 		return fmt.Errorf("%d were granted, want %d", len(grants), len(want))
+	}
+	if err := r.judge(grants); err != nil {
+		return err
 	}
 	next := uint64(len(r.tokens)) + 1
 	for _, g := range grants {
@@ -456,6 +534,7 @@ func (r *tableRun) compare() error {
 	if err := r.over(); err != nil {
 		return err
 	}
+	r.model.expire()
 	if r.model.isBehind() && !r.table.Postponed() {
 		return fmt.Errorf("one waits that could be granted, and none is postponed")
 	}

@@ -108,7 +108,7 @@ func (c *checker[K]) postponed() error {
 		return fmt.Errorf("%d queues are found of %d", len(p.at), len(p.queues))
 	}
 	for i, q := range p.queues {
-		if at, has := p.at[q]; !has || at != i || !c.table.queues.has(q) {
+		if at, has := p.at[q.queue]; !has || at != i || !c.table.queues.has(q.queue) {
 			return fmt.Errorf("the queue of %v is not found, or is not the table's", q.key)
 		}
 	}

@@ -1,7 +1,7 @@
 package table
 
 // fullPart is how many waiters one transition lets go on, more or less, so that a release
-// behind which very many share does not take long.
+// or a handoff behind which very many share does not take long.
 const fullPart = 256
 
 // postponed are the queues in which waiters can go on that were too many for one transition.
@@ -10,8 +10,29 @@ const fullPart = 256
 // what comes later waits behind them, and what leaves before them lets them go on. The head of
 // a queue is never postponed, so who waits always waits behind another one.
 type postponed[K comparable] struct {
-	queues []*queue[K]
+	queues []postponedQueue[K]
 	at     map[*queue[K]]int // where they are in queues
+}
+
+// A postponedQueue is one of them, and the value that goes with its grants.
+type postponedQueue[K comparable] struct {
+	*queue[K]
+	passed passed
+}
+
+// passed is a value that was handed off to the waiters of a queue that had arrived by then. Who
+// came later may be granted together with them, and gets none.
+type passed struct {
+	value any // nil when there is none
+	until uint64
+}
+
+// to returns the value with which a waiter is granted.
+func (p passed) to(number uint64) any {
+	if number > p.until {
+		return nil
+	}
+	return p.value
 }
 
 func (p *postponed[K]) has(q *queue[K]) bool {
@@ -28,7 +49,14 @@ func (p *postponed[K]) add(q *queue[K]) {
 		p.at = make(map[*queue[K]]int)
 	}
 	p.at[q] = len(p.queues)
-	p.queues = append(p.queues, q)
+	p.queues = append(p.queues, postponedQueue[K]{queue: q})
+}
+
+// pass notes that a value was handed off to those who wait in a queue, if it is there.
+func (p *postponed[K]) pass(q *queue[K], value passed) {
+	if i, has := p.at[q]; has {
+		p.queues[i].passed = value
+	}
 }
 
 // remove removes a queue, and reports whether it was there.
@@ -39,8 +67,8 @@ func (p *postponed[K]) remove(q *queue[K]) bool {
 	}
 	last := len(p.queues) - 1
 	moved := p.queues[last]
-	p.queues[i], p.at[moved] = moved, i
-	p.queues[last], p.queues = nil, p.queues[:last]
+	p.queues[i], p.at[moved.queue] = moved, i
+	p.queues[last], p.queues = postponedQueue[K]{}, p.queues[:last]
 	if delete(p.at, q); last == 0 {
 		*p = postponed[K]{} // maps do not shrink
 	}
@@ -57,7 +85,7 @@ func (t *Table[K]) GoOn(n int) []Grant[K] {
 	t.begin()
 	t.enough, t.goesOn = min(t.enough, t.worked+uint64(n)), true
 	for more := true; more && t.Postponed(); more = t.worked < t.enough {
-		t.advance(t.postponed.queues[0])
+		t.advance(t.postponed.queues[0].queue)
 		t.advanceOpened()
 	}
 	t.goesOn = false

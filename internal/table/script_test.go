@@ -39,7 +39,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	cancel NAME                             cancels a wait
 //	cancel-all                              cancels every wait
 //	release NAME                            releases the grant of NAME, even if it has ended
-//	handoff NAME                            releases it only if a waiter is granted by that
+//	handoff NAME                            releases it only if a waiter is granted by that, which finds its name
 //	downgrade NAME                          makes the grant of NAME shared
 //	watch NAME                              watches the grant of NAME until a request has to wait for it
 //	unwatch                                 ends all watches
@@ -167,7 +167,7 @@ func (s *script) step(words []string) ([]string, error) {
 			}
 		}
 		if verb == "handoff" {
-			return s.granted(s.table.Handoff(token)), nil
+			return s.granted(s.table.Handoff(token, args[0])), nil
 		}
 		return s.granted(s.table.Release(token)), nil
 	case "downgrade":
@@ -298,7 +298,11 @@ func (s *script) granted(grants []table.Grant[string]) []string {
 		name := g.Tag.(string)
 		delete(s.tickets, name)
 		s.tokens[name] = g.Token
-		effects = append(effects, fmt.Sprintf("%s granted #%d", name, g.Token.Seq()))
+		effect := fmt.Sprintf("%s granted #%d", name, g.Token.Seq())
+		if g.Value != nil {
+			effect += fmt.Sprintf(" from %s", g.Value)
+		}
+		effects = append(effects, effect)
 	}
 	return effects
 }

@@ -19,8 +19,6 @@
 // requests for many keys cannot deadlock with each other.
 package table
 
-import "math"
-
 // Mode says with which requests a request shares its keys.
 type Mode uint8
 
@@ -159,6 +157,7 @@ type Refusal[K comparable] struct {
 type Grant[K comparable] struct {
 	Tag   any
 	Token Token[K]
+	Value any // what Handoff passed on with it; nil when nothing was
 }
 
 // Counts are the table's totals. Keys, Held, Waiting, and Shared, which is a part of
@@ -375,17 +374,19 @@ func (t *Table[K]) Release(token Token[K]) []Grant[K] {
 	return t.granted
 }
 
-// Handoff is Release for a live grant of one key that is passed on with a value: none of those
-// that share the key then is postponed.
-func (t *Table[K]) Handoff(token Token[K]) []Grant[K] {
+// Handoff is Release for a live grant whose next waiter is granted by that alone, as NextWaiter
+// says. The value comes with the grants of all requests for this one key that are granted by it,
+// also of those that are postponed: they receive it when they go on.
+func (t *Table[K]) Handoff(token Token[K], value any) []Grant[K] {
 	q := token.ticket.one[0].queue
 	t.Release(token)
-	if t.postponed.has(q) {
-		t.enough, t.goesOn = math.MaxUint64, true
-		t.advance(q)
-		t.advanceOpened()
-		t.goesOn = false
+	for i := range t.granted {
+		// A request for many keys may have opened another queue, which this value does not concern.
+		if k := t.granted[i].Token.ticket; k.many == nil && k.one[0].queue == q {
+			t.granted[i].Value = value
+		}
 	}
+	t.postponed.pass(q, passed{value, t.arrivals})
 	return t.granted
 }
 
@@ -422,7 +423,7 @@ func (t *Table[K]) Downgrade(token Token[K]) []Grant[K] {
 
 // NextWaiter returns the first ticket that has to wait for the key of a token, and whether
 // Release of the token would grant it, and for that key alone; nil when none has to wait, and
-// for a grant of many keys or one that has ended.
+// for a grant of many keys or one that has ended. One that is postponed goes on in any case.
 func (t *Table[K]) NextWaiter(token Token[K]) (next *Ticket[K], alone bool) {
 	if t.keeper != nil {
 		t.CallIn(token.ticket)
@@ -435,7 +436,7 @@ func (t *Table[K]) NextWaiter(token Token[K]) (next *Ticket[K], alone bool) {
 	if p == nil {
 		return nil, false
 	}
-	return p.ticket, p.ticket.many == nil && q.fits(p.Terms, q.held-1, q.waiterBefore(p))
+	return p.ticket, p.ticket.many == nil && !t.postponed.has(q) && q.fits(p.Terms, q.held-1, q.waiterBefore(p))
 }
 
 // CancelAll cancels every waiting ticket, grants nothing, and returns their tags.
@@ -499,10 +500,14 @@ func (t *Table[K]) discard(k *Ticket[K]) {
 // postponed; where others are, the first is only when it is not the head of the queue.
 func (t *Table[K]) advance(q *queue[K]) {
 	first, enough := q.blocked, t.enough
-	if first != q.head && len(t.postponed.queues) > 0 && !t.goesOn && t.postponed.has(q) {
-		// They go on in GoOn. Otherwise each of those that were granted would let others go on when
-		// it leaves, and so many would be granted at once after all.
-		first, enough = nil, 0
+	var with passed
+	if len(t.postponed.queues) > 0 && t.postponed.has(q) {
+		with = t.postponed.queues[t.postponed.at[q]].passed
+		if first != q.head && !t.goesOn {
+			// They go on in GoOn. Otherwise each of those that were granted would let others go on when
+			// it leaves, and so many would be granted at once after all.
+			first, enough = nil, 0
+		}
 	}
 	for p := q.blocked; p != nil && q.fits(p.Terms, q.held, q.waiterBefore(p)); p = q.blocked {
 		if p != first && t.worked >= enough {
@@ -519,8 +524,12 @@ func (t *Table[K]) advance(q *queue[K]) {
 			}
 		}
 		t.counts.Waited++
-		tag := k.tag
-		t.granted = append(t.granted, Grant[K]{Tag: tag, Token: t.grant(k)})
+		g := Grant[K]{Tag: k.tag}
+		if k.many == nil {
+			g.Value = with.to(k.number)
+		}
+		g.Token = t.grant(k)
+		t.granted = append(t.granted, g)
 		t.rank(k)
 		if k.many != nil {
 			t.opens(k)

@@ -109,11 +109,11 @@ func (s state) request(id int) model.Request {
 }
 
 // passOn is what follows when a request leaves and those that are granted then receive a
-// value, if they ask for one key.
+// value, if they ask for the same key and no other.
 func (s state) passOn(id, value int) state {
 	next := state{s.Leave(id), slices.Clone(s.values), s.loose, s.unsure}
 	for _, r := range next.Present {
-		if len(r.Keys) == 1 && next.Holds(r.ID) && !s.Holds(r.ID) {
+		if slices.Equal(r.Keys, s.request(id).Keys) && next.Holds(r.ID) && !s.Holds(r.ID) {
 			next.values = append(next.values, [2]int{r.ID, value})
 		}
 	}

@@ -306,7 +306,7 @@ func (r *runner) passOn(s model.State, q *request, value any) model.State {
 	next := s.Leave(q.ID)
 	if value != nil && r.takes(s, q) {
 		for _, other := range r.requests {
-			if next.Holds(other.ID) && !s.Holds(other.ID) && len(other.Keys) == 1 {
+			if next.Holds(other.ID) && !s.Holds(other.ID) && slices.Equal(other.Keys, q.Keys) {
 				other.passed = value
 			}
 		}
