@@ -473,6 +473,15 @@ var (
 			}
 		},
 	}
+	shutsDownThenInspects = program{
+		name: "shutdown, inspect", ends: true, cancels: true,
+		run: func(c *caller) {
+			c.checks(c.Shutdown())
+			if _, err := c.Inspect(); err == nil {
+				panic("a manager is looked at that Shutdown has ended, because all its keys are free")
+			}
+		},
+	}
 	// Beside a caller that has or wants one lock at a time.
 	seesNoWaiter = program{
 		name: "inspect, beside one who never waits for itself",
@@ -565,7 +574,7 @@ var keptFamilies = []family{
 		changed([]scenario{oneWarm}, func(s *scenario) { s.callers = []program{seesNoWaiter} })},
 	{1, "one who leaves before the owner knows of it, and comes again", 1, []program{sharesThenTries}, // it does not wait for a reply, because a question is before it
 		changed([]scenario{oneWarm}, func(s *scenario) { s.callers = []program{seesNoWaiter, seesNoWaiter} })},
-	{1, "one caller after a shutdown that it does not wait for", 1, []program{shutsDownThenTries}, []scenario{oneWarm}},
+	{1, "one caller after a shutdown that it does not wait for", 1, []program{shutsDownThenTries, shutsDownThenInspects}, []scenario{oneWarm}},
 	{1, "two keys and one cell", 2, []program{acquiresTwice, acquiresOtherTwice, alternates, triesOther, reservesThenAcquires, reservesThenReleases}, []scenario{oneCold}},
 	{1, "two keys and two cells", 2, []program{alternates, triesOther, reservesThenAcquires, asksStats, looks}, []scenario{twoWarm}},
 	{1, "two keys and two cells, with many keys", 2, []program{alternates, reservesThenReleases, acquiresAll, downwards, looks, waitsIdle}, []scenario{twoWarm}},

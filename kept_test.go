@@ -253,6 +253,18 @@ func TestKeptGrantsEndWithTheManager(t *testing.T) {
 	})
 }
 
+// A Shutdown that its caller does not wait for ends a manager whose keys are all free, kept ones
+// too, before the owner answers what the same goroutine asks next.
+func TestManagerThatHasEndedIsNotInspected(t *testing.T) {
+	for range 200 {
+		m := keylock.Start[string](t.Context(), keylock.WithKeptGrants(4))
+		use(t, m, "k", 2)
+		_ = m.Shutdown(cancelled()) // nil if it was fast
+		_, err := m.Inspect(t.Context(), "k")
+		require.ErrorIs(t, err, keylock.ErrClosed)
+	}
+}
+
 // A Shutdown that its caller does not wait for, and requests that it has left, come to the
 // owner before what the same goroutine does next.
 func TestKeptGrantsDoNotOvertakeTheSameGoroutine(t *testing.T) {

@@ -47,6 +47,22 @@ func TestNoBoundByDefault(t *testing.T) {
 	})
 }
 
+// More than the table counts to used to be read as less than none, and then only one was let in.
+func TestSharedLimitMayBeAnyNumber(t *testing.T) {
+	for _, limit := range []int{math.MaxInt32, math.MaxInt} {
+		bubble(t, func(t *testing.T, m manager) {
+			for range 2 {
+				l, err := m.AcquireShared(t.Context(), "k")
+				require.NoError(t, err)
+				defer l.Release()
+				own, ok := m.TryAcquireSet(upTo(limit, "own"))
+				require.True(t, ok)
+				defer own.Release()
+			}
+		}, keylock.WithSharedLimit(limit), keylock.WithMaxWaiters(0))
+	}
+}
+
 // A bound that was computed as 0 used to be none at all.
 func TestMaxWaitersOfZeroRefusesWhatWouldWait(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {

@@ -85,8 +85,8 @@ func (l Lock[K]) Value() any {
 	return l.value
 }
 
-// Wanted returns a channel that is closed when a request has to wait for this grant to end: for
-// a key of it, whatever the modes. A holder who can stop, or who keeps the lock only in case it
+// Wanted returns a channel that is closed when a request has to wait behind this grant, for a
+// key of it, whatever the modes. A holder who can stop, or who keeps the lock only in case it
 // needs it again, may release it then; nothing ends the grant for it. A request that is refused
 // because it may not wait, such as a try, does not count, and neither does one that shares the
 // key at once.

@@ -2,6 +2,7 @@ package keylock
 
 import (
 	"context"
+	"errors"
 	"math"
 	"runtime"
 	"runtime/trace"
@@ -22,6 +23,7 @@ type Manager[K comparable] struct {
 	tracks  bool          // an option wants every request tracked
 	callers bool          // and the line of code that made it
 	kept    *kept[K]      // nil unless it keeps grants
+	limit   int32         // of WithSharedLimit; 0 without
 
 	// Used by all callers at any time, and by the owner.
 	long atomic.Int64               // requests that may take long, and are on their way or being served
@@ -77,6 +79,7 @@ func newManager[K comparable](lifetime <-chan struct{}, options options, mailbox
 	m := &Manager[K]{
 		mailbox: make(chan message[K], mailboxSize),
 		done:    make(chan struct{}),
+		limit:   int32(options.table.SharedLimit),
 	}
 	m.pool.New = func() any { return &acquire[K]{replied: make(chan bool, 2), predicted: true} }
 	o := &owner[K]{m: m, lifetime: lifetime, table: table.New[K](options.table)}
@@ -348,7 +351,7 @@ func (m *Manager[K]) AcquireAll(ctx context.Context, keys ...K) (Lock[K], error)
 // is named twice the stricter terms count. That of a single key is a lock like that of
 // [Manager.Acquire] or [Manager.AcquireShared].
 func (m *Manager[K]) AcquireSet(ctx context.Context, set ...Want[K]) (Lock[K], error) {
-	return m.acquire(ctx, nil, wantSet(set), false)
+	return m.acquire(ctx, nil, m.wantSet(set), false)
 }
 
 // wantAll asks for all the keys, exclusively.
@@ -577,7 +580,7 @@ func (m *Manager[K]) TryAcquire(key K) (Lock[K], bool) {
 // returns all the keys or none. With one shared key it is true when the key has no exclusive
 // holder, its limit leaves room, and no request has to wait for it.
 func (m *Manager[K]) TryAcquireSet(set ...Want[K]) (Lock[K], bool) {
-	return m.try(nil, wantSet(set))
+	return m.try(nil, m.wantSet(set))
 }
 
 // try is behind all calls that ask without waiting.
@@ -617,7 +620,7 @@ func (m *Manager[K]) Reserve(key K) Reservation[K] {
 // ReserveSet is [Manager.Reserve] for all that [Manager.AcquireSet] may ask for: it enters the
 // queue of each key, all at one instant.
 func (m *Manager[K]) ReserveSet(set ...Want[K]) Reservation[K] {
-	return m.reserve(nil, wantSet(set))
+	return m.reserve(nil, m.wantSet(set))
 }
 
 // reserve is behind all calls that ask now and wait later.
@@ -705,6 +708,10 @@ func (m *Manager[K]) do(ctx context.Context, s *sessionState[K], want table.Requ
 // Lock has neither a context nor an error. It panics with [ErrClosed] when the manager is or
 // becomes closed, with [ErrInvalidKey] for a key that is not equal to itself, and with
 // [ErrQueueFull] where [WithMaxWaiters] says so. Unlock does nothing after the end.
+//
+// End the goroutines that wait for a sync.Cond on a Locker before the manager: one that wakes up
+// after Shutdown panics with ErrClosed in its Wait, and if it has deferred an Unlock, that ends what
+// another goroutine may have acquired with the same Locker.
 func (m *Manager[K]) Locker(key K) sync.Locker {
 	m.mustBeStarted()
 	return &locker[K]{m: m, key: key}
@@ -715,22 +722,29 @@ type locker[K comparable] struct {
 	m    *Manager[K]
 	key  K
 	held atomic.Pointer[Lock[K]] // nil while it is not locked
+
+	closed atomic.Bool // Lock has panicked with ErrClosed
 }
 
 func (l *locker[K]) Lock() {
 	lock, err := l.m.Acquire(context.Background(), l.key)
 	if err != nil {
+		if errors.Is(err, ErrClosed) {
+			l.closed.Store(true)
+		}
 		panic(err)
 	}
 	l.held.Store(&lock)
 }
 
 func (l *locker[K]) Unlock() {
-	lock := l.held.Swap(nil)
-	if lock == nil {
+	switch lock := l.held.Swap(nil); {
+	case lock != nil:
+		lock.Release()
+	case l.closed.Load() || l.m.ended.Load(): // perhaps deferred by the caller of that Lock
+	default:
 		panic("keylock: Unlock of a Locker that is not locked")
 	}
-	lock.Release()
 }
 
 // WaitIdle waits for the first moment after the call at which no key is held or waited

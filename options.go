@@ -3,6 +3,7 @@ package keylock
 import (
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/seed-46f81e6d/keylock/internal/table"
@@ -46,7 +47,7 @@ func WithSharedLimit(n int) Option {
 	if n < 1 {
 		panic(fmt.Sprintf("keylock: WithSharedLimit(%d): want 1 or more", n))
 	}
-	return func(o *options) { o.table.SharedLimit = n }
+	return func(o *options) { o.table.SharedLimit = min(n, math.MaxInt32) } // which the table counts to
 }
 
 // WithKeptGrants keeps up to n keys granted after their release, as long as no other request
@@ -66,10 +67,6 @@ func WithSharedLimit(n int) Option {
 // many keys and those of sessions go to the owner always. Nothing is kept while a WaitIdle
 // waits, after Shutdown, and with [WithCallers], [WithHoldTimes] or [WithSlowLog], which note
 // each request.
-//
-// It is experimental: of some 100,000 random histories of all calls that were recorded on a busy
-// machine, one with kept grants was not allowed by the package's model, and the reason is not known
-// yet, see docs/CORRECTNESS.md.
 //
 // There are n cells, and each key has one of them, by its hash: let n be several times the number
 // of keys in use. A cell takes about 100 bytes and the size of K, at once; a key in it about 200

@@ -583,6 +583,10 @@ type question[K comparable] struct {
 }
 
 func (q *question[K]) serve(o *owner[K]) {
+	if o.draining && o.looking.looks {
+		o.whenKnown((*questionOfAll[K])(q)) // a Shutdown before it may end the manager then
+		return
+	}
 	defer o.m.long.Add(-1)
 	o.meter.long(func() { q.answer(o) })
 	q.replied <- nil

@@ -61,7 +61,8 @@ func (s *Session[K]) AcquireAll(ctx context.Context, keys ...K) (Lock[K], error)
 
 // AcquireSet is [Manager.AcquireSet] for the session; it fails as [Session.Acquire] does.
 func (s *Session[K]) AcquireSet(ctx context.Context, set ...Want[K]) (Lock[K], error) {
-	return s.manager().acquire(ctx, &s.state, wantSet(set), false)
+	m := s.manager()
+	return m.acquire(ctx, &s.state, m.wantSet(set), false)
 }
 
 // TryAcquire is [Manager.TryAcquire] for the session. It is false for a closed session.
@@ -71,7 +72,8 @@ func (s *Session[K]) TryAcquire(key K) (Lock[K], bool) {
 
 // TryAcquireSet is [Manager.TryAcquireSet] for the session.
 func (s *Session[K]) TryAcquireSet(set ...Want[K]) (Lock[K], bool) {
-	return s.manager().try(&s.state, wantSet(set))
+	m := s.manager()
+	return m.try(&s.state, m.wantSet(set))
 }
 
 // Reserve is [Manager.Reserve] for the session; Wait fails as [Session.Acquire] does. The
@@ -82,7 +84,8 @@ func (s *Session[K]) Reserve(key K) Reservation[K] {
 
 // ReserveSet is [Manager.ReserveSet] for the session, see [Session.Reserve].
 func (s *Session[K]) ReserveSet(set ...Want[K]) Reservation[K] {
-	return s.manager().reserve(&s.state, wantSet(set))
+	m := s.manager()
+	return m.reserve(&s.state, m.wantSet(set))
 }
 
 // Do is [Manager.Do] for the session; it fails as [Session.Acquire] does.

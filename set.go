@@ -19,23 +19,31 @@ type Want[K comparable] struct {
 }
 
 // wantSet asks for all that is wanted, at once.
-func wantSet[K comparable](wants []Want[K]) table.Request[K] {
+func (m *Manager[K]) wantSet(wants []Want[K]) table.Request[K] {
 	if len(wants) == 1 {
-		is := wants[0].terms()
-		return table.Request[K]{Key: wants[0].Key, Mode: is.Mode, Limit: is.Limit}
+		return wantOne(wants[0].Key, wants[0].terms())
 	}
 	set := table.Request[K]{Keys: make([]K, 0, len(wants)), Each: make([]table.Terms, 0, len(wants))}
 	seen := make(map[K]int, len(wants))
 	for _, w := range wants {
 		is := w.terms()
 		if i, twice := seen[w.Key]; twice {
-			set.Each[i] = stricter(set.Each[i], is)
+			m.mustBeStarted()
+			set.Each[i] = stricter(m.limited(set.Each[i]), m.limited(is))
 			continue
 		}
 		seen[w.Key] = len(set.Keys)
 		set.Keys, set.Each = append(set.Keys, w.Key), append(set.Each, is)
 	}
+	if len(set.Keys) == 1 {
+		return wantOne(set.Keys[0], set.Each[0])
+	}
 	return set
+}
+
+// wantOne asks for one key.
+func wantOne[K comparable](key K, is table.Terms) table.Request[K] {
+	return table.Request[K]{Key: key, Mode: is.Mode, Limit: is.Limit}
 }
 
 // terms are what the table knows of it.
@@ -49,6 +57,14 @@ func (w *Want[K]) terms() table.Terms {
 		return table.Terms{}
 	}
 	return table.Terms{Mode: table.Shared, Limit: int32(min(w.Limit, math.MaxInt32))}
+}
+
+// limited returns terms with the limit of the manager where they have none.
+func (m *Manager[K]) limited(is table.Terms) table.Terms {
+	if is.Limit == 0 {
+		is.Limit = m.limit
+	}
+	return is
 }
 
 // stricter returns the terms that fulfil both.

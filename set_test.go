@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -100,6 +101,48 @@ func TestOfAKeyThatIsNamedTwiceTheStricterTermsCount(t *testing.T) {
 	})
 }
 
+// Without a limit of its own, a request has that of the manager, and that may be the stricter one.
+func TestOfAKeyThatIsNamedTwiceTheLimitOfTheManagerCountsToo(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		s := m.Session("s")
+		defer s.Close()
+		both := []keylock.Want[string]{shared("k"), upTo(3, "k")}
+		for range 2 {
+			l, ok := m.TryAcquireSet(both...)
+			require.True(t, ok)
+			defer l.Release()
+		}
+		for range 2 {
+			_, ok := m.TryAcquireSet(both...)
+			assert.False(t, ok, "two hold it")
+			_, ok = s.TryAcquireSet(both...)
+			assert.False(t, ok, "two hold it")
+			both[0], both[1] = both[1], both[0]
+		}
+		third, ok := m.TryAcquireSet(upTo(3, "k"))
+		assert.True(t, ok, "its own limit stands above that of the manager")
+		third.Release()
+		var none *keylock.Manager[string]
+		assert.PanicsWithValue(t, "keylock: a Manager must be made by Start", func() { none.TryAcquireSet(both...) })
+	}, keylock.WithSharedLimit(2))
+}
+
+func TestTheLockOfASetOfOneKeyIsHandedOff(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		for _, set := range [][]keylock.Want[string]{{{Key: "k"}}, {{Key: "k"}, {Key: "k"}}, {shared("k"), {Key: "k"}, upTo(2, "k")}} {
+			holder := startSet(t.Context(), m, set...).requireLock(t)
+			next := startSet(t.Context(), m, set...)
+			next.requireWaits(t)
+			assert.True(t, holder.Handoff("value"), "%v", set)
+			holder.Release()
+			got := next.requireLock(t)
+			assert.Equal(t, "value", got.Value(), "%v", set)
+			got.Release()
+		}
+		requireFree(t, m, "k")
+	})
+}
+
 func TestSetsInSessionsDoNotDeadlock(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
 		one, two := m.Session("one"), m.Session("two")
@@ -142,7 +185,37 @@ func TestLocker(t *testing.T) {
 
 		l.Lock()
 		m.Close()
-		l.Unlock() // does nothing
-		assert.PanicsWithValue(t, keylock.ErrClosed, l.Lock)
+		for range 2 {
+			l.Unlock() // does nothing
+			assert.PanicsWithValue(t, keylock.ErrClosed, l.Lock)
+		}
 	})
+}
+
+// The Wait of a sync.Cond locks again when it is over. Where that panics, the deferred Unlock used
+// to panic, too, and what was recovered was that of the Unlock.
+func TestCondThatWaitsWhenTheManagerEndsPanicsWithErrClosed(t *testing.T) {
+	for _, shutDown := range []bool{false, true} {
+		bubble(t, func(t *testing.T, m manager) {
+			changed := sync.NewCond(m.Locker("k"))
+			panicked := make(chan any, 1)
+			go func() {
+				defer func() { panicked <- recover() }()
+				changed.L.Lock()
+				defer changed.L.Unlock()
+				changed.Wait()
+			}()
+			synctest.Wait()
+			other := hold(t, m, "other")
+			if shutDown {
+				go m.Shutdown(t.Context())
+				synctest.Wait()
+			} else {
+				m.Close()
+			}
+			changed.Broadcast()
+			assert.Equal(t, keylock.ErrClosed, <-panicked)
+			other.Release()
+		})
+	}
 }

@@ -196,7 +196,7 @@ func (w *world) wait(a action) {
 	v := &w.reservations[a.target]
 	c := call{verb: wait, request: none}
 	switch {
-	case a.done() && (v.used || !w.hasValue(v.request)):
+	case a.done() && (v.used || v.err != nil || !w.hasValue(v.request)):
 		c.fail(context.Canceled)
 		if !v.used {
 			w.leave(v.request)

@@ -2,11 +2,18 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
 	"syscall"
+	"time"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
 )
 
 // stage is where the workers come and go.
@@ -108,4 +115,121 @@ func (s *stage) killAll() {
 		_ = w.cmd.Process.Kill()
 		<-w.exited
 	}
+}
+
+// story is what happened, in the order in which it was heard of.
+type story struct {
+	out   io.Writer
+	began time.Time
+
+	mu     sync.Mutex
+	turn   turn
+	writes map[string]int // the count by the token
+	late   []string       // tokens whose writes were refused
+}
+
+// turn is what one process did with the key until another had it.
+type turn struct {
+	process     string
+	since       time.Duration
+	first, last string // tokens
+	count       int    // the last one written
+	locks       int
+}
+
+func newStory(out io.Writer) *story {
+	return &story{out: out, began: time.Now(), writes: make(map[string]int)}
+}
+
+func (s *story) now() time.Duration {
+	return time.Since(s.began).Round(time.Millisecond)
+}
+
+// tell notes what was done to a worker.
+func (s *story) tell(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endTurn()
+	fmt.Fprintf(s.out, "%8v  %s\n", s.now(), fmt.Sprintf(format, args...))
+}
+
+// hear takes a worker's report.
+func (s *story) hear(process, report string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	words := strings.Fields(report)
+	token := words[1]
+	if words[0] != "wrote" {
+		s.endTurn()
+		what := "is paused while it holds the key with the token"
+		if words[0] == "refused" {
+			what = "writes at last: refused, because of its token"
+			s.late = append(s.late, token)
+		}
+		fmt.Fprintf(s.out, "%8v  %s %s %s\n", s.now(), process, what, short(token))
+		return
+	}
+	if s.turn.process != process {
+		s.endTurn()
+		s.turn = turn{process: process, since: s.now(), first: token}
+	}
+	s.turn.last = token
+	s.turn.locks++
+	s.turn.count, _ = strconv.Atoi(words[2])
+	s.writes[token] = s.turn.count
+}
+
+// endTurn prints the turn that is over; called with mu held.
+func (s *story) endTurn() {
+	if t := s.turn; t.locks > 0 {
+		fmt.Fprintf(s.out, "%8v  %s holds the key %2d times, tokens %s to %s, counter %d\n",
+			t.since, t.process, t.locks, short(t.first), short(t.last), t.count)
+	}
+	s.turn = turn{}
+}
+
+// short writes a token's epoch and sequence for people.
+func short(token string) string {
+	var t cohort.Token
+	_, _ = fmt.Sscanf(token, "%x-%x", &t.Epoch, &t.Seq)
+	return fmt.Sprintf("%d.%d", t.Epoch, t.Seq)
+}
+
+// check compares the story with the counter.
+func (s *story) check(ctx context.Context, at site) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endTurn()
+	counter, writes, err := at.read(ctx)
+	switch {
+	case err != nil:
+		return err
+	case writes == 0:
+		return fmt.Errorf("the counter was never written")
+	}
+	fmt.Fprintf(s.out, "The counter is %d after %d writes, of which the workers reported %d. Late writes refused: %d.\n",
+		counter, writes, len(s.writes), len(s.late))
+	if counter != writes {
+		return fmt.Errorf("an increment was lost or doubled")
+	}
+	byCount := make(map[int]string)
+	for token, count := range s.writes {
+		if byCount[count] != "" {
+			return fmt.Errorf("%d was written with the tokens %s and %s", count, byCount[count], token)
+		}
+		byCount[count] = token
+	}
+	last := ""
+	for count := 1; count <= counter; count++ {
+		token, reported := byCount[count]
+		if !reported {
+			continue // by a worker that was killed before it could say so
+		}
+		if token <= last {
+			return fmt.Errorf("the token %s came after %s", token, last)
+		}
+		last = token
+	}
+	fmt.Fprintln(s.out, "No increment was lost or doubled, and every token is greater than the one before.")
+	return nil
 }

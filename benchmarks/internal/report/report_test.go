@@ -7,7 +7,6 @@ import (
 	"flag"
 	"io"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -20,27 +19,26 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var update = flag.Bool("update", false, "write the golden files")
+var update = flag.Bool("update", false, "write the golden file")
 
+// The golden file has each report under its name.
 func TestReportsLookAsTheyShould(t *testing.T) {
-	for name, render := range map[string]func(io.Writer, *results.Results) error{
-		"text.golden":       Text,
-		"verdicts.golden":   Verdicts,
-		"table.golden.md":   Markdown,
-		"summary.golden.md": Summary,
-	} {
-		t.Run(name, func(t *testing.T) {
-			var page bytes.Buffer
-			require.NoError(t, render(&page, example()))
-			golden := filepath.Join("testdata", name)
-			if *update {
-				require.NoError(t, os.WriteFile(golden, page.Bytes(), 0o644))
-			}
-			want, err := os.ReadFile(golden)
-			require.NoError(t, err)
-			assert.Equal(t, string(want), page.String())
-		})
+	const golden = "testdata/reports.golden.md"
+	var page bytes.Buffer
+	for _, report := range []struct {
+		name   string
+		render func(io.Writer, *results.Results) error
+	}{{"Text", Text}, {"Verdicts", Verdicts}, {"Markdown", Markdown}, {"Summary", Summary}} {
+		page.WriteString("# " + report.name + "\n\n")
+		require.NoError(t, report.render(&page, example()))
+		page.WriteString("\n")
 	}
+	if *update {
+		require.NoError(t, os.WriteFile(golden, page.Bytes(), 0o644))
+	}
+	want, err := os.ReadFile(golden)
+	require.NoError(t, err)
+	assert.Equal(t, string(want), page.String())
 }
 
 func TestPlotIsAnImage(t *testing.T) {
