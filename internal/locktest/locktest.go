@@ -11,7 +11,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -19,6 +21,13 @@ import (
 
 	"github.com/seed-46f81e6d/keylock"
 )
+
+// RaceEnabled is whether the race detector is on, which makes everything several times slower
+// and lets sync.Pool drop items at random.
+var RaceEnabled = func() bool {
+	build, _ := debug.ReadBuildInfo()
+	return build != nil && slices.Contains(build.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}()
 
 // Sharing wants a key shared.
 func Sharing[K comparable](key K) []keylock.Want[K] {
