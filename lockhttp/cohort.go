@@ -20,6 +20,7 @@ func OfCohort(m *cohort.Manager) Manager {
 			shown, err := look(ctx, seen, last, n, entries)
 			if err == nil {
 				shown.Engine = newEngine(seen.top.Stats, seen.top.OldestWaits)
+				shown.Hints = hints(shown)
 			}
 			return shown, err
 		},

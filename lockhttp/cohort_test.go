@@ -46,6 +46,31 @@ func TestKeptKeysAreShown(t *testing.T) {
 	}
 }
 
+// The options of a cohort's queues are given to WithLocal.
+func TestHintsOfACohortAreForCohorts(t *testing.T) {
+	store := cohorttest.NewStore()
+	defer store.Close()
+	locks := cohort.Start(t.Context(), store.Engine())
+	defer locks.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	held, err := locks.Acquire(ctx, "key")
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, held.Release()) }()
+	waited := make(chan struct{})
+	go func() {
+		defer close(waited)
+		_, _ = locks.Acquire(ctx, "key")
+	}()
+	defer func() { cancel(); <-waited }()
+	require.Eventually(t, func() bool {
+		s, err := locks.Stats(ctx)
+		return err == nil && s.Local.Waiting == 1
+	}, 10*time.Second, time.Millisecond)
+	text := page(map[string]lockhttp.Manager{"orders": lockhttp.OfCohort(locks)}, "?format=text")
+	assert.Contains(t, text, "with cohort.WithLocal(keylock.WithHoldTimes()) to see")
+	assert.Contains(t, text, "with cohort.WithLocal(keylock.WithCallers()) to see")
+}
+
 // A cohort is shown like a manager, and with its engine: in every format, as a whole and one key.
 func TestCohortIsShownWithItsEngine(t *testing.T) {
 	store := cohorttest.NewStore()

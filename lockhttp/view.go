@@ -183,14 +183,20 @@ func look[K comparable](ctx context.Context, source Source[K], last *memory, n, 
 
 // hints say which options would show more.
 func hints(m manager) (hints []string) {
+	hint := func(option, shows string) {
+		if m.Engine != nil {
+			option = "cohort.WithLocal(" + option + ")"
+		}
+		hints = append(hints, "Start the manager with "+option+" to see "+shows+".")
+	}
 	if !m.Stats.All.Timed {
-		hints = append(hints, "Start the manager with keylock.WithHoldTimes() to see for how long keys are held.")
+		hint("keylock.WithHoldTimes()", "for how long keys are held")
 	}
 	for _, list := range [][]key{m.LongestQueues, m.OldestHolds} {
 		for _, k := range list {
 			if first := cmp.Or(k.first(k.Holders), k.first(k.Waiters)); first.Mode != "" {
 				if first.Caller == "" {
-					hints = append(hints, "Start the manager with keylock.WithCallers() to see from which line of code locks are asked for.")
+					hint("keylock.WithCallers()", "from which line of code locks are asked for")
 				}
 				return hints
 			}
