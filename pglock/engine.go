@@ -110,6 +110,9 @@ func New(config *pgx.ConnConfig, opts ...Option) (*Engine, error) {
 	pooled.ConnConfig = config.Copy()
 	pooled.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // prepares nothing, for the sake of poolers
 	pooled.MaxConns, pooled.MinConns = connections, 0
+	// A connection that was idle for a second is not asked first whether it lives, which would cost a lock that is taken now
+	// and then another trip: each renewal uses the last one, and what fails is repeated.
+	pooled.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > o.ttl }
 	pooled.AfterConnect = s.settle
 	e, err := lease.New(s, lease.Config{Name: "pglock", TTL: o.ttl, Label: o.label})
 	if err != nil {

@@ -74,6 +74,7 @@ func TestP1ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 			n := cohorttest.NewNetwork(t, s.Addr())
 			e := newEngine(t, s, n.Addr, pglock.WithTTL(20*time.Second))
 			kept := acquire(t, e, "kept "+how)
+			time.Sleep(1100 * time.Millisecond) // after a second, pgx would ask first whether the connection lives
 			n.Set(weather)
 			ctx, cancel := context.WithCancel(t.Context())
 			returned := make(chan error, 1)
