@@ -256,33 +256,33 @@ func (g *Group[K]) waitForRoom(ctx context.Context) error {
 	w := &roomWaiter[K]{group: g, answered: make(chan error, 1)}
 	w.element = s.blocked.PushBack(w)
 	s.unlock()
-	var giveUp error // when there is no answer yet
+	var abandoned error // why, when there is no reply yet
 	if ctx.Value(insideOf[K]{s}) != nil {
-		giveUp = ErrFull
+		abandoned = ErrFull
 	} else {
 		select {
 		case err := <-w.answered:
 			w.answered <- err
 		case <-ctx.Done():
 		}
-		giveUp = ctx.Err()
+		abandoned = ctx.Err()
 	}
 	s.lock()
 	if w.element != nil {
 		s.blocked.Remove(w.element)
-		return giveUp
+		return abandoned
 	}
 	if err := <-w.answered; err != nil {
 		return err
 	}
 	s.waiting-- // add counts it again, before the mutex is given away
-	if giveUp == nil {
-		giveUp = g.refusal()
+	if abandoned == nil {
+		abandoned = g.refusal()
 	}
-	if giveUp != nil {
+	if abandoned != nil {
 		s.admit()
 	}
-	return giveUp
+	return abandoned
 }
 
 func (g *Group[K]) whenIdle() <-chan struct{} {

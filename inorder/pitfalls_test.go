@@ -93,7 +93,7 @@ func TestPitfall2WaitingWorkHasNoGoroutine(t *testing.T) {
 }
 
 // 3. Stop and the end of a context with a full queue, and Go from inside.
-func TestPitfall3EverybodyReturnsWhenAFullGroupStops(t *testing.T) {
+func TestPitfall3EveryCallReturnsWhenAFullGroupStops(t *testing.T) {
 	for _, end := range []string{"Stop", "context", "failure"} {
 		bubbles(t, 1, func(t *testing.T, parent group) {
 			ctx, cancel := context.WithCancelCause(t.Context())
@@ -396,8 +396,6 @@ func TestPitfall8ClosedManagerFailsTheGroup(t *testing.T) {
 	})
 }
 
-// Stop comes at any moment of the way from one work to the next: when Wait has returned, nothing of the
-// group holds a key or waits for one.
 // What the manager refuses has failed; only what comes after it is dropped.
 func TestPitfall8RefusedKeyCountsWhatIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -423,6 +421,8 @@ func TestPitfall8RefusedKeyCountsWhatIsDropped(t *testing.T) {
 	})
 }
 
+// Stop comes at any moment of the way from one work to the next: when Wait has returned, nothing of the
+// group holds a key or waits for one.
 func TestPitfall8NothingIsHeldAfterWait(t *testing.T) {
 	m := keylock.Start[string](context.Background())
 	defer m.Close()
@@ -538,7 +538,7 @@ func TestAMillionWait(t *testing.T) {
 				}
 				each := float64(heap()-before) / n
 				t.Logf("%.1f bytes for each that waits", each)
-				assert.LessOrEqual(t, each, 24.1+110*float64(keys)/n)
+				assert.LessOrEqual(t, each, 24.5+110*float64(keys)/n)
 				assert.LessOrEqual(t, runtime.NumGoroutine(), goroutines+1)
 				runtime.KeepAlive(names)
 				close(goOn)
