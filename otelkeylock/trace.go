@@ -156,8 +156,12 @@ func (m *Manager[K]) look(w *wait, set ...keylock.Want[K]) {
 			return // the request fails likewise, and says why
 		}
 		length = max(length, info.Waiting)
-		if info.Waiting > 0 || info.Held > 0 && (want.Mode == keylock.Exclusive || info.Holders[0].Mode == keylock.Exclusive) {
+		switch {
+		case info.Waiting > 0:
 			w.taken = true
+		case info.Held > 0:
+			alone := want.Mode == keylock.Exclusive || info.Holders[0].Mode == keylock.Exclusive
+			w.taken = w.taken || alone || want.Limit > 0 && info.Held >= want.Limit
 		}
 	}
 	w.add(attribute.Int("keylock.queue.length", length))

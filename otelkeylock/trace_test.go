@@ -177,6 +177,27 @@ func TestSharedLockBesideSharedOnesHasNoSpan(t *testing.T) {
 	})
 }
 
+// A key that as many share as the request allows is taken for it, however short its wait is.
+func TestWaitForALimitHasASpan(t *testing.T) {
+	bubble(t, func(t *testing.T, m traced) {
+		want := func(limit int) keylock.Want[string] {
+			return keylock.Want[string]{Key: "k", Mode: keylock.Shared, Limit: limit}
+		}
+		first, err := m.AcquireSet(m.ctx, want(2))
+		require.NoError(t, err)
+		second, err := m.AcquireSet(m.ctx, want(2))
+		require.NoError(t, err)
+		assert.Empty(t, m.spans.GetSpans(), "there was room for both")
+		time.AfterFunc(100*time.Microsecond, first.Release)
+		third, err := m.AcquireSet(m.ctx, want(2))
+		require.NoError(t, err)
+		_, attributes := m.one(t)
+		assert.Equal(t, "granted", attributes["keylock.outcome"])
+		second.Release()
+		third.Release()
+	})
+}
+
 func TestFailedWaitSaysWhyWithoutTheKey(t *testing.T) {
 	const secret = "secret"
 	failing := map[string]struct {
