@@ -81,8 +81,7 @@ func (p *entry) isHeld() bool {
 // What the lease knows of its keys is a hint; each finding is then checked by a read or a
 // condition that the whole cluster agrees on.
 func (s *session) audit() {
-	ctx, cancel := s.request()
-	defer cancel()
+	ctx := s.request()
 	var expected []*entry // in etcd before the question was asked
 	s.mu.Lock()
 	for _, p := range s.entries {

@@ -76,7 +76,6 @@ package etcdlock
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -86,7 +85,6 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/cohort"
 )
 
@@ -99,7 +97,9 @@ type Engine struct {
 	process cohort.Process
 	start   time.Time // deadlines are counted from here
 
-	local *keylock.Manager[string] // lets one contender per key at a time go to etcd
+	turns  *turns       // of this process's contenders
+	calls  chan *call   // to goroutines that wait for one
+	parked atomic.Int64 // how many those are
 
 	ctx      context.Context // ends when Close begins, and with it every session and every wait
 	end      context.CancelFunc
@@ -177,7 +177,8 @@ func New(client *clientv3.Client, opts ...Option) (*Engine, error) {
 		options: o,
 		process: process,
 		start:   time.Now(),
-		local:   keylock.Start[string](context.Background()),
+		turns:   newTurns(),
+		calls:   make(chan *call),
 		asks:    make(chan chan<- sessionReply),
 		kept:    make(chan struct{}),
 	}
@@ -205,35 +206,13 @@ const maxName = 1 << 18
 // Acquire implements cohort.Engine. While etcd cannot be reached it keeps trying
 // until ctx ends, and then adds to ctx.Err() what was wrong. The Grant is a *Grant.
 func (e *Engine) Acquire(ctx context.Context, key string) (cohort.Grant, error) {
-	if err := e.tooLong(key); err != nil {
-		return nil, err
-	}
-	local, err := e.local.Acquire(ctx, key)
-	if err != nil {
-		return nil, fmt.Errorf("etcdlock: acquire %s: %w", keyText(key), err)
-	}
-	return e.contend(ctx, local, (*entry).join)
+	return e.acquire(ctx, key, false)
 }
 
 // TryAcquire implements cohort.Engine. A key that another goroutine of this
 // process has, contends for or is about to give back is held. The Grant is a *Grant.
 func (e *Engine) TryAcquire(ctx context.Context, key string) (cohort.Grant, error) {
-	fail := func(err error) (cohort.Grant, error) {
-		return nil, fmt.Errorf("etcdlock: try %s: %w", keyText(key), err)
-	}
-	switch err := e.tooLong(key); {
-	case err != nil:
-		return nil, err
-	case ctx.Err() != nil:
-		return fail(ctx.Err())
-	case e.ctx.Err() != nil:
-		return fail(cohort.ErrClosed)
-	}
-	local, ok := e.local.TryAcquire(key)
-	if !ok {
-		return fail(cohort.ErrHeld)
-	}
-	return e.contend(ctx, local, (*entry).try)
+	return e.acquire(ctx, key, true)
 }
 
 func (e *Engine) tooLong(key string) error {
@@ -241,71 +220,6 @@ func (e *Engine) tooLong(key string) error {
 		return fmt.Errorf("etcdlock: the key %s is too long: etcd would refuse a name of more than %d bytes", keyText(key), maxName)
 	}
 	return nil
-}
-
-// contend enters the queue of the local lock's key until one attempt succeeds, or fails in a way
-// that another attempt would not mend.
-func (e *Engine) contend(ctx context.Context, local keylock.Lock[string], enterQueue func(*entry, context.Context) error) (cohort.Grant, error) {
-	for retry := (backoff{}); ; {
-		s, err := e.session(ctx)
-		var cleaned <-chan struct{} // nil if there is nothing to clean up
-		if err == nil {
-			p := e.newEntry(s, local.Key())
-			if err = enterQueue(p, ctx); err == nil {
-				return newGrant(p, local), nil
-			}
-			cleaned = p.cleanUp()
-		}
-		if passes(err) && ctx.Err() == nil && e.ctx.Err() == nil {
-			e.note(err)
-			if cleaned != nil {
-				select {
-				case <-cleaned: // the next attempt has the same etcd key and must not meet what this one left
-				case <-ctx.Done():
-				}
-			}
-			if retry.wait(ctx) == nil {
-				continue
-			}
-		}
-		releaseAfter(cleaned, local)
-		var held *cohort.HeldError
-		if errors.As(err, &held) {
-			held.Key = local.Key()
-		}
-		return nil, fmt.Errorf("etcdlock: acquire %s: %w", keyText(local.Key()), e.explain(ctx, err))
-	}
-}
-
-// releaseAfter lets this process contend for the key again, at once if it can.
-func releaseAfter(cleaned <-chan struct{}, local keylock.Lock[string]) {
-	if cleaned != nil {
-		select {
-		case <-cleaned:
-		default:
-			go func() {
-				<-cleaned
-				local.Release()
-			}()
-			return
-		}
-	}
-	local.Release()
-}
-
-// explain says why an Acquire failed: the caller's context comes before the engine's
-// end, and that before what went wrong at etcd.
-func (e *Engine) explain(ctx context.Context, err error) error {
-	switch {
-	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
-		return ctx.Err()
-	case ctx.Err() != nil:
-		return fmt.Errorf("%w; before that: %w", ctx.Err(), err)
-	case e.ctx.Err() != nil:
-		return cohort.ErrClosed
-	default:
-		return err
-	}
 }
 
 // Close implements cohort.Engine: it revokes the lease, which frees every key. If
@@ -316,7 +230,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, e.abort)
 	defer stop()
 
-	err := e.local.Shutdown(ctx) // for those who are about to return
+	err := e.turns.close(ctx) // for those who are about to return
 	<-e.kept
 	e.sessions.Wait()
 	if s := e.current.Load(); s != nil && err == nil {
@@ -326,7 +240,7 @@ func (e *Engine) Close(ctx context.Context) error {
 		err = e.revoke(ctx, clientv3.LeaseID(e.unconfirmed))
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("etcdlock: close: %w", err), e.local.Close())
+		return fmt.Errorf("etcdlock: close: %w", err)
 	}
 	return nil
 }

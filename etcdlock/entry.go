@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -103,82 +104,94 @@ func (p *entry) forget() {
 	p.spare()
 }
 
-// join enters the queue and waits until it is first.
-func (p *entry) join(ctx context.Context) error {
+// enterQueue enters the queue and waits until the entry is first, or enters it only if it is empty.
+func (c *call) enterQueue(p *entry) error {
+	// The request outlives ctx: if it were cancelled, it would not be known whether it was carried out.
+	c.outlast(func() {
+		if c.try {
+			p.enterErr = p.try()
+		} else {
+			p.enterErr = p.join()
+		}
+		close(p.entered)
+		p.heedNotes()
+	})
+	switch {
+	case c.over:
+		return c.ctx.Err()
+	case p.isLost(): // which has ended the request too
+		return errSessionLost
+	case p.enterErr != nil:
+		return p.enterErr
+	default:
+		return p.wait(c.ctx)
+	}
+}
+
+// join enters the queue.
+func (p *entry) join() error {
+	ctx := p.session.request()
 	// The entry ahead is read before the key is put, and so is not the key itself.
-	return p.enterQueue(ctx,
-		clientv3.Compare(clientv3.CreateRevision(p.key), "=", 0),
-		clientv3.OpGet(p.queue, clientv3.WithLastCreate()...),
-		p.put(),
-	)
+	resp, err := p.enter(p.engine.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.CreateRevision(p.key), "=", 0)).
+		Then(clientv3.OpGet(p.queue, clientv3.WithLastCreate()...), p.put()))
+	if err != nil || resp.Succeeded {
+		return err
+	}
+	found, err := p.engine.client.Get(ctx, p.key, clientv3.WithKeysOnly())
+	if err != nil {
+		return err
+	}
+	return p.removeLeftover(ctx, found.Kvs)
 }
 
 // try enters the queue if it is empty.
-func (p *entry) try(ctx context.Context) error {
-	err := p.enterQueue(ctx, clientv3.Compare(clientv3.CreateRevision(p.queue).WithPrefix(), "=", 0), p.put())
-	if errors.Is(err, cohort.ErrHeld) {
-		p.session.tried(p.queue)
+func (p *entry) try() error {
+	ctx := p.session.request()
+	resp, err := p.enter(p.engine.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.CreateRevision(p.queue).WithPrefix(), "=", 0)).
+		Then(p.put()).
+		Else(clientv3.OpGet(p.key), clientv3.OpGet(p.queue, clientv3.WithFirstCreate()...)))
+	if err != nil || resp.Succeeded {
+		return err
 	}
-	return err
+	if mine := resp.Responses[0].GetResponseRange().Kvs; len(mine) > 0 {
+		return p.removeLeftover(ctx, mine)
+	}
+	p.session.tried(p.queue)
+	if first := resp.Responses[1].GetResponseRange().Kvs; len(first) > 0 {
+		return &cohort.HeldError{Holder: contenderOf(first[0], int64(p.session.lease))}
+	}
+	return cohort.ErrHeld
 }
 
 func (p *entry) put() clientv3.Op {
 	return clientv3.OpPut(p.key, p.value.String(), clientv3.WithLease(p.session.lease))
 }
 
-func (p *entry) enterQueue(ctx context.Context, condition clientv3.Cmp, ops ...clientv3.Op) error {
-	// The request outlives ctx: if it were cancelled, it would not be known whether it was carried out.
-	go func() {
-		p.enterErr = p.enter(condition, ops)
-		close(p.entered)
-		p.heedNotes()
-	}()
-	select {
-	case <-p.entered:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	switch {
-	case p.isLost(): // which has ended the request too
-		return errSessionLost
-	case p.enterErr != nil:
-		return p.enterErr
-	default:
-		return p.wait(ctx)
-	}
-}
-
-func (p *entry) enter(condition clientv3.Cmp, ops []clientv3.Op) error {
-	ctx, cancel := p.session.request()
-	defer cancel()
-	resp, err := p.engine.client.Txn(ctx).If(condition).Then(ops...).Else(clientv3.OpGet(p.key), clientv3.OpGet(p.queue, clientv3.WithFirstCreate()...)).Commit()
+// enter has the transaction carried out.
+func (p *entry) enter(txn clientv3.Txn) (*clientv3.TxnResponse, error) {
+	resp, err := txn.Commit()
 	switch {
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
 		p.session.lose()
-		return errSessionLost
+		return nil, errSessionLost
 	case err != nil:
-		return err
-	case !resp.Succeeded:
-		return p.refused(ctx, resp)
+		return nil, err
+	case resp.Succeeded:
+		p.revision = resp.Header.Revision
+		p.ahead = neighbourOf(resp.Responses[0].GetResponseRange().GetKvs())
 	}
-	p.revision = resp.Header.Revision
-	p.ahead = neighbourOf(resp.Responses[0].GetResponseRange().GetKvs())
-	return nil
+	return resp, nil
 }
 
-// refused finds out why the queue could not be entered. The key can be there already
-// when a request arrives long after its sender abandoned it. It is removed, and never
-// taken over: a grant on its old revision could have the token of an earlier holder.
-func (p *entry) refused(ctx context.Context, resp *clientv3.TxnResponse) error {
-	kvs := resp.Responses[0].GetResponseRange().Kvs
-	if len(kvs) == 0 {
-		if first := resp.Responses[1].GetResponseRange().Kvs; len(first) > 0 {
-			return &cohort.HeldError{Holder: contenderOf(first[0], int64(p.session.lease))}
+// removeLeftover is for an etcd key that is there already, as when a request arrives long after its sender
+// abandoned it. It is removed, and never taken over: a grant on its old revision could have the token of an earlier holder.
+func (p *entry) removeLeftover(ctx context.Context, found []*mvccpb.KeyValue) error {
+	if len(found) > 0 {
+		if err := p.session.removeOrphan(ctx, p.key, found[0].ModRevision); err != nil {
+			return err
 		}
-		return cohort.ErrHeld
-	}
-	if err := p.session.removeOrphan(ctx, p.key, kvs[0].ModRevision); err != nil {
-		return err
 	}
 	return errLeftover
 }
@@ -285,28 +298,10 @@ func (p *entry) isMine() clientv3.Cmp {
 	return clientv3.Compare(clientv3.CreateRevision(p.key), "=", p.revision)
 }
 
-// cleanUp removes what a failed attempt has left in the queue, or may have left. The channel is
-// closed when the next attempt may begin.
-func (p *entry) cleanUp() <-chan struct{} {
-	cleaned := make(chan struct{})
-	select {
-	case <-p.entered:
-		if p.neverEntered() {
-			p.forget()
-			close(cleaned)
-			return cleaned
-		}
-	default:
-	}
-	go func() {
-		defer close(cleaned)
-		<-p.entered
-		if !p.neverEntered() {
-			_ = p.leaveInTheEnd()
-		}
-		p.forget()
-	}()
-	return cleaned
+// cleanUp removes what a failed attempt has left in the queue, or may have left.
+func (p *entry) cleanUp() {
+	_ = p.leaveInTheEnd()
+	p.forget()
 }
 
 // neverEntered reports whether etcd has refused the entry. It is for when entered is closed.

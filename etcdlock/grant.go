@@ -8,14 +8,13 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/cohort"
 )
 
 // Grant is a lock in etcd. It implements cohort.Grant and cohort.Recaller.
 type Grant struct {
 	entry *entry
-	local keylock.Lock[string] // lets this process contend for the key
+	turn  *turn
 
 	releasing atomic.Bool
 	released  chan struct{} // closed when the outcome is known
@@ -24,9 +23,9 @@ type Grant struct {
 
 var _ cohort.Recaller = (*Grant)(nil)
 
-func newGrant(p *entry, local keylock.Lock[string]) *Grant {
-	p.whenLost(local.Release) // what is lost need not be released before this process contends again
-	return &Grant{entry: p, local: local, released: make(chan struct{})}
+func newGrant(p *entry, t *turn) *Grant {
+	p.whenLost(t.end) // what is lost need not be released before this process contends again
+	return &Grant{entry: p, turn: t, released: make(chan struct{})}
 }
 
 // Epoch returns the revision at which etcd created the holder's key. Revisions grow
@@ -79,13 +78,13 @@ func (g *Grant) Release(ctx context.Context) error {
 			return err
 		}
 		go func() { g.finish(g.entry.leaveInTheEnd()) }()
-		return fmt.Errorf("etcdlock: release %s: %w", keyText(g.local.Key()), err)
+		return fmt.Errorf("etcdlock: release %s: %w", keyText(g.turn.key), err)
 	}
 	select {
 	case <-g.released:
 		return g.outcome
 	case <-ctx.Done():
-		return fmt.Errorf("etcdlock: release %s: %w", keyText(g.local.Key()), ctx.Err())
+		return fmt.Errorf("etcdlock: release %s: %w", keyText(g.turn.key), ctx.Err())
 	}
 }
 
@@ -95,7 +94,7 @@ func (g *Grant) finish(outcome error) {
 		g.entry.session.suspect()
 	}
 	g.entry.forget()
-	g.local.Release()
+	g.turn.end()
 	g.outcome = outcome
 	close(g.released)
 }

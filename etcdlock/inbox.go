@@ -149,8 +149,7 @@ func (s *session) mark(entries []*entry) error {
 		put := clientv3.OpPut(p.key, marked.String(), clientv3.WithLease(s.lease))
 		ops = append(ops, clientv3.OpTxn([]clientv3.Cmp{p.isMine(), isLast}, []clientv3.Op{put}, nil))
 	}
-	ctx, cancel := s.request()
-	defer cancel()
+	ctx := s.request()
 	resp, err := s.engine.client.Txn(ctx).Then(ops...).Commit()
 	if err != nil {
 		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
@@ -380,8 +379,7 @@ func (s *session) tried(queue string) {
 
 // noteTry leaves a note for the holder that nothing waits for: those that wait have left theirs.
 func (s *session) noteTry(queue string, noted map[string]int64) error {
-	ctx, cancel := s.request()
-	defer cancel()
+	ctx := s.request()
 	first, err := s.engine.client.Get(ctx, queue, clientv3.WithFirstCreate()...)
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 func enteringGrant(t *testing.T) (g *Grant, enter func(revision int64)) {
 	g = pausedGrant(t)
 	p := g.entry.engine.newEntry(g.entry.session, "another key")
-	return newGrant(p, g.local), func(revision int64) {
+	return newGrant(p, g.turn), func(revision int64) {
 		p.revision = revision
 		close(p.entered)
 		p.heedNotes()

@@ -92,8 +92,7 @@ func (r *remover) send() {
 }
 
 func (r *remover) sendBatch(batch []*removal) {
-	ctx, cancel := r.session.request()
-	defer cancel()
+	ctx := r.session.request()
 	ops := make([]clientv3.Op, len(batch))
 	for i, m := range batch {
 		ops[i] = m.op

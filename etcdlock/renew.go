@@ -36,6 +36,7 @@ func (s *session) keepAlive() {
 	for {
 		select {
 		case <-next.C: // whether or not the last one was answered: its reply may be lost
+			s.beginPeriod()
 			r.ask()
 			signal(s.audits)
 		case <-s.doubt:

@@ -37,6 +37,9 @@ type session struct {
 	marks  chan struct{} // receives when there are entries to mark
 	watch  atomic.Uint64 // generation of the stream that watches share
 
+	period  atomic.Pointer[bounded]   // bounds the requests that begin now
+	periods []context.CancelCauseFunc // of those that may be under way; owned by keepAlive
+
 	remover remover
 
 	mu       sync.Mutex
@@ -61,6 +64,7 @@ func (e *Engine) newSession(lease clientv3.LeaseID, sent time.Time, ttl int64) *
 		notes:   make(map[string]bool),
 	}
 	s.ctx, s.lose = context.WithCancel(e.ctx)
+	s.beginPeriod()
 	s.remover.session = s
 	s.trust(sent, ttl)
 	return s
@@ -89,17 +93,43 @@ func (s *session) alive() bool {
 	return s.ctx.Err() == nil
 }
 
-// request bounds a request to etcd by the session and by the TTL: after either, etcd's
+// request returns what bounds a request to etcd: the session, and the TTL or up to a quarter more. After either, etcd's
 // reply would mean nothing that the end of the lease does not mean too.
-func (s *session) request() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(s.ctx, s.engine.ttl)
+func (s *session) request() context.Context {
+	return s.period.Load()
 }
 
 // within bounds a request by ctx too.
 func (s *session) within(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(ctx, s.engine.ttl)
-	stop := context.AfterFunc(s.ctx, cancel)
-	return ctx, func() { stop(); cancel() }
+	bound, cancel := context.WithCancelCause(s.request())
+	stop := context.AfterFunc(ctx, func() { cancel(ctx.Err()) })
+	return &bounded{bound}, func() { stop(); cancel(nil) }
+}
+
+// mostPeriods is for how many quarters of the TTL a request may be under way, the first included.
+const mostPeriods = 5
+
+// beginPeriod is called when a quarter of the TTL begins. All requests of one quarter have one context, which spares
+// each a timer of its own here, and another one at the member, which would be told the deadline.
+func (s *session) beginPeriod() {
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	s.period.Store(&bounded{ctx})
+	s.periods = append(s.periods, cancel)
+	if len(s.periods) > mostPeriods {
+		s.periods[0](context.DeadlineExceeded)
+		s.periods = s.periods[1:]
+	}
+}
+
+// bounded is a context that ends with DeadlineExceeded if that is why it was cancelled: a request that took too
+// long can be repeated, unlike one that was cancelled.
+type bounded struct{ context.Context }
+
+func (b *bounded) Err() error {
+	if err := b.Context.Err(); err == nil || context.Cause(b.Context) != context.DeadlineExceeded {
+		return err
+	}
+	return context.DeadlineExceeded
 }
 
 // add makes the entry known to the audit, before it is sent to etcd.

@@ -2,6 +2,8 @@ package etcdlock
 
 import (
 	"context"
+	"errors"
+	"runtime"
 	"testing"
 	"time"
 
@@ -25,11 +27,11 @@ func pausedGrant(t *testing.T) *Grant {
 		assert.NoError(t, client.Close())
 	})
 	s := e.newSession(1, time.Now().Add(-9*time.Second), 10)
-	local, ok := e.local.TryAcquire("key")
-	require.True(t, ok)
+	turn, err := e.turns.take(t.Context(), "key", true)
+	require.NoError(t, err)
 	p := e.newEntry(s, "key")
 	close(p.entered)
-	return newGrant(p, local)
+	return newGrant(p, turn)
 }
 
 func TestDeadlineThatHasPassedIsNoticedByTheNextCall(t *testing.T) {
@@ -60,4 +62,59 @@ func TestDeadlineIsCountedFromTheSending(t *testing.T) {
 	assert.InDelta(t, 7*time.Second, s.left(), float64(time.Second))
 	s.trust(now.Add(-5*time.Second), 10)
 	assert.InDelta(t, 7*time.Second, s.left(), float64(time.Second))
+}
+
+// A request that etcd does not answer ends after the TTL, so that it can be repeated, and not much sooner.
+func TestRequestWithoutAReplyEndsAfterTheTTL(t *testing.T) {
+	s := pausedGrant(t).entry.session
+	request := s.request()
+	for range 4 { // a request of the end of the first quarter has had three, and one of its beginning four
+		s.beginPeriod()
+		require.NoError(t, request.Err())
+	}
+	s.beginPeriod()
+	require.Equal(t, context.DeadlineExceeded, request.Err())
+	require.NoError(t, s.request().Err())
+	require.True(t, passes(request.Err()))
+}
+
+func TestRequestWithinAContextEndsWithEither(t *testing.T) {
+	s := pausedGrant(t).entry.session
+	caller, cancelCaller := context.WithCancel(t.Context())
+	cancelled, done := s.within(caller)
+	defer done()
+	late, done := s.within(t.Context())
+	defer done()
+	lost, done := s.within(t.Context())
+	defer done()
+	require.NoError(t, errors.Join(cancelled.Err(), late.Err(), lost.Err()))
+	cancelCaller()
+	<-cancelled.Done()
+	require.Equal(t, context.Canceled, cancelled.Err())
+	for range mostPeriods {
+		s.beginPeriod()
+	}
+	require.Equal(t, context.DeadlineExceeded, late.Err())
+	lost, done = s.within(t.Context())
+	defer done()
+	s.lose()
+	require.Equal(t, context.Canceled, lost.Err())
+}
+
+// An entry whose request got no reply may be in the queue all the same.
+func TestEntryWithoutAReplyMayBeInTheQueue(t *testing.T) {
+	g := pausedGrant(t)
+	s := g.entry.session
+	s.trust(time.Now(), 10)
+	p := s.engine.newEntry(s, "another key")
+	c := &call{engine: s.engine, ctx: t.Context(), key: "another key"}
+	failed := make(chan error, 1)
+	go func() { failed <- c.enterQueue(p) }()
+	for len(failed) == 0 {
+		s.beginPeriod()
+		runtime.Gosched()
+	}
+	require.ErrorIs(t, <-failed, context.DeadlineExceeded)
+	require.False(t, p.neverEntered())
+	require.False(t, p.isLost())
 }

@@ -1,0 +1,108 @@
+package etcdlock
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/seed-46f81e6d/keylock/cohort"
+)
+
+// turns lets one contender per key at a time go to etcd, in the order in which they come. It is not a
+// keylock.Manager, because its goroutine would have to be scheduled twice in every lock, which is a measurable part of
+// one that no other process wants.
+type turns struct {
+	mu      sync.Mutex
+	byKey   map[string][]*turn // the first has its turn, the others wait; no key has none
+	closing bool
+	over    chan struct{} // closed when turns were closed and there are none
+}
+
+// turn is one contender's. It ends once.
+type turn struct {
+	turns *turns
+	key   string
+	begun chan struct{} // closed when it begins; nil for one that has begun at once
+	ended bool          // guarded by mu
+}
+
+func newTurns() *turns {
+	return &turns{byKey: make(map[string][]*turn), over: make(chan struct{})}
+}
+
+// take waits until it is the caller's turn; if try is true and it is not now, take returns cohort.ErrHeld.
+func (ts *turns) take(ctx context.Context, key string, try bool) (*turn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	t, err := ts.enter(key, try)
+	if err != nil || t.begun == nil {
+		return t, err
+	}
+	select {
+	case <-t.begun:
+		return t, nil
+	case <-ctx.Done():
+		t.end()
+		return nil, ctx.Err()
+	}
+}
+
+func (ts *turns) enter(key string, try bool) (*turn, error) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	t := &turn{turns: ts, key: key}
+	queue := ts.byKey[key]
+	switch {
+	case ts.closing:
+		return nil, cohort.ErrClosed
+	case len(queue) > 0 && try:
+		return nil, cohort.ErrHeld
+	case len(queue) > 0:
+		t.begun = make(chan struct{})
+	}
+	ts.byKey[key] = append(queue, t)
+	return t, nil
+}
+
+// end ends the turn, or the wait for it, and lets the next contender have it.
+func (t *turn) end() {
+	ts := t.turns
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if t.ended {
+		return
+	}
+	t.ended = true
+	queue := ts.byKey[t.key]
+	i := slices.Index(queue, t)
+	queue = slices.Delete(queue, i, i+1)
+	ts.byKey[t.key] = queue
+	switch {
+	case len(queue) == 0:
+		delete(ts.byKey, t.key)
+		if ts.closing && len(ts.byKey) == 0 {
+			close(ts.over)
+		}
+	case i == 0:
+		close(queue[0].begun)
+	}
+}
+
+// close refuses new contenders, and waits until there are none; it returns ctx.Err() when ctx ends first.
+func (ts *turns) close(ctx context.Context) error {
+	ts.mu.Lock()
+	if !ts.closing {
+		ts.closing = true
+		if len(ts.byKey) == 0 {
+			close(ts.over)
+		}
+	}
+	ts.mu.Unlock()
+	select {
+	case <-ts.over:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
