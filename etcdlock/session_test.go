@@ -15,17 +15,23 @@ import (
 	"github.com/seed-46f81e6d/keylock/cohort"
 )
 
-// pausedGrant returns a grant whose deadline has passed, in a session that no timer has ended yet: what a
-// process finds that was paused for longer than its lease.
-func pausedGrant(t *testing.T) *Grant {
+// unreachableEngine returns an engine whose etcd is not there.
+func unreachableEngine(t *testing.T, opts ...Option) *Engine {
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"127.0.0.1:1"}, Logger: zap.NewNop()})
 	require.NoError(t, err)
-	e, err := New(client)
+	e, err := New(client, opts...)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		assert.NoError(t, e.Close(context.Background()))
 		assert.NoError(t, client.Close())
 	})
+	return e
+}
+
+// pausedGrant returns a grant whose deadline has passed, in a session that no timer has ended yet: what a
+// process finds that was paused for longer than its lease.
+func pausedGrant(t *testing.T) *Grant {
+	e := unreachableEngine(t)
 	s := e.newSession(1, time.Now().Add(-9*time.Second), 10)
 	turn, err := e.turns.take(t.Context(), "key", true)
 	require.NoError(t, err)
