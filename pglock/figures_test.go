@@ -2,9 +2,11 @@ package pglock_test
 
 import (
 	"context"
+	"crypto/rand"
 	"flag"
 	"fmt"
 	"math"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -19,6 +21,7 @@ import (
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
+	"github.com/seed-46f81e6d/keylock/cohort/lease"
 	"github.com/seed-46f81e6d/keylock/pglock/internal/pgtest"
 )
 
@@ -42,20 +45,21 @@ func TestFigures(t *testing.T) {
 	twoHand := cohortLocker(t, database(t, s, "two"), 2)
 
 	floor := compare(t, rounds, func(l locker) float64 { return latency(t, l, span) }, advisory, updatesLocker(t, s))
+	statements := compare(t, rounds, func(l locker) float64 { return latency(t, l, span) }, advisory, storeLocker(t, s, false))
+	handed := compare(t, rounds, func(l locker) float64 { return latency(t, l, span) }, advisory, storeLocker(t, s, true))
 	alone := compare(t, rounds, func(l locker) float64 { return latency(t, l, span) }, advisory, ours)
 	hot := compare(t, rounds, func(l locker) float64 { return throughput(t, l, 64, 1, span) }, advisory, ours)
 	turns := compare(t, rounds, func(l locker) float64 { return throughput(t, l, 2, 2, span) }, advisory, two)
 	both := compare(t, rounds, func(l locker) float64 { return throughput(t, l, 64, 2, span) }, advisory, twoHand)
 	least := compareTurns(t, rounds, span, advisory, database(t, s, "least"))
 	t.Logf("two updates of a row, latency:             %.2f times the advisory lock's (%.2f ms)", floor.ratio, floor.ours*1000)
+	t.Logf("pglock's statements alone:                 %.2f times the advisory lock's (%.2f ms)", statements.ratio, statements.ours*1000)
+	t.Logf("the same, the first by another goroutine:  %.2f times the advisory lock's (%.2f ms)", handed.ratio, handed.ours*1000)
 	t.Logf("lock and unlock alone, latency:            %.2f times the advisory lock's (%.2f ms)", alone.ratio, alone.ours*1000)
 	t.Logf("hot key, 64 goroutines, throughput:        %.1f times (%.0f/s)", hot.ratio, hot.ours)
 	t.Logf("two updates and a notification, in turns:  %.2f times (%.0f/s)", least.ratio, least.ours)
 	t.Logf("two processes in turns, without handoff:   %.2f times (%.0f/s)", turns.ratio, turns.ours)
 	t.Logf("two processes of 32 goroutines each:       %.1f times (%.0f/s)", both.ratio, both.ours)
-
-	n := cohorttest.NewNetwork(t, s.Addr())
-	manyWaiters(t, s, n)
 }
 
 // database makes a database for the processes of one case: a notification wakes all that listen in its database.
@@ -132,6 +136,38 @@ func updatesLocker(t *testing.T, s *pgtest.Server) locker {
 			_, err := conn.Exec(ctx, "UPDATE floor SET entry = NULL WHERE key = $1", key)
 			return err
 		}, nil
+	}
+}
+
+// storeLocker enters and leaves by the statements of pglock alone, the former on another goroutine if handed is true.
+func storeLocker(t *testing.T, s *pgtest.Server, handed bool) locker {
+	store := newEngine(t, s, "").Store()
+	session := lease.Session{ID: rand.Text(), TTL: time.Hour}
+	require.NoError(t, store.Begin(t.Context(), session))
+	tasks := make(chan func())
+	go func() {
+		for task := range tasks {
+			task()
+		}
+	}()
+	t.Cleanup(func() { close(tasks) })
+	var attempts atomic.Uint64
+	return func(ctx context.Context, _ int, key string) (func() error, error) {
+		e := lease.Entry{Session: session, Key: key, Attempt: attempts.Add(1)}
+		leave := func() error {
+			_, err := store.Leave(ctx, e, false)
+			return err
+		}
+		if !handed {
+			_, err := store.Enter(ctx, e, false)
+			return leave, err
+		}
+		entered := make(chan error)
+		tasks <- func() {
+			_, err := store.Enter(ctx, e, false)
+			entered <- err
+		}
+		return leave, <-entered
 	}
 }
 
@@ -239,8 +275,16 @@ func throughput(t *testing.T, l locker, goroutines, processes int, span time.Dur
 	return float64(done.Load()) / time.Since(begun).Seconds()
 }
 
-// manyWaiters prints what 1,000 keys with ten waiters each cost a process.
-func manyWaiters(t *testing.T, s *pgtest.Server, n *cohorttest.Network) {
+// TestFiguresOfManyWaiters prints what 1,000 keys with ten waiters each cost a process and its server, and bounds it: waiters
+// ask the server for nothing.
+func TestFiguresOfManyWaiters(t *testing.T) {
+	const keys, waiters = 1000, 10_000
+	span := 500 * time.Millisecond
+	if *figures {
+		span = 20 * time.Second
+	}
+	s := alone(t)
+	n := cohorttest.NewNetwork(t, s.Addr())
 	m := cohort.Start(context.Background(), newEngine(t, s, n.Addr))
 	defer m.Close()
 	heap := func() uint64 {
@@ -252,10 +296,10 @@ func manyWaiters(t *testing.T, s *pgtest.Server, n *cohorttest.Network) {
 	before := heap()
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
-	for i := range 1000 {
+	for i := range keys {
 		lock, err := m.Acquire(ctx, fmt.Sprint(i))
 		require.NoError(t, err)
-		for range 10 {
+		for range waiters / keys {
 			all.Go(func() {
 				if l, err := m.Acquire(ctx, fmt.Sprint(i)); err == nil {
 					_ = l.Release()
@@ -266,9 +310,36 @@ func manyWaiters(t *testing.T, s *pgtest.Server, n *cohorttest.Network) {
 	}
 	require.Eventually(t, func() bool {
 		stats, err := m.Stats(ctx)
-		return err == nil && stats.Local.Waiting == 10_000
+		return err == nil && stats.Local.Waiting == waiters
 	}, pgtest.Patience, 10*time.Millisecond)
-	t.Logf("1,000 keys and 10,000 waiters: %d connections, %d KiB", n.Connections(), (heap()-before)/1024)
+	memory := (heap() - before) >> 20
+
+	conn := s.Connect(t)
+	transactions := func() int { return pgtest.Count(t, conn, "SELECT txid_current()::int") }
+	begun, first, cpu := time.Now(), transactions(), serverCPU(t, s)
+	time.Sleep(span)
+	wrote, cost := transactions()-first-1, serverCPU(t, s)-cpu // one of them is the second look
+	took := time.Since(begun)
+	t.Logf("1,000 keys and 10,000 waiters: %d connections, %d MiB; in %.1f s the server has written %d transactions and used %.1f ms of a processor",
+		n.Connections(), memory, took.Seconds(), wrote, cost.Seconds()*1000)
+	assert.LessOrEqual(t, n.Connections(), 6)
+	assert.Less(t, memory, uint64(256))
+	assert.Less(t, wrote, 100+20*int(took.Seconds()), "renewals are four per TTL")
 	cancel()
 	all.Wait()
+}
+
+// serverCPU returns the time for which the processors have run the processes of a server that run now.
+func serverCPU(t *testing.T, s *pgtest.Server) (sum time.Duration) {
+	for _, pid := range s.Signal(t, 0) {
+		times, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+		if err != nil {
+			continue // it has ended
+		}
+		var nanoseconds int64
+		_, err = fmt.Sscan(string(times), &nanoseconds)
+		require.NoError(t, err)
+		sum += time.Duration(nanoseconds)
+	}
+	return sum
 }
