@@ -274,8 +274,8 @@ func ExampleManager_AcquireSet() {
 	lockPath := func(path string) (keylock.Lock[string], error) {
 		set := []keylock.Want[string]{{Key: path}}
 		for i, c := range path {
-			if c == '/' && i > 0 {
-				set = append(set, keylock.Want[string]{Key: path[:i], Mode: keylock.Shared})
+			if c == '/' && i < len(path)-1 {
+				set = append(set, keylock.Want[string]{Key: path[:max(i, 1)], Mode: keylock.Shared})
 			}
 		}
 		return locks.AcquireSet(ctx, set...)
@@ -287,9 +287,13 @@ func ExampleManager_AcquireSet() {
 		}
 		defer lock.Release()
 	}
-	_, ok := locks.TryAcquire("/docs")
-	fmt.Println("the folder can be removed:", ok)
-	// Output: the folder can be removed: false
+	for _, folder := range []string{"/docs", "/"} {
+		_, ok := locks.TryAcquire(folder)
+		fmt.Println(folder, "can be removed:", ok)
+	}
+	// Output:
+	// /docs can be removed: false
+	// / can be removed: false
 }
 
 // Each host has a limit of its own, which may change while requests run.
