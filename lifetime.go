@@ -113,6 +113,11 @@ func (e *endError[K]) Error() string {
 	return b.String()
 }
 
+// Is finds what Unwrap returns without an allocation for it.
+func (e *endError[K]) Is(target error) bool {
+	return errors.Is(e.reason, target) || e.cause != nil && errors.Is(e.cause, target)
+}
+
 func (e *endError[K]) Unwrap() []error {
 	if e.cause == nil {
 		return []error{e.reason}

@@ -2,6 +2,7 @@ package keylock_test
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"testing"
 	"weak"
@@ -154,7 +155,11 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	defer cancel()
 	m := keylock.Start[string](ctx)
 	defer m.Close()
+	ended, end := context.WithCancel(ctx)
+	end()
+	_, err := m.Acquire(ended, "k")
 	for name, call := range map[string]func(){
+		"a look at the error of a wait that was cancelled": func() { _ = errors.Is(err, context.Canceled) },
 		"Acquire": func() {
 			l, _ := m.Acquire(ctx, "k")
 			l.Release()
