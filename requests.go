@@ -49,18 +49,13 @@ type acquire[K comparable] struct {
 	want    table.Request[K] // its Tag is the acquire itself
 	many    []K              // room for want.Keys
 	session *sessionState[K] // nil when it has none
-	long    bool             // it names many keys, or may need a search for a cycle
-	unread  bool             // its caller has no use for a value
-	early   bool             // it hears at once whether it has to wait, see Manager.wait
 
 	// Written by the caller before, and then by the owner.
 	tracked *tracked[K] // what an option wants to be noted of it, until it is granted
 
 	// Owned by the owner until it replies.
-	ticket  *table.Ticket[K] // while it waits
-	since   time.Duration    // when its wait began, on the owner's clock
-	waited  bool             // it had to wait
-	dropped bool             // it was abandoned before it was served
+	ticket *table.Ticket[K] // while it waits
+	since  time.Duration    // when its wait began, on the owner's clock
 
 	// The reply, written before replied receives.
 	token   table.Token[K] // the grant
@@ -69,12 +64,17 @@ type acquire[K comparable] struct {
 	err     error          // why there is no grant
 	replied chan bool      // receives true once, when the reply is there; false before, when it is early and has to wait
 
-	// Written when it is recycled, read by the next caller that uses it.
-	predicted bool // it did not have to wait
-	reserved  bool // it was that of a reservation
-
 	// Written by the caller that abandons it, and then by the owner.
 	nextLeft *acquire[K] // of Manager.left
+
+	// Flags, which take less room together than with what they are about.
+	long      bool // of the caller: it names many keys, or may need a search for a cycle
+	unread    bool // of the caller: it has no use for a value
+	early     bool // of the caller: it hears at once whether it has to wait, see Manager.wait
+	waited    bool // of the owner, until it replies: it had to wait
+	dropped   bool // of the owner, until it replies: it was abandoned before it was served
+	predicted bool // written when it is recycled, read by the next caller that uses it: it did not have to wait
+	reserved  bool // of the caller: it is that of a reservation
 
 	// Used by both at any time.
 	//

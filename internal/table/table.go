@@ -76,11 +76,11 @@ type Request[K comparable] struct {
 	Key     K
 	Keys    []K     // where it is not nil, all of these instead of Key; duplicates, on the same terms, count once
 	Each    []Terms // of the Keys; nil when all are exclusive
-	Mode    Mode    // of Key
 	Limit   int32   // of Key
+	Mode    Mode    // of Key
+	Try     bool    // do not wait
 	Session *Session[K]
-	Try     bool // do not wait
-	Tag     any  // comes back in the Grant, or when the wait is cancelled for it
+	Tag     any // comes back in the Grant, or when the wait is cancelled for it
 }
 
 // Terms are the terms on which a request asks for a key.
