@@ -35,6 +35,9 @@ func (m *Manager) AcquireAll(ctx context.Context, keys ...string) (Locks, error)
 	keys = slices.Clone(keys)
 	slices.Sort(keys)
 	keys = slices.Compact(keys)
+	if len(keys) == 0 && m.refusing() {
+		return Locks{}, ErrClosed
+	}
 	for {
 		locks, err := m.acquireSorted(ctx, keys)
 		switch {

@@ -27,6 +27,18 @@ func processes(t *testing.T, store *cohorttest.Store, n int) (managers []*cohort
 	return managers, engines
 }
 
+func TestNoKeysOfAClosedManagerAreRefused(t *testing.T) {
+	store := cohorttest.NewStore()
+	defer store.Close()
+	m := cohort.Start(t.Context(), store.Engine())
+	none, err := m.AcquireAll(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, m.Close())
+	assert.NoError(t, none.Release())
+	_, err = m.AcquireAll(t.Context())
+	assert.ErrorIs(t, err, cohort.ErrClosed)
+}
+
 // Three processes name overlapping keys in every order, and never wait for each other for good.
 func TestAllKeysWithoutDeadlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
