@@ -22,6 +22,7 @@ func TestInterleavingsOfKeptGrants(t *testing.T) { exploreAll(t, keptFamilies) }
 // keeps is what the world knows of kept grants.
 type keeps struct {
 	known  uint64              // grants, when it looked last
+	given  map[uint64]bool     // the numbers of all locks that calls have returned
 	last   [exploreKeys]uint64 // the number of the last grant of a key that a call has returned
 	looked bool                // the owner was on the way to a moment when it looked last
 }
@@ -36,9 +37,15 @@ type sight struct {
 type keptScenario struct {
 	cells int
 	warm  bool // there are keys in them
+	few   bool // the numbers of each are soon used up
 }
 
-func (s keptScenario) String() string { return fmt.Sprintf("%d cells; ", s.cells) }
+func (s keptScenario) String() string {
+	if s.few {
+		return fmt.Sprintf("%d cells with few numbers; ", s.cells)
+	}
+	return fmt.Sprintf("%d cells; ", s.cells)
+}
 
 // keptCaller is what a caller knows of kept grants.
 type keptCaller struct {
@@ -74,13 +81,16 @@ func (w *world) fillCells() {
 	w.m.kept = newKept(w.o.table, w.o.lifetime, w.scenario.kept.cells)
 	k := w.m.kept
 	k.seed, k.atOnce = seed, 1
+	if w.scenario.kept.few {
+		k.numbers = 3
+	}
 	if !w.scenario.kept.warm {
 		return
 	}
 	for key := range k.cells {
 		r := &acquire[int]{want: table.Request[int]{Key: key}, replied: make(chan bool, 1)}
 		r.join(w.o)
-		k.park(key, r.token)
+		k.park(key, nil, r.token)
 	}
 }
 
@@ -98,8 +108,6 @@ func (w *world) cell(access string, word, number uint64) {
 		c.kept.sight.late = false
 	case "looks whether it may take":
 		c.kept.sight.late = w.ctx.err != nil || w.reservedFor(c, word)
-	case "numbers its grant":
-		c.kept.sight.late = late || c.reservesStill()
 	case "takes a kept grant":
 		c.kept.took = late
 	case "parks":
@@ -148,12 +156,22 @@ func (w *world) acquired() uint64 {
 	n := w.o.table.Counts().Acquired
 	if w.m.kept != nil {
 		for i := range w.m.kept.cells {
-			if word := w.m.kept.cells[i].word.Load(); word&called == 0 {
-				n += word & countMask / oneGrant
+			if c := &w.m.kept.cells[i]; c.word.Load()&called == 0 {
+				n += c.word.Load()>>numberBits - w.numberOf(c.ticket)
 			}
 		}
 	}
 	return n
+}
+
+// numberOf returns the number of the grant that the table has of a key.
+func (w *world) numberOf(holder *table.Ticket[int]) (number uint64) {
+	for v := range w.o.table.Of(holder) {
+		for e := range v.Entries {
+			number = e.Seq
+		}
+	}
+	return number
 }
 
 // allCalled reports whether all cells are the owner's.
@@ -194,6 +212,13 @@ func (w *world) words() (words []uint64) {
 // gets checks the number of a lock that a call returns.
 func (k *keeps) gets(c *caller, lock Lock[int], want table.Request[int]) {
 	c.kept.had = append(c.kept.had, lock)
+	if k.given == nil {
+		k.given = make(map[uint64]bool)
+	}
+	if k.given[lock.Seq()] {
+		panic(fmt.Sprintf("grant %d is given twice", lock.Seq()))
+	}
+	k.given[lock.Seq()] = true
 	if want.Mode == table.Shared || want.Keys != nil {
 		return
 	}
@@ -279,6 +304,9 @@ func (w *world) checkKept() error {
 		if c.word.Load()&called != 0 {
 			continue
 		}
+		if last := c.word.Load()>>numberBits | k.numbers; last > w.lastNumber() {
+			return fmt.Errorf("key %d is kept with numbers up to %d, and the table gives those after %d", c.key, last, w.lastNumber())
+		}
 		var v table.View[int]
 		for v = range w.o.table.Of(c.ticket) {
 		}
@@ -301,6 +329,11 @@ func (w *world) checkKept() error {
 		return fmt.Errorf("a question is not answered")
 	}
 	return nil
+}
+
+// lastNumber returns the last number that the table has given or reserved.
+func (w *world) lastNumber() uint64 {
+	return reflect.ValueOf(w.o.table).Elem().FieldByName("seq").Uint()
 }
 
 // waitsIdle reports whether a WaitIdle is not over, or its end is on the way to the owner.
@@ -340,6 +373,8 @@ func keptSpecial(name string) func(*fingerprint, reflect.Value) bool {
 			f.bool(word&called != 0 && c.live(word))
 			return false
 		}
+	case "cellWord": // in a lock: its cell is where its number is, or it is late
+		return func(*fingerprint, reflect.Value) bool { return true }
 	case "Stats": // who asks checks them
 		return func(*fingerprint, reflect.Value) bool { return true }
 	case "sight":
@@ -359,6 +394,17 @@ func (cells keptCells) cellOf(number uint64) uint64 {
 		}
 	}
 	return 0
+}
+
+// numbers covers how many numbers are left, where they are soon used up.
+func (f *fingerprint) numbers(w *world) {
+	if !w.scenario.kept.few || w.m.kept == nil {
+		return
+	}
+	f.number(w.lastNumber() & w.m.kept.numbers)
+	for _, word := range w.words() {
+		f.number(word >> numberBits & w.m.kept.numbers)
+	}
 }
 
 // sight covers what a caller has seen, as far as it matters: whether it is still so, and which
@@ -552,9 +598,12 @@ func (c *caller) Inspect() (held int, err error) {
 
 var (
 	// cold managers have an empty cell, warm ones have one key in each.
-	oneCold = scenario{mailbox: 16, apart: true, kept: keptScenario{1, false}}
-	oneWarm = scenario{mailbox: 16, apart: true, kept: keptScenario{1, true}}
-	twoWarm = scenario{mailbox: 16, apart: true, kept: keptScenario{2, true}}
+	oneCold = scenario{mailbox: 16, apart: true, kept: keptScenario{cells: 1}}
+	oneWarm = scenario{mailbox: 16, apart: true, kept: keptScenario{cells: 1, warm: true}}
+	twoWarm = scenario{mailbox: 16, apart: true, kept: keptScenario{cells: 2, warm: true}}
+	// fewWarm have two numbers in each cell, and fewCold up to three.
+	fewWarm = scenario{mailbox: 16, apart: true, kept: keptScenario{cells: 2, warm: true, few: true}}
+	fewCold = scenario{mailbox: 16, apart: true, kept: keptScenario{cells: 1, few: true}}
 
 	onOneKey = []program{acquiresTwice, releasesTwice, releasesCopy, tries, reserves, reservesAgain, reservesThenTries, shares, acquiresAll, handsOff, does, upwards, waitsIdle, looks, inspects}
 	few      = []program{acquires, acquiresTwice, tries, releasesTwice}
@@ -578,6 +627,8 @@ var keptFamilies = []family{
 	{1, "two keys and one cell", 2, []program{acquiresTwice, acquiresOtherTwice, alternates, triesOther, reservesThenAcquires, reservesThenReleases}, []scenario{oneCold}},
 	{1, "two keys and two cells", 2, []program{alternates, triesOther, reservesThenAcquires, asksStats, looks}, []scenario{twoWarm}},
 	{1, "two keys and two cells, with many keys", 2, []program{alternates, reservesThenReleases, acquiresAll, downwards, looks, waitsIdle}, []scenario{twoWarm}},
+	{1, "two keys and two cells with few numbers", 2, []program{acquiresTwice, alternates}, []scenario{fewWarm}},
+	{1, "two keys and one cell with few numbers", 2, []program{acquiresTwice, acquiresOtherTwice}, []scenario{fewCold}},
 	{3, "three callers on one key", 3, []program{tries, releasesTwice, reservesThenTries}, []scenario{oneWarm}},
 	{3, "three callers on two keys and one cell", 3, []program{tries, acquiresOther, acquiresTwice}, []scenario{oneCold}},
 	{1, "a question among two callers", 1, []program{asksStats}, changed([]scenario{twoWarm}, func(s *scenario) { s.callers = []program{alternates, triesOther} })},

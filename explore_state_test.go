@@ -74,7 +74,7 @@ var irrelevant = map[string]map[string]bool{
 	"actor":  {"name": true, "yield": true, "resume": true, "stop": true, "chosen": true, "did": true},
 	"caller": {"w": true, "mate": true},
 	// What the word of a cell says is written where a cell, a token or what a caller has seen is met.
-	"kept": {"gate": true, "number": true, "seed": true, "_": true}, "cell": {"word": true, "_": true},
+	"kept": {"gate": true, "seed": true, "_": true}, "cell": {"word": true, "_": true},
 	"keptCaller": {"had": true, "moments": true, "took": true}, // by what the program has done
 }
 
@@ -87,6 +87,7 @@ func (f *fingerprint) of(w *world, plain bool) uint64 {
 	f.watched = reflect.ValueOf(w.o.table).Elem().FieldByName("watches").FieldByName("tags")
 	f.parts = reflect.ValueOf(w.o.table).Elem().FieldByName("postponed").FieldByName("queues")
 	f.kept = w.cells()
+	f.numbers(w)
 	f.roots(w.o, w.ctx)
 	if plain {
 		for _, a := range w.actors {

@@ -40,7 +40,7 @@ func (m *Manager[K]) Inspect(ctx context.Context, key K) (KeyInfo[K], error) {
 	if ctx.Err() != nil {
 		return KeyInfo[K]{}, endOf(ctx, keyOf(key))
 	}
-	if err := checkKeys(table.Request[K]{Key: key}); err != nil {
+	if err := checkKeys(&table.Request[K]{Key: key}); err != nil {
 		return KeyInfo[K]{}, err
 	}
 	return ask(ctx, m, func(o *owner[K]) KeyInfo[K] {

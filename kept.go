@@ -20,11 +20,12 @@ type kept[K comparable] struct {
 	seed     maphash.Seed    // of its hashes
 	lifetime <-chan struct{} // the Done of Start's context
 	cells    []cell[K]
-	atOnce   int // cells that the owner calls in before it serves others
+	// numbers are the last bits of the last number that the grants of a cell can have. After that
+	// the owner grants, and fills the cell again: each 8,192 grants, so that its messages cost nothing.
+	numbers uint64
+	atOnce  int // cells that the owner calls in before it serves others
 
-	_      cacheLine
-	number atomic.Uint64 // the last that was given to a grant
-	_      cacheLine
+	_ cacheLine
 	// unserved is how many requests were not served yet whose calls return before: reservations,
 	// ends of requests that were abandoned, those of sessions, and shutdowns. What follows such a
 	// call must not take effect before it does: meanwhile no caller takes or parks.
@@ -41,11 +42,12 @@ type cacheLine [64]byte
 //   - out: the key is held. A release parks it.
 //   - parked, which is neither: the key is free, and the first caller that asks takes it.
 //
-// The rest of the word is the number of the last grant, and how many grants there were after
-// that of the owner. A number is given once, so a late release does not match another grant, and
-// a word that is the same as before has not changed meanwhile.
+// The rest of the word is the number of the last grant. The owner reserves numbers for the cell
+// when it fills it, so that who takes it writes nothing that other keys use. A number is given
+// once, so a late release does not match another grant, and a word that is the same as before
+// has not changed meanwhile.
 type cell[K comparable] struct {
-	word atomic.Uint64
+	word cellWord
 	hash atomic.Uint64 // of the key; written while the word is called
 
 	// Written by the owner while the word is called, and read by the holder.
@@ -56,18 +58,19 @@ type cell[K comparable] struct {
 	_      cacheLine
 }
 
+// A cellWord is the word of a cell. A lock that was taken from a cell comes with it.
+type cellWord struct{ atomic.Uint64 }
+
 const (
 	called uint64 = 1 << iota
 	out
-	oneGrant // of those that are counted
 
-	numberBits = 12
-	countMask  = 1<<numberBits - oneGrant
-	mostNumber = 1<<(64-numberBits) - 1 // after which no grants are kept any more
+	numberBits = 2                          // of the word, below the number
+	mostNumber = 1<<(64-numberBits) - 1<<13 // after which no grants are kept any more
 )
 
 func newKept[K comparable](t *table.Table[K], lifetime <-chan struct{}, n int) *kept[K] {
-	k := &kept[K]{table: t, seed: t.Seed(), lifetime: lifetime, cells: make([]cell[K], n), atOnce: 256}
+	k := &kept[K]{table: t, seed: t.Seed(), lifetime: lifetime, cells: make([]cell[K], n), numbers: 1<<13 - 1, atOnce: 256}
 	for i := range k.cells {
 		k.cells[i].word.Store(called)
 	}
@@ -97,42 +100,47 @@ func (k *kept[K]) served() {
 	}
 }
 
-// take takes a key that is kept, if it may be taken.
+// take takes a key that is kept, if it may be taken, and returns where it was.
 //
 // The grant is one of the moment at which the caller looks whether it may take: the key was
-// free then, because the word is the same before and after. It gets its number later, so that a
-// reservation that the same goroutine has made before has a lower one.
+// free then, because the word is the same before and after.
 //
-// When it is false, a grant that it returns is of another key with the same hash, nearly never, and must
+// When it is nil, a grant that it returns is of another key with the same hash, nearly never, and must
 // be released.
-func (k *kept[K]) take(key K) (grant table.Token[K], ok bool) {
+func (k *kept[K]) take(key K) (grant table.Token[K], from *cellWord) {
 	hash := maphash.Comparable(k.seed, key)
 	c := k.cell(hash)
 	k.gate.cell("looks at a cell", 0, 0)
 	word := c.word.Load()
-	if word&(called|out) != 0 || word&countMask == countMask || c.hash.Load() != hash {
-		return grant, false
+	number := word >> numberBits
+	if word&(called|out) != 0 || number&k.numbers == k.numbers || c.hash.Load() != hash {
+		return grant, nil
 	}
 	k.gate.cell("looks whether it may take", word, 0)
 	if k.unserved.Load() > 0 || isClosed(k.lifetime) {
-		return grant, false
+		return grant, nil
 	}
-	k.gate.cell("numbers its grant", word, 0)
-	number := k.number.Add(1)
+	number++
 	k.gate.cell("takes a kept grant", word, number)
-	if number > mostNumber || !c.word.CompareAndSwap(word, number<<numberBits|(word&countMask+oneGrant)|out) {
-		return grant, false
+	if !c.word.CompareAndSwap(word, number<<numberBits|out) {
+		return grant, nil
 	}
 	k.gate.cell("reads its cell", 0, number)
-	return c.ticket.Token(number), c.key == key
+	if grant = c.ticket.Token(number); c.key != key {
+		return grant, nil
+	}
+	return grant, &c.word
 }
 
-// park keeps the grant of a key, if that is kept and was not called, and reports
-// whether there is nothing to do for the owner.
-func (k *kept[K]) park(key K, grant table.Token[K]) bool {
-	c := k.cell(maphash.Comparable(k.seed, key))
+// park keeps the grant of a key, if that is kept and was not called, and reports whether there is
+// nothing to do for the owner. The lock comes with the word of the cell if it was taken there.
+func (k *kept[K]) park(key K, with any, grant table.Token[K]) bool {
+	at, taken := with.(*cellWord)
+	if !taken {
+		at = &k.cell(maphash.Comparable(k.seed, key)).word
+	}
 	k.gate.cell("looks at its cell", 0, grant.Seq())
-	word := c.word.Load()
+	word := at.Load()
 	switch {
 	case word>>numberBits != grant.Seq() || word&called != 0:
 		return false
@@ -144,25 +152,22 @@ func (k *kept[K]) park(key K, grant table.Token[K]) bool {
 		return false
 	}
 	k.gate.cell("parks", word, grant.Seq())
-	return c.word.CompareAndSwap(word, word&^out)
+	return at.CompareAndSwap(word, word&^out)
 }
-
-// Number is of [table.Keeper].
-func (k *kept[K]) Number() uint64 { return k.number.Add(1) }
 
 // CallIn is of [table.Keeper].
 func (k *kept[K]) CallIn(hash uint64) table.Called {
 	c := k.cell(hash)
 	k.gate.before("calls a cell in")
 	word := c.word.Or(called)
-	return table.Called{Number: word >> numberBits, Grants: word & countMask / oneGrant, Held: word&out != 0}
+	return table.Called{Number: word >> numberBits, Held: word&out != 0}
 }
 
 // keep fills the cell of a key that was just granted. The owner calls it. When there is another key, which is free,
 // it makes room only for a key that is missed for the second time in a row: with Zipf's keys
 // it would make room nearly always for one that is not asked for again.
 func (k *kept[K]) keep(key K, grant table.Token[K]) {
-	if k.number.Load() >= mostNumber {
+	if grant.Seq() > mostNumber {
 		return
 	}
 	hash := grant.Ticket().Hash()
@@ -188,7 +193,7 @@ func (k *kept[K]) keep(key K, grant table.Token[K]) {
 	}
 	c.hash.Store(hash)
 	c.key, c.ticket, c.missed = key, grant.Ticket(), 0
-	k.table.Keep(c.ticket)
+	k.table.Keep(c.ticket, k.numbers)
 	k.gate.before("fills a cell")
 	c.word.Store(grant.Seq()<<numberBits | out)
 }

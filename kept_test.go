@@ -86,6 +86,39 @@ func TestGrantsAreKeptUpToTheirNumber(t *testing.T) {
 	}, keylock.WithKeptGrants(1))
 }
 
+// No two grants have one number, and of two of a key the later has the higher one, though the
+// numbers of each cell are used up, which are 8,192 at most.
+func TestGuarantee06KeptGrantsAreNumberedOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, m manager) {
+		given := make(map[uint64]bool)
+		last := make(map[string]uint64)
+		note := func(l lock, err error, keys ...string) {
+			require.NoError(t, err)
+			require.False(t, given[l.Seq()], "grant %d", l.Seq())
+			given[l.Seq()] = true
+			for _, key := range keys {
+				require.Greater(t, l.Seq(), last[key])
+				last[key] = l.Seq()
+			}
+			l.Release()
+		}
+		for i := range 20_000 {
+			for _, key := range []string{"a", "b"} {
+				l, err := m.Acquire(t.Context(), key)
+				note(l, err, key)
+			}
+			if i%3000 == 0 {
+				l, err := m.AcquireAll(t.Context(), "a", "b", "c")
+				note(l, err, "a", "b", "c")
+			}
+		}
+		for key := range last {
+			l, err := m.AcquireShared(t.Context(), key)
+			note(l, err, key)
+		}
+	}, keylock.WithKeptGrants(64))
+}
+
 func TestNoGrantsAreKeptWhereRequestsAreNoted(t *testing.T) {
 	for name, with := range map[string]keylock.Option{
 		"callers":    keylock.WithCallers(),
@@ -108,6 +141,7 @@ func TestKeptGrantIsOneLikeAnyOther(t *testing.T) {
 		first.Release()
 		l := hold(t, m, "k")
 		assert.Greater(t, l.Seq(), first.Seq())
+		assert.Nil(t, l.Value())
 		first.Release() // late
 		requireBusy(t, m, "k")
 		info, err := m.Inspect(t.Context(), "k")

@@ -12,7 +12,7 @@ type Lock[K comparable] struct {
 	m     *Manager[K]
 	token table.Token[K]
 	key   K   // the first one
-	value any // that came with it; manyKeys when it is of many
+	value any // that came with it; manyKeys when it is of many, and a *cellWord when it was taken from a cell
 }
 
 // manyKeys is how many keys a request has named that is not for one key. Such a lock comes
@@ -35,7 +35,7 @@ func (l Lock[K]) Release() {
 	case l.ofMany():
 		m.long.Add(1)
 		m.send(message[K]{request: &releaseAll[K]{l.token}})
-	case m.kept == nil || !m.kept.park(l.key, l.token):
+	case m.kept == nil || !m.kept.park(l.key, l.value, l.token):
 		m.send(message[K]{release: l.token})
 	}
 }
@@ -45,7 +45,8 @@ func (l Lock[K]) Release() {
 func (l Lock[K]) Key() K { return l.key }
 
 // Seq returns the number of the grant: from 1, strictly increasing over the manager's
-// life in the order in which it granted; 0 for the zero Lock.
+// life in the order in which it granted; 0 for the zero Lock. With [WithKeptGrants] it increases so
+// for each key, and of two grants that have no key in common the later may have the lower number.
 func (l Lock[K]) Seq() uint64 { return l.token.Seq() }
 
 // Handoff passes the lock on, with a value, to the next waiter, in one transition: it
@@ -79,7 +80,8 @@ func (l Lock[K]) Handoff(value any) bool {
 // Value returns what the last holder handed off with the lock; nil when it just released, and
 // of the lock of many keys.
 func (l Lock[K]) Value() any {
-	if l.ofMany() {
+	switch l.value.(type) {
+	case manyKeys, *cellWord:
 		return nil
 	}
 	return l.value

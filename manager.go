@@ -313,6 +313,12 @@ func (m *Manager[K]) refuseAll() {
 // [ErrInvalidKey] for a key that is not equal to itself. A key that cannot be compared
 // panics. When it fails it returns the zero Lock.
 func (m *Manager[K]) Acquire(ctx context.Context, key K) (Lock[K], error) {
+	if m.keeps() {
+		mustContext(ctx)
+		if grant, from := m.takeKept(ctx, key); from != nil {
+			return Lock[K]{m: m, token: grant, key: key, value: from}, nil
+		}
+	}
 	return m.acquire(ctx, nil, table.Request[K]{Key: key}, false)
 }
 
@@ -370,13 +376,8 @@ func (m *Manager[K]) acquire(ctx context.Context, s *sessionState[K], want table
 	if ctx.Err() != nil {
 		return Lock[K]{}, endOf(ctx, keysOf(want))
 	}
-	if err := checkKeys(want); err != nil {
+	if err := checkKeys(&want); err != nil {
 		return Lock[K]{}, err
-	}
-	if m.takes(s, &want) {
-		if lock, ok := m.takeKept(want.Key); ok {
-			return lock, nil
-		}
 	}
 	done := ctx.Done()
 	r := m.newAcquire(s, want)
@@ -573,6 +574,11 @@ func (m *Manager[K]) hasClosed(s *sessionState[K]) bool {
 // is not equal to itself. To tell these apart, call Acquire on a manager with
 // [WithMaxWaiters] of 0. A key that cannot be compared panics.
 func (m *Manager[K]) TryAcquire(key K) (Lock[K], bool) {
+	if m.keeps() {
+		if grant, from := m.takeKept(nil, key); from != nil {
+			return Lock[K]{m: m, token: grant, key: key, value: from}, true
+		}
+	}
 	return m.try(nil, table.Request[K]{Key: key})
 }
 
@@ -585,13 +591,8 @@ func (m *Manager[K]) TryAcquireSet(set ...Want[K]) (Lock[K], bool) {
 
 // try is behind all calls that ask without waiting.
 func (m *Manager[K]) try(s *sessionState[K], want table.Request[K]) (Lock[K], bool) {
-	if checkKeys(want) != nil {
+	if checkKeys(&want) != nil {
 		return Lock[K]{}, false
-	}
-	if m.takes(s, &want) {
-		if lock, ok := m.takeKept(want.Key); ok {
-			return lock, true
-		}
 	}
 	want.Try = true
 	r := m.newAcquire(s, want)
@@ -625,7 +626,7 @@ func (m *Manager[K]) ReserveSet(set ...Want[K]) Reservation[K] {
 
 // reserve is behind all calls that ask now and wait later.
 func (m *Manager[K]) reserve(s *sessionState[K], want table.Request[K]) Reservation[K] {
-	err := checkKeys(want)
+	err := checkKeys(&want)
 	r := m.newAcquire(s, want)
 	r.reserved = true
 	reservation := Reservation[K]{m: m, r: r, generation: r.generation.Add(1)}
@@ -650,21 +651,24 @@ func (m *Manager[K]) sendReservation(r *acquire[K]) {
 	m.send(message[K]{request: (*countedReservation[K])(r)})
 }
 
+// keeps reports whether a manager keeps grants.
+func (m *Manager[K]) keeps() bool { return m != nil && m.kept != nil }
+
 // takes reports whether a request may take what is kept of its key.
 func (m *Manager[K]) takes(s *sessionState[K], want *table.Request[K]) bool {
-	return m != nil && m.kept != nil && s == nil && want.Keys == nil && want.Mode == table.Exclusive
+	return m.keeps() && s == nil && want.Keys == nil && want.Mode == table.Exclusive
 }
 
-// takeKept takes what is kept of a key.
-func (m *Manager[K]) takeKept(key K) (lock Lock[K], ok bool) {
-	grant, ok := m.kept.take(key)
-	if lock = (Lock[K]{m: m, token: grant, key: key}); !ok {
-		if grant.Seq() > 0 {
-			m.send(message[K]{release: grant})
-		}
-		return Lock[K]{}, false
+// takeKept takes what is kept of a key, unless ctx, which may be nil, has ended. From is nil
+// when it does not.
+func (m *Manager[K]) takeKept(ctx context.Context, key K) (grant table.Token[K], from *cellWord) {
+	if ctx != nil && ctx.Err() != nil {
+		return grant, nil
 	}
-	return lock, true
+	if grant, from = m.kept.take(key); from == nil && grant.Seq() > 0 {
+		m.send(message[K]{release: grant})
+	}
+	return grant, from
 }
 
 // takeReserved takes what is kept of the key of a reservation, and replies to it.
@@ -672,12 +676,12 @@ func (m *Manager[K]) takeReserved(r *acquire[K]) bool {
 	if !m.takes(r.session, &r.want) {
 		return false
 	}
-	lock, ok := m.takeKept(r.want.Key)
-	if ok {
-		r.token = lock.token
+	grant, from := m.takeKept(nil, r.want.Key)
+	if from != nil {
+		r.token = grant
 		r.replyUnsent(nil)
 	}
-	return ok
+	return from != nil
 }
 
 // Do acquires key, calls fn with ctx, and releases key when fn returns, panics or calls
@@ -691,6 +695,13 @@ func (m *Manager[K]) Do(ctx context.Context, key K, fn func(context.Context) err
 func (m *Manager[K]) do(ctx context.Context, s *sessionState[K], want table.Request[K], fn func(context.Context) error) error {
 	if m.mustBeStarted(); fn == nil {
 		panic("keylock: Do with a nil function")
+	}
+	if m.takes(s, &want) {
+		mustContext(ctx)
+		if grant, from := m.takeKept(ctx, want.Key); from != nil {
+			defer Lock[K]{m: m, token: grant, key: want.Key, value: from}.Release()
+			return fn(ctx)
+		}
 	}
 	lock, err := m.acquire(ctx, s, want, true)
 	if err != nil {
@@ -857,7 +868,7 @@ func mustContext(ctx context.Context) {
 
 // checkKeys returns an error for a key that a map could not find again, and panics, here
 // and not in the owner, for one that cannot be compared.
-func checkKeys[K comparable](want table.Request[K]) error {
+func checkKeys[K comparable](want *table.Request[K]) error {
 	if !findable(want.Key) {
 		return &keyError[K]{sentinel: ErrInvalidKey, key: want.Key}
 	}

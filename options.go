@@ -56,10 +56,12 @@ func WithSharedLimit(n int) Option {
 // It pays where keys are locked again and again and are seldom wanted by two at a time; a key
 // that others wait for costs as much as without it.
 //
-// It weakens two guarantees. Up to n free keys stay in memory until the owner calls them in. And
-// because the order counts from when the owner has received a request, a call that takes a kept
-// grant may overtake one that is on its way. The calls of one goroutine keep their order, and
-// all else stays exact.
+// It weakens three guarantees. Up to n free keys stay in memory until the owner calls them in.
+// Because the order counts from when the owner has received a request, a call that takes a kept
+// grant may overtake one that is on its way. And the numbers of grants, see [Lock.Seq], follow the
+// order of grants of each key, but not over keys, because the owner reserves some thousand numbers
+// for a key that it keeps. The calls of one goroutine keep their order, and all else stays exact:
+// no two grants have one number.
 //
 // The owner calls a grant in when another request comes to it for the key, when another key
 // needs its cell, and with all others for [Manager.Stats], Top, Snapshot, WaitIdle and Shutdown,

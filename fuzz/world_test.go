@@ -419,6 +419,10 @@ func (w *world) compare(v view, before *world) error {
 	return nil
 }
 
+// oneByOne says that a manager numbers its grants one by one. Where it keeps grants it reserves
+// numbers for them.
+var oneByOne = true
+
 // number gives the holders the numbers of their grants, where the view shows them. Grants
 // since the world before have the numbers that come next, each its own, and of two for one key
 // the earlier request has the lower one.
@@ -471,7 +475,7 @@ func (w *world) number(v view, before *world) error {
 		}
 		old := before.model.get(r.id)
 		isNew := old == nil || !old.holds
-		if r.seq > w.model.counts.Acquired || isNew && r.seq <= before.model.counts.Acquired {
+		if oneByOne && (r.seq > w.model.counts.Acquired || isNew && r.seq <= before.model.counts.Acquired) {
 			return fmt.Errorf("request %d has the grant number %d", r.id, r.seq)
 		}
 		if slices.ContainsFunc(known, func(other *request) bool { return other.seq == r.seq }) {

@@ -7,8 +7,6 @@ import "hash/maphash"
 // learns of that when it comes to the key: it calls the grant in, and what was kept is a
 // grant like any other from then on, or has ended.
 type Keeper interface {
-	// Number returns the number of the next grant.
-	Number() uint64
 	// CallIn ends the keeping of the key with a hash.
 	CallIn(hash uint64) Called
 }
@@ -16,7 +14,6 @@ type Keeper interface {
 // Called is what became of a grant while it was kept.
 type Called struct {
 	Number uint64 // of the last grant
-	Grants uint64 // how many there were after that of the table
 	Held   bool   // the last one has not ended
 }
 
@@ -26,9 +23,13 @@ func (t *Table[K]) SetKeeper(k Keeper) { t.keeper = k }
 // isKept is the index of a ticket that is kept, which is in no session.
 const isKept = -2
 
-// Keep lets the keeper have a grant. It must be exclusive, of one key, and have no session
-// and no waiter.
-func (t *Table[K]) Keep(k *Ticket[K]) { k.index = isKept }
+// Keep lets the keeper have the last grant, and the numbers that follow, up to the first that ends
+// in the bits of mask: no other grant gets them. The grant must be exclusive, of one key, and have no
+// session and no waiter.
+func (t *Table[K]) Keep(k *Ticket[K], mask uint64) {
+	k.index = isKept
+	t.seq |= mask
+}
 
 // CallIn calls in a grant that is kept, and does nothing with any other, or with nil. The number
 // of one that is kept is known only then.
@@ -47,10 +48,10 @@ func (t *Table[K]) callIn(q *queue[K]) *queue[K] {
 	k.index = -1
 	called := t.keeper.CallIn(q.hash)
 	t.cuts.touch(q)
-	t.counts.Acquired += called.Grants
-	t.counts.Released += called.Grants
+	more := called.Number - k.number // grants than the table knows of
+	t.counts.Acquired += more
+	t.counts.Released += more
 	k.number = called.Number
-	t.seq = max(t.seq, k.number)
 	if called.Held {
 		return q
 	}

@@ -575,9 +575,7 @@ func (t *Table[K]) grant(k *Ticket[K]) Token[K] {
 	if k.session != nil && k.index >= 0 {
 		k.session.remove(k)
 	}
-	if t.seq++; t.keeper != nil {
-		t.seq = t.keeper.Number()
-	}
+	t.seq++
 	k.number, k.granted = t.seq, true
 	k.tag = nil
 	if k.session != nil {

@@ -1,0 +1,5 @@
+//go:build kept
+
+package fuzz
+
+func init() { oneByOne = false }
