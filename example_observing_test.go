@@ -12,6 +12,113 @@ import (
 	"github.com/seed-46f81e6d/keylock"
 )
 
+// One key: who holds it, and who waits for it.
+func ExampleManager_Inspect() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx)
+	defer locks.Close()
+	locks.Session("billing").Acquire(ctx, "order/42")
+	locks.Session("shipping").Reserve("order/42")
+
+	info, err := locks.Inspect(ctx, "order/42")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("held by", info.Holders[0].Session)
+	for _, w := range info.Waiters {
+		fmt.Printf("%d. %s\n", w.Position, w.Session)
+	}
+	// Output:
+	// held by billing
+	// 1. shipping
+}
+
+// The totals: what is held and waited for now, and what has happened since Start.
+func ExampleManager_Stats() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx)
+	defer locks.Close()
+	locks.Acquire(ctx, "order/42")
+	locks.Reserve("order/42")
+
+	stats, err := locks.Stats(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(stats.Keys, "key,", stats.Held, "held,", stats.Waiting, "waiting,", stats.Acquired, "acquired")
+	// Output: 1 key, 1 held, 1 waiting, 1 acquired
+}
+
+// What to look at first in a manager with many keys.
+func ExampleManager_Top() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx, keylock.WithHoldTimes())
+	defer locks.Close()
+	for _, key := range []string{"a", "b", "b", "c", "c", "c"} {
+		locks.Reserve(key)
+	}
+
+	top, err := locks.Top(ctx, 1)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("longest queue:", top.LongestQueues[0].Key, top.LongestQueues[0].Waiting)
+	fmt.Println("oldest hold:", top.OldestHolds[0].Key)
+	// Output:
+	// longest queue: c 2
+	// oldest hold: a
+}
+
+// Every key that is held or waited for, at one moment.
+func ExampleManager_Snapshot() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx)
+	defer locks.Close()
+	locks.Acquire(ctx, "a")
+	locks.Reserve("a")
+
+	keys, err := locks.Snapshot(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, k := range keys {
+		fmt.Println(k.Key, k.Held, k.Waiting)
+	}
+	// Output: a 1 1
+}
+
+// A deferred Cancel gives the reservation back on every path that does not wait for it.
+func ExampleReservation_Cancel() {
+	ctx := context.Background()
+	locks := keylock.Start[string](ctx)
+	defer locks.Close()
+
+	charge := func(key string, amount int) error {
+		reservation := locks.Reserve(key)
+		defer reservation.Cancel() // does nothing after Wait
+		if amount == 0 {
+			return nil
+		}
+		lock, err := reservation.Wait(ctx)
+		if err != nil {
+			return err
+		}
+		defer lock.Release()
+		return nil
+	}
+	fmt.Println(charge("alice", 0), charge("alice", 10))
+
+	alice, err := locks.Inspect(ctx, "alice")
+	fmt.Println(alice.Held, err)
+	// Output:
+	// <nil> <nil>
+	// 0 <nil>
+}
+
 // While a lock is held for too long, the log says which one, by which session, and how many
 // requests wait for it. With WithCallers it also names the line of code.
 func ExampleWithSlowLog() {

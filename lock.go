@@ -2,7 +2,10 @@ package keylock
 
 import (
 	"context"
+	"fmt"
+	"math"
 
+	"github.com/seed-46f81e6d/keylock/internal/show"
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
@@ -186,4 +189,221 @@ func (v Reservation[K]) claimed() bool {
 	}
 	v.m.gate.before("looks who has claimed it")
 	return v.r.generation.Load() == claimed(v.generation)
+}
+
+// A Session is one logical holder of locks: a transaction, a job, a request that is being
+// handled. It has the calls of the [Manager], and one promise more: a session may wait
+// while it holds, and cannot deadlock by it. A request that would make the session wait
+// for itself, along any chain of holders and waiters, returns a [*DeadlockError] instead of
+// waiting forever. So does asking again for a key that the session holds, because a lock is
+// not re-entrant. Only a request can close such a chain, and a request that is refused
+// changes nothing for others.
+//
+// The promise is about sessions: the manager cannot know what a goroutine that acquires
+// without a session holds already.
+//
+// A session stands for one actor, but its methods may be called from any goroutine. All
+// its requests count as waits of that one actor.
+type Session[K comparable] struct {
+	m     *Manager[K]
+	state sessionState[K]
+}
+
+// Session returns a new session. The label names it to people, in errors and snapshots;
+// it need not be unique. A session costs nothing while it neither holds nor waits.
+func (m *Manager[K]) Session(label string) *Session[K] {
+	m.mustBeStarted()
+	return &Session[K]{m: m, state: sessionState[K]{entries: table.NewSession[K](label)}}
+}
+
+// manager returns the session's manager, and panics, in the caller, for a Session that
+// Manager.Session did not make.
+func (s *Session[K]) manager() *Manager[K] {
+	if s == nil || s.m == nil {
+		panic("keylock: a Session must be made by Manager.Session")
+	}
+	return s.m
+}
+
+// Acquire is [Manager.Acquire] for the session. It also returns a [*DeadlockError] when
+// waiting would make the session wait for itself, and [ErrClosed] when the session is or
+// becomes closed.
+func (s *Session[K]) Acquire(ctx context.Context, key K) (Lock[K], error) {
+	return s.manager().acquire(ctx, &s.state, table.Request[K]{Key: key}, false)
+}
+
+// AcquireShared is [Manager.AcquireShared] for the session; it fails as
+// [Session.Acquire] does. A shared lock cannot be upgraded: asking for the exclusive
+// lock of a key that the session holds shared is a deadlock.
+func (s *Session[K]) AcquireShared(ctx context.Context, key K) (Lock[K], error) {
+	return s.manager().acquire(ctx, &s.state, table.Request[K]{Key: key, Mode: table.Shared}, false)
+}
+
+// AcquireAll is [Manager.AcquireAll] for the session; it fails as [Session.Acquire] does.
+func (s *Session[K]) AcquireAll(ctx context.Context, keys ...K) (Lock[K], error) {
+	return s.manager().acquire(ctx, &s.state, wantAll(keys), false)
+}
+
+// AcquireSet is [Manager.AcquireSet] for the session; it fails as [Session.Acquire] does.
+func (s *Session[K]) AcquireSet(ctx context.Context, set ...Want[K]) (Lock[K], error) {
+	m := s.manager()
+	return m.acquire(ctx, &s.state, m.wantSet(set), false)
+}
+
+// TryAcquire is [Manager.TryAcquire] for the session. It is false for a closed session.
+func (s *Session[K]) TryAcquire(key K) (Lock[K], bool) {
+	return s.manager().try(&s.state, table.Request[K]{Key: key})
+}
+
+// TryAcquireSet is [Manager.TryAcquireSet] for the session.
+func (s *Session[K]) TryAcquireSet(set ...Want[K]) (Lock[K], bool) {
+	m := s.manager()
+	return m.try(&s.state, m.wantSet(set))
+}
+
+// Reserve is [Manager.Reserve] for the session; Wait fails as [Session.Acquire] does. The
+// session waits from now on, not only from Wait on.
+func (s *Session[K]) Reserve(key K) Reservation[K] {
+	return s.manager().reserve(&s.state, table.Request[K]{Key: key})
+}
+
+// ReserveSet is [Manager.ReserveSet] for the session, see [Session.Reserve].
+func (s *Session[K]) ReserveSet(set ...Want[K]) Reservation[K] {
+	m := s.manager()
+	return m.reserve(&s.state, m.wantSet(set))
+}
+
+// Do is [Manager.Do] for the session; it fails as [Session.Acquire] does.
+func (s *Session[K]) Do(ctx context.Context, key K, fn func(context.Context) error) error {
+	return s.manager().do(ctx, &s.state, table.Request[K]{Key: key}, fn)
+}
+
+// Close releases all that the session holds and ends all its waits, with [ErrClosed],
+// at one instant. Later calls of the session get ErrClosed; the release of its locks
+// does nothing any more. It always returns nil and may be called again.
+func (s *Session[K]) Close() error {
+	m := s.manager()
+	m.gate.before("closes its session")
+	s.state.closed.Store(true)
+	m.long.Add(1)
+	m.kept.sends()
+	m.send(message[K]{request: &closeSession[K]{&s.state}})
+	return nil
+}
+
+// A Want is one key that a request asks for, and on what terms.
+type Want[K comparable] struct {
+	Key  K
+	Mode Mode // one that is neither Exclusive nor Shared panics in the call
+
+	// Limit is for a shared one: it is granted while fewer than so many hold the key. 0 is the
+	// limit of WithSharedLimit, if there is one. Requests for one key may have different limits,
+	// or none. An exclusive one has no use for it. A negative Limit panics in the call.
+	Limit int
+}
+
+// wantSet asks for all that is wanted, at once.
+func (m *Manager[K]) wantSet(wants []Want[K]) table.Request[K] {
+	if len(wants) == 1 {
+		return wantOne(wants[0].Key, wants[0].terms())
+	}
+	set := table.Request[K]{Keys: make([]K, 0, len(wants)), Each: make([]table.Terms, 0, len(wants))}
+	seen := make(map[K]int, len(wants))
+	for _, w := range wants {
+		is := w.terms()
+		if i, twice := seen[w.Key]; twice {
+			m.mustBeStarted()
+			set.Each[i] = stricter(m.limited(set.Each[i]), m.limited(is))
+			continue
+		}
+		seen[w.Key] = len(set.Keys)
+		set.Keys, set.Each = append(set.Keys, w.Key), append(set.Each, is)
+	}
+	if len(set.Keys) == 1 {
+		return wantOne(set.Keys[0], set.Each[0])
+	}
+	return set
+}
+
+// wantOne asks for one key.
+func wantOne[K comparable](key K, is table.Terms) table.Request[K] {
+	return table.Request[K]{Key: key, Mode: is.Mode, Limit: is.Limit}
+}
+
+// terms are what the table knows of it.
+func (w *Want[K]) terms() table.Terms {
+	switch {
+	case w.Limit < 0:
+		panic(fmt.Sprintf("keylock: Want with the Limit %d: want 0 or more", w.Limit))
+	case w.Mode > Shared:
+		panic(fmt.Sprintf("keylock: Want with the Mode %d: want Exclusive or Shared", w.Mode))
+	case w.Mode != Shared:
+		return table.Terms{}
+	}
+	return table.Terms{Mode: table.Shared, Limit: int32(min(w.Limit, math.MaxInt32))}
+}
+
+// limited returns terms with the limit of the manager where they have none.
+func (m *Manager[K]) limited(is table.Terms) table.Terms {
+	if is.Limit == 0 {
+		is.Limit = m.limit
+	}
+	return is
+}
+
+// stricter returns the terms that fulfil both.
+func stricter(a, b table.Terms) table.Terms {
+	switch {
+	case a.Mode == table.Exclusive || b.Mode == table.Exclusive:
+		return table.Terms{}
+	case a.Limit == 0 || b.Limit > 0 && b.Limit < a.Limit:
+		a.Limit = b.Limit
+	}
+	return a
+}
+
+// The handles have texts of their own, because package fmt would print their fields, and
+// read what other goroutines write.
+
+// String returns the type of the keys, and whether the manager has ended.
+func (m *Manager[K]) String() string {
+	if m == nil || m.mailbox == nil {
+		return "no manager"
+	}
+	state := "running"
+	if m.ended.Load() {
+		state = "ended"
+	}
+	return fmt.Sprintf("manager of keys of type %s, %s", show.Type[K](), state)
+}
+
+// String names the session by its label.
+func (s *Session[K]) String() string {
+	if s == nil || s.state.entries == nil {
+		return "no session"
+	}
+	return sessionText(s.state.entries.Label())
+}
+
+// String returns the key, or the first and how many more were named, and the number of the
+// grant.
+func (l Lock[K]) String() string {
+	if l.m == nil {
+		return "no lock"
+	}
+	switch n, many := l.value.(manyKeys); {
+	case many && n == 0:
+		return fmt.Sprintf("lock of no key, grant %d", l.Seq())
+	case n > 1:
+		return fmt.Sprintf("lock of key %s and %d more, grant %d", show.Quoted(&l.key), n-1, l.Seq())
+	}
+	return fmt.Sprintf("lock of key %s, grant %d", show.Quoted(&l.key), l.Seq())
+}
+
+// String says whether the reservation was used.
+func (v Reservation[K]) String() string {
+	if v.r == nil || v.r.generation.Load() != v.generation {
+		return "reservation, used"
+	}
+	return "reservation, not used yet"
 }
