@@ -43,7 +43,7 @@ type streamer struct {
 	client *kgo.Client
 	work   *inorder.Group[orderKey]
 	fail   context.CancelCauseFunc // ends run with an error
-	wake   chan struct{}           // has one when a partition may want records, or there are others
+	wake   chan struct{}           // holds one when waitForWant must look again
 
 	mu       sync.Mutex            // held through every commit
 	assigned map[int32]*assignment // by partition

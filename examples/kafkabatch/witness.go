@@ -44,20 +44,28 @@ func newWitness() *witness {
 // watch returns a handler that does what handle does, under the eyes of the witness.
 func (w *witness) watch(handle handler) handler {
 	return func(ctx context.Context, record *kgo.Record) error {
-		w.begin(record)
+		if !w.begin(ctx, record) {
+			return ctx.Err()
+		}
 		err := handle(ctx, record)
 		w.end(record, err)
 		return err
 	}
 }
 
-func (w *witness) begin(record *kgo.Record) {
+// begin counts a call that begins. It is false for one whose context has ended, and then the call is not
+// made, unless an earlier one of its key has failed: the partition may have been taken away between the
+// decision to call and now, and its records may begin again, from an earlier one.
+func (w *witness) begin(ctx context.Context, record *kgo.Record) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	in := w.keys[orderKeyOf(record)]
 	if in == nil {
 		in = &seenOf{last: -1}
 		w.keys[orderKeyOf(record)] = in
+	}
+	if ctx.Err() != nil && !in.failed {
+		return false
 	}
 	if in.running > 0 {
 		w.findings.overlaps++
@@ -67,6 +75,7 @@ func (w *witness) begin(record *kgo.Record) {
 	}
 	in.running++
 	in.last = max(in.last, record.Offset)
+	return true
 }
 
 func (w *witness) end(record *kgo.Record, err error) {
