@@ -13,11 +13,16 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 )
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
 
 // world is a store and the managers of the processes that share it.
 type world struct {

@@ -1,6 +1,11 @@
 package lease
 
-import "sync/atomic"
+import (
+	"context"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+)
 
 // crew runs the engine's tasks, and counts its goroutines, so that Close can wait for
 // them. Unlike with a WaitGroup, a task may come while another goroutine waits: it is
@@ -73,5 +78,30 @@ func (c *crew) dismiss() {
 	close(c.over)
 	if last {
 		close(c.gone)
+	}
+}
+
+// backoff spaces repeated requests.
+type backoff struct {
+	last time.Duration
+}
+
+// next returns the pause before the next request, longer each time up to about half a second.
+func (b *backoff) next() time.Duration {
+	b.last = min(2*b.last+5*time.Millisecond, 400*time.Millisecond)
+	return b.last/2 + rand.N(b.last)
+}
+
+// wait waits for the pause. It returns an error when one of the contexts ends first.
+func (b *backoff) wait(ctx, other context.Context) error {
+	pause := time.NewTimer(b.next())
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+		return context.Cause(ctx)
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-other.Done():
+		return other.Err()
 	}
 }

@@ -1,6 +1,7 @@
 package cohort_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -201,4 +202,16 @@ func TestAllKeysAfterClose(t *testing.T) {
 		_, err := m.AcquireAll(t.Context(), "a", "b")
 		require.ErrorIs(t, err, cohort.ErrClosed)
 	})
+}
+
+// Tokens of one engine grant share its epoch (P7 of the pitfalls): only epoch and
+// sequence together tell holders apart.
+func TestTokenOrdersByEpochThenSeq(t *testing.T) {
+	ascending := []cohort.Token{{}, {1, 1}, {1, 2}, {1, 10}, {2, 1}, {10, 1}, {1 << 40, 3}}
+	for i, a := range ascending {
+		for j, b := range ascending {
+			assert.Equal(t, cmp.Compare(i, j), a.Compare(b), "%v against %v", a, b)
+			assert.Equal(t, cmp.Compare(i, j), cmp.Compare(a.String(), b.String()), "%v against %v as text", a, b)
+		}
+	}
 }
