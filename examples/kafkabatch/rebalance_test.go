@@ -1,15 +1,27 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/seed-46f81e6d/keylock"
 )
 
 // A tally counts how many records a member has committed, by partition.
@@ -149,4 +161,149 @@ func TestNoPartitionMovesWhileABatchIsAtHand(t *testing.T) {
 	require.NoError(t, members.Wait())
 
 	assert.Equal(t, findings{handled: 2 * records}, seen.found())
+}
+
+const (
+	childBatch  = 100
+	childWindow = 200
+)
+
+// childConsumer is a member of the test group in a process of its own. It handles what the test
+// topic holds and writes a line for every record that it has handled.
+func childConsumer(ctx context.Context, brokers []string) {
+	readings, err := openTopic(brokers, testTopic)
+	if err != nil {
+		log.Fatal(err)
+	}
+	extent, err := readings.extent(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	c, err := newConsumer(brokers, testTopic, testGroup, quick...)
+	if err != nil {
+		log.Fatal(err)
+	}
+	keys := keylock.Start[string](ctx)
+	c.batchSize = childBatch
+	c.handle = func(ctx context.Context, batch []*kgo.Record) error { return inOrder(ctx, keys, batch, printRecord) }
+	if err := runUntilDrained(ctx, c, readings, testGroup, extent); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// childStreamer is childConsumer for a streamer.
+func childStreamer(ctx context.Context, brokers []string) {
+	readings, err := openTopic(brokers, testTopic)
+	if err != nil {
+		log.Fatal(err)
+	}
+	extent, err := readings.extent(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	s := newStreamer(brokers, testTopic, testGroup, quick...)
+	s.poll, s.every, s.window.records, s.window.span = childBatch, time.Millisecond, childWindow, childWindow
+	s.handle = printRecord
+	if err := runUntilDrained(ctx, s, readings, testGroup, extent); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func printRecord(_ context.Context, record *kgo.Record) error {
+	_, err := fmt.Printf("%d %d %s\n", record.Partition, record.Offset, record.Key)
+	return err
+}
+
+// startChild starts this test binary as something else. It is killed if the test ends first.
+func startChild(t *testing.T, role string, args ...string) (child *exec.Cmd, stdout *bytes.Buffer) {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), watchdog)
+	t.Cleanup(cancel)
+	stdout = new(bytes.Buffer)
+	child = exec.CommandContext(ctx, self, args...)
+	child.Env = append(os.Environ(), childRole+"="+role)
+	child.Stdout, child.Stderr = stdout, os.Stderr
+	require.NoError(t, child.Start())
+	return child, stdout
+}
+
+// handledBy reads the lines of a childConsumer and checks that each key's records are in order.
+func handledBy(t *testing.T, output *bytes.Buffer) map[place]bool {
+	t.Helper()
+	handled := make(map[place]bool)
+	latest := make(map[string]int64)
+	for line := range strings.Lines(output.String()) {
+		var at place
+		var key string
+		_, err := fmt.Sscanf(line, "%d %d %s\n", &at.partition, &at.offset, &key)
+		require.NoError(t, err, line)
+		require.False(t, handled[at], "twice in one process: %s", line)
+		if last, known := latest[key]; known {
+			require.Greater(t, at.offset, last, "key %s", key)
+		}
+		handled[at], latest[key] = true, at.offset
+	}
+	return handled
+}
+
+// killAtCommit starts a child, kills it at the moment when so many commits have reached the cluster, of
+// which it does not store the last, and returns what the child handled.
+func killAtCommit(t *testing.T, cluster *kfake.Cluster, role string, at int) map[place]bool {
+	t.Helper()
+	ready := make(chan struct{}) // child is set
+	var child *exec.Cmd
+	commits := 0
+	cluster.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
+		<-ready
+		cluster.KeepControl()
+		if commits++; commits != at {
+			return nil, nil, false
+		}
+		if err := child.Process.Kill(); err != nil {
+			t.Errorf("kill: %v", err)
+		}
+		return nil, errors.New("the commit is lost"), true
+	})
+	child, output := startChild(t, role, cluster.ListenAddrs()...)
+	close(ready)
+	var killed *exec.ExitError
+	require.ErrorAs(t, child.Wait(), &killed)
+	require.Equal(t, syscall.SIGKILL, killed.Sys().(syscall.WaitStatus).Signal())
+	return handledBy(t, output)
+}
+
+// goOn lets a second child handle what is left. It returns that, and how much of it the first had handled.
+func goOn(t *testing.T, cluster *kfake.Cluster, role string, first map[place]bool) (second map[place]bool, again int) {
+	t.Helper()
+	child, output := startChild(t, role, cluster.ListenAddrs()...)
+	require.NoError(t, child.Wait())
+	second = handledBy(t, output)
+	for at := range second {
+		if first[at] {
+			again++
+		}
+	}
+	t.Logf("%d handled before the kill, %d after it, %d of them for the second time", len(first), len(second), again)
+	return second, again
+}
+
+// The first process is killed at the moment when its third commit has reached the cluster, which
+// has not stored it: all the batch's work is done, and the group does not know. The second process does what
+// is left, and that batch again.
+func TestKilledBetweenWorkAndCommit(t *testing.T) {
+	const records, partitions = 2000, 3
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, partitions, records, 50)
+	first := killAtCommit(t, cluster, consumerRole, 3)
+	lag := lagNow(t, readings)
+	require.EqualValues(t, 2*childBatch, records-lag, "two batches were committed")
+	require.Len(t, first, 3*childBatch, "the work of three was done")
+
+	second, again := goOn(t, cluster, consumerRole, first)
+	assert.Equal(t, childBatch, again, "the batch that was killed comes again")
+	assert.Len(t, second, int(lag))
+	assert.Equal(t, records, len(first)+len(second)-again, "nothing is lost")
+	assert.Zero(t, lagNow(t, readings))
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -228,4 +230,176 @@ func runUntilDrained(ctx context.Context, c member, t *topic, group string, exte
 		return nil
 	})
 	return both.Wait()
+}
+
+// A handler does the work of one record. It returns soon after its context has ended.
+type handler func(context.Context, *kgo.Record) error
+
+// A mode is a way to handle the records of a batch. Its handle calls the handler for every record
+// and returns when no call is under way any more: nil if all succeeded, else the first error, after
+// which the context of the other calls has ended.
+type mode struct {
+	name    string
+	suffix  string // of the consumer group's name; the mode's name on the command line and in a plot
+	ordered bool   // promises that the records of a key are handled one at a time, in order
+	handle  func(context.Context, *keylock.Manager[string], []*kgo.Record, handler) error
+}
+
+// group returns the name of the mode's consumer group; every mode reads the topic in its own.
+func (m mode) group(prefix string) string { return prefix + "-" + m.suffix }
+
+// streams is true for the mode that has no batches: see streamer.
+func (m mode) streams() bool { return m.handle == nil }
+
+// modes are all of them, the ones to use last.
+var modes = []mode{
+	{"one by one", "one-by-one", true, oneByOne},
+	{"no lock", "no-lock", false, unlocked},
+	{"lock in goroutine", "acquire", false, acquired},
+	{"batch, in order", "batch", true, inOrder},
+	{"stream, in order", "streaming", true, nil},
+}
+
+// oneByOne keeps exclusion and order by doing nothing at the same time.
+func oneByOne(ctx context.Context, _ *keylock.Manager[string], batch []*kgo.Record, handle handler) error {
+	for _, record := range batch {
+		if err := handle(ctx, record); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unlocked keeps neither exclusion nor order.
+func unlocked(ctx context.Context, _ *keylock.Manager[string], batch []*kgo.Record, handle handler) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, record := range batch {
+		g.Go(func() error {
+			return handle(ctx, record)
+		})
+	}
+	return g.Wait()
+}
+
+// acquired keeps exclusion but not order: goroutines ask for their keys in the order in which they
+// happen to start.
+func acquired(ctx context.Context, keys *keylock.Manager[string], batch []*kgo.Record, handle handler) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, record := range batch {
+		g.Go(func() error {
+			return keys.Do(ctx, string(record.Key), func(ctx context.Context) error {
+				return handle(ctx, record)
+			})
+		})
+	}
+	return g.Wait()
+}
+
+// work returns a handler that stands for a call of another service: it waits, then calls done.
+func work(wait time.Duration, done func()) handler {
+	return func(ctx context.Context, _ *kgo.Record) error {
+		select {
+		case <-time.After(wait):
+			done()
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// failing returns a handler that fails at every nth call and else does what handle does; it never
+// fails by itself if every is 0.
+func failing(every int, handle handler) handler {
+	if every == 0 {
+		return handle
+	}
+	var calls atomic.Int64
+	return func(ctx context.Context, record *kgo.Record) error {
+		if calls.Add(1)%int64(every) == 0 {
+			return fmt.Errorf("the work on offset %d of partition %d failed", record.Offset, record.Partition)
+		}
+		return handle(ctx, record)
+	}
+}
+
+// writeTable writes a line for every mode, what it broke first, and then what was seen. Its speed
+// is given in multiples of the first one's.
+func writeTable(w io.Writer, results []result) error {
+	header := []string{"mode", "out of order", "overlaps", "handled", "again", "wall", "speed"}
+	var rows [][]string
+	for _, r := range results {
+		rows = append(rows, []string{
+			r.mode.name,
+			strconv.Itoa(r.violations),
+			strconv.Itoa(r.overlaps),
+			strconv.Itoa(r.handled),
+			strconv.Itoa(r.again),
+			report.Short(r.wall).String(),
+			speed(r, results[0]),
+		})
+	}
+	if err := report.Table(w, header, rows); err != nil {
+		return err
+	}
+	_, err := fmt.Fprint(w, lags(results), conclusion(results))
+	return err
+}
+
+// lags names the modes that have left records behind.
+func lags(results []result) (text string) {
+	for _, r := range results {
+		if r.lag > 0 {
+			text += fmt.Sprintf("%s: %d records are not committed.\n", r.mode.name, r.lag)
+		}
+	}
+	return text
+}
+
+// conclusion says in one sentence what was seen; nothing unless there is something to compare.
+func conclusion(results []result) string {
+	broken, kept, fastest := 0, false, ""
+	for _, r := range results {
+		switch {
+		case !r.mode.ordered:
+			broken += r.violations
+		case r.mode.suffix != "one-by-one" && r.overlaps+r.violations == 0 && r.handled > 0:
+			kept = true
+			fastest = speed(r, results[0])
+		}
+	}
+	if broken == 0 || !kept || results[0].mode.suffix != "one-by-one" {
+		return ""
+	}
+	return fmt.Sprintf("Concurrent handling put %d records out of order;\nin order per key it put none, at %s the speed of one by one.\n", broken, fastest)
+}
+
+// speed returns how many times as fast as the other a result was, unless one of them did nothing.
+func speed(r, other result) string {
+	if r.handled == 0 || other.handled == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f×", r.rate()/other.rate())
+}
+
+// writePlot draws the results into an SVG file.
+func writePlot(name string, results []result) error {
+	var groups []string
+	var walls, overlaps, violations []float64
+	for _, r := range results {
+		groups = append(groups, r.mode.suffix)
+		walls = append(walls, float64(r.wall.Milliseconds()))
+		overlaps = append(overlaps, float64(r.overlaps))
+		violations = append(violations, float64(r.violations))
+	}
+	took, err := report.BarPlot("How long it took", "milliseconds", groups, report.Bars{Values: walls})
+	if err != nil {
+		return err
+	}
+	broke, err := report.BarPlot("What went wrong within a key", "records", groups,
+		report.Bars{Name: "overlaps", Values: overlaps}, report.Bars{Name: "order violations", Values: violations})
+	if err != nil {
+		return err
+	}
+	return report.SaveSVG(name, took, broke)
 }
