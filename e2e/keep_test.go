@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -140,6 +142,182 @@ func TestKeptKeysGoBackAtTheEnd(t *testing.T) {
 			assert.LessOrEqual(t, n, end.messages)
 			require.NoError(t, holder.Release())
 			require.NoError(t, receive(t, ended, "the end"))
+		})
+	}
+}
+
+// whenWanted returns a channel that is closed when another process wants the grant.
+func whenWanted(g *etcdlock.Grant) <-chan struct{} {
+	wanted := make(chan struct{})
+	g.OnWanted(func() { close(wanted) })
+	return wanted
+}
+
+// A holder learns at once that another process waits for its key, or has tried it, and of no other key. The notes by
+// which it does are gone when their writers are.
+func TestHolderLearnsThatItsKeyIsWanted(t *testing.T) {
+	client := dial(t, startNode(t))
+	here, there := newEngine(t, client, 20*time.Second), newEngine(t, client, 20*time.Second)
+	other := acquire(t, here, "other")
+	otherWanted := whenWanted(other)
+
+	held := acquire(t, here, "waited for")
+	wanted := whenWanted(held)
+	granted := waitInQueue(t, client, there, "waited for", 2)
+	receive(t, wanted, "the note of a waiter")
+	require.NoError(t, held.Release(t.Context()))
+	theirs := receive(t, granted, "the lock").(*etcdlock.Grant)
+
+	again := waitInQueue(t, client, here, "waited for", 2)
+	receive(t, whenWanted(theirs), "the note of one that came before OnWanted was called")
+	require.NoError(t, theirs.Release(t.Context()))
+	require.NoError(t, receive(t, again, "the lock").Release(t.Context()))
+
+	held = acquire(t, here, "tried")
+	wanted = whenWanted(held)
+	_, err := there.TryAcquire(t.Context(), "tried")
+	require.ErrorIs(t, err, cohort.ErrHeld)
+	receive(t, wanted, "the note of a try")
+	require.NoError(t, held.Release(t.Context()))
+
+	assert.Empty(t, otherWanted)
+	require.NoError(t, other.Release(t.Context()))
+	awaitNoKeys(t, client, patience)
+	assert.Zero(t, here.Report().Orphans+there.Report().Orphans, "nothing is left to the audit")
+}
+
+// One who waits leaves a note when the holder is next ahead, and listens. One that is granted sees who is behind.
+func TestNotesAreForTheHolder(t *testing.T) {
+	client := dial(t, startNode(t))
+	var engines []*etcdlock.Engine
+	for range 4 {
+		engines = append(engines, newEngine(t, client, 4*time.Second))
+	}
+	held := acquire(t, engines[0], "key")
+	wanted := whenWanted(held)
+	require.Eventually(t, func() bool {
+		value, err := client.Get(t.Context(), held.Key())
+		require.NoError(t, err)
+		return len(value.Kvs) == 1 && strings.Contains(string(value.Kvs[0].Value), " listens ")
+	}, patience, time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	cancelled := make(chan error, 1)
+	go func() {
+		_, err := engines[1].Acquire(ctx, "key")
+		cancelled <- err
+	}()
+	awaitQueue(t, client, engines[1], "key", 2)
+	third := waitInQueue(t, client, engines[2], "key", 3)
+	fourth := waitInQueue(t, client, engines[3], "key", 4)
+	receive(t, wanted, "the note of the second")
+	cancel()
+	require.ErrorIs(t, receive(t, cancelled, "the cancelled wait"), context.Canceled)
+	queue := awaitQueue(t, client, engines[2], "key", 3)
+	notes := fmt.Sprintf("/locks/,wanted/%x/", leaseOf(t, queue[0]))
+	require.Eventually(t, func() bool {
+		left := keysUnder(t, client, "/locks/,wanted/")
+		return len(left) == 1 && strings.HasPrefix(left[0], fmt.Sprintf("%s%x-", notes, leaseOf(t, queue[1])))
+	}, patience, 5*time.Millisecond, "one note, of the third for the holder")
+
+	require.NoError(t, held.Release(t.Context()))
+	g := receive(t, third, "the lock").(*etcdlock.Grant)
+	receive(t, whenWanted(g), "that the fourth is behind")
+	require.NoError(t, g.Release(t.Context()))
+	g = receive(t, fourth, "the lock").(*etcdlock.Grant)
+	wanted = whenWanted(g)
+	select {
+	case <-wanted:
+		assert.Fail(t, "no other process waits")
+	case <-time.After(1500 * time.Millisecond): // by then the queue was looked at
+	}
+	require.NoError(t, g.Release(t.Context()))
+	awaitNoKeys(t, client, patience)
+	for _, e := range engines {
+		assert.Zero(t, e.Report().Orphans, "the audit takes a note for what it is")
+	}
+}
+
+// A user of concurrency.Mutex leaves no note. The holder looks.
+func TestHolderLearnsOfAStockMutex(t *testing.T) {
+	client := dial(t, startNode(t))
+	e := newEngine(t, client, 20*time.Second)
+	held := acquire(t, e, "key")
+	wanted := whenWanted(held)
+	session, err := concurrency.NewSession(client, concurrency.WithTTL(5))
+	require.NoError(t, err)
+	defer session.Close()
+	stock := concurrency.NewMutex(session, e.Name("key"))
+	locked := make(chan error, 1)
+	go func() { locked <- stock.Lock(t.Context()) }()
+	awaitQueue(t, client, e, "key", 2)
+	began := time.Now()
+	receive(t, wanted, "the look")
+	t.Log("noticed after", time.Since(began))
+	assert.Less(t, time.Since(began), 3*time.Second, "a second is promised, on a machine with nothing else to do")
+	require.NoError(t, held.Release(t.Context()))
+	require.NoError(t, receive(t, locked, "their lock"))
+	require.NoError(t, stock.Unlock(t.Context()))
+	awaitNoKeys(t, client, patience)
+}
+
+// While notes may go unnoticed, every key counts as wanted; when the inbox is watched again, it does not.
+func TestInboxThatCannotTellCountsAsWanted(t *testing.T) {
+	for _, trouble := range []struct {
+		name string
+		make func(n *network)
+	}{
+		{"history is forgotten and the connection breaks", func(n *network) {
+			time.Sleep(100 * time.Millisecond)
+			n.set(func(_, _ string) weather { return weather{Down: true} })
+			time.Sleep(100 * time.Millisecond)
+			n.heal()
+		}},
+		{"no connection", func(n *network) {
+			n.set(func(_, _ string) weather { return weather{Down: true} })
+		}},
+		{"nothing arrives", func(n *network) { n.set(silence) }},
+	} {
+		t.Run(trouble.name, func(t *testing.T) {
+			node := startNode(t)
+			direct := dial(t, node)
+			n := newNetwork()
+			e := newEngine(t, dial(t, n.to(t, "n0", node)), 30*time.Second)
+			held := acquire(t, e, "key")
+			wanted := whenWanted(held)
+			require.NoError(t, acquire(t, e, "another").Release(t.Context()))
+			compact(t, direct)
+			began := time.Now()
+			trouble.make(n)
+			receive(t, wanted, "that the key counts as wanted")
+			t.Log("after", time.Since(began))
+			select {
+			case <-held.Lost():
+				require.Fail(t, "the lock is lost")
+			default:
+			}
+			n.heal()
+			require.NoError(t, held.Release(t.Context()))
+
+			require.Eventually(t, func() bool { // as soon as the inbox is watched again
+				g := acquire(t, e, "key")
+				wanted := whenWanted(g)
+				time.Sleep(20 * time.Millisecond)
+				defer func() { assert.NoError(t, g.Release(t.Context())) }()
+				select {
+				case <-wanted:
+					return false
+				default:
+					return true
+				}
+			}, patience, time.Millisecond)
+			held = acquire(t, e, "key")
+			wanted = whenWanted(held)
+			granted := waitInQueue(t, direct, newEngine(t, direct, 20*time.Second), "key", 2)
+			receive(t, wanted, "a note")
+			require.NoError(t, held.Release(t.Context()))
+			require.NoError(t, receive(t, granted, "the lock").Release(t.Context()))
+			awaitNoKeys(t, direct, patience)
 		})
 	}
 }
