@@ -49,11 +49,11 @@ type streamer struct {
 	assigned map[int32]*assignment // by partition
 }
 
-// A window bounds what a streamer has accepted of a partition and not handled, or not committed. What
+// A window bounds what a streamer has accepted of a partition while earlier records are not done. What
 // it has polled beyond that is held until there is room.
 type window struct {
 	records int   // open
-	span    int64 // from the first open one to the last accepted: at most so many come again after a crash
+	span    int64 // from the first open one to the last accepted: after a crash these come again, and what was done since the last commit
 	bytes   int
 	held    int // in bytes; from there on the partition is paused, until nothing of it is held
 }
