@@ -165,9 +165,10 @@ type Stats struct {
 	OldestWait time.Duration // how long the request that has waited for longest has
 
 	// How busy the owner has been since Start. Serving is an estimate, never more than Uptime:
-	// questions and Session.Close are timed, and of other requests one in 61, which stands for
-	// the others for as much time as has passed. So a few long ones among many short ones, such
-	// as requests for very many keys, may be missed.
+	// questions, Session.Close, and what is for more than 16 keys or lets very many waiters in are
+	// timed, and of other requests one in 61, which stands for the others for as much time as has
+	// passed. So a few long ones among many short ones may be missed, such as one of a session
+	// whose search for a deadlock meets thousands of others.
 	Requests uint64        // of any kind, that it received
 	Serving  time.Duration // that these took it
 	Uptime   time.Duration // since Start
