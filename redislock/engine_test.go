@@ -2,7 +2,9 @@ package redislock_test
 
 import (
 	"context"
+	"flag"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
@@ -17,6 +20,19 @@ import (
 	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
 	"github.com/seed-46f81e6d/keylock/redislock/rueidisadapter"
 )
+
+// The test binary is also the worker processes of the chaos test.
+func TestMain(m *testing.M) {
+	if addrs := os.Getenv(workerVariable); addrs != "" {
+		if err := workerMain(addrs); err != nil {
+			os.Stderr.WriteString("worker: " + err.Error() + "\n")
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	flag.Parse()
+	goleak.VerifyTestMain(m)
+}
 
 // dial returns a client that is closed when the test ends.
 func dial(t testing.TB, addrs ...string) rueidis.Client {

@@ -25,34 +25,15 @@ func bucketOf(key string) int {
 	return int(h.Sum32() % buckets)
 }
 
-var (
-	//go:embed scripts/head.lua
-	headSource string
-	//go:embed scripts/bucket.lua
-	bucketSource string
-	//go:embed scripts/begin.lua
-	beginSource string
-	//go:embed scripts/renew.lua
-	renewSource string
-	//go:embed scripts/enter_short.lua
-	enterShortSource string
-	//go:embed scripts/enter.lua
-	enterSource string
-	//go:embed scripts/leave_short.lua
-	leaveShortSource string
-	//go:embed scripts/leave.lua
-	leaveSource string
-	//go:embed scripts/warn.lua
-	warnSource string
-	//go:embed scripts/end.lua
-	endSource string
-	//go:embed scripts/inspect.lua
-	inspectSource string
-	//go:embed scripts/list.lua
-	listSource string
-	//go:embed scripts/break.lua
-	breakSource string
-)
+//go:embed scripts.lua
+var sections string
+
+// section returns a section of scripts.lua.
+func section(name string) string {
+	_, text, _ := strings.Cut(sections, "\n---- "+name+"\n")
+	text, _, _ = strings.Cut(text, "\n---- ")
+	return text + "\n"
+}
 
 // scripts are those of an engine. What is the same in all of its calls is written in them: that is
 // less for the server to read each time.
@@ -62,17 +43,23 @@ type scripts struct {
 
 func newScripts(o options, cluster bool) *scripts {
 	settings := fmt.Sprintf("local quarantine, prefix, cluster = %d, %s, %t\n", o.quarantine.Milliseconds(), literal(o.prefix+":"), cluster)
-	script := func(sources ...string) *Script { return newScript(settings + headSource + strings.Join(sources, "")) }
+	script := func(names ...string) *Script {
+		source := settings + section("head")
+		for _, name := range names {
+			source += section(name)
+		}
+		return newScript(source)
+	}
 	return &scripts{
-		begin:   script(bucketSource, beginSource),
-		renew:   script(bucketSource, renewSource),
-		enter:   script(enterShortSource, bucketSource, enterSource),
-		leave:   script(leaveShortSource, bucketSource, leaveSource),
-		warn:    script(warnSource),
-		end:     script(bucketSource, endSource),
-		inspect: script(bucketSource, inspectSource),
-		list:    script(bucketSource, listSource),
-		force:   script(bucketSource, breakSource),
+		begin:   script("bucket", "begin"),
+		renew:   script("bucket", "renew"),
+		enter:   script("enter at once", "bucket", "enter"),
+		leave:   script("leave at once", "bucket", "leave"),
+		warn:    script("warn"),
+		end:     script("bucket", "end"),
+		inspect: script("bucket", "inspect"),
+		list:    script("bucket", "list"),
+		force:   script("bucket", "break"),
 	}
 }
 
