@@ -315,7 +315,7 @@ func (m *Manager[K]) refuseAll() {
 func (m *Manager[K]) Acquire(ctx context.Context, key K) (Lock[K], error) {
 	if m.keeps() {
 		mustContext(ctx)
-		if grant, from := m.takeKept(ctx, key); from != nil {
+		if grant, from := m.takeKept(ctx.Err(), key); from != nil {
 			return Lock[K]{m: m, token: grant, key: key, value: from}, nil
 		}
 	}
@@ -659,10 +659,10 @@ func (m *Manager[K]) takes(s *sessionState[K], want *table.Request[K]) bool {
 	return m.keeps() && s == nil && want.Keys == nil && want.Mode == table.Exclusive
 }
 
-// takeKept takes what is kept of a key, unless ctx, which may be nil, has ended. From is nil
-// when it does not.
-func (m *Manager[K]) takeKept(ctx context.Context, key K) (grant table.Token[K], from *cellWord) {
-	if ctx != nil && ctx.Err() != nil {
+// takeKept takes what is kept of a key, unless ended is an error, the one of the caller's context.
+// From is nil when it does not.
+func (m *Manager[K]) takeKept(ended error, key K) (grant table.Token[K], from *cellWord) {
+	if ended != nil {
 		return grant, nil
 	}
 	if grant, from = m.kept.take(key); from == nil && grant.Seq() > 0 {
@@ -698,7 +698,7 @@ func (m *Manager[K]) do(ctx context.Context, s *sessionState[K], want table.Requ
 	}
 	if m.takes(s, &want) {
 		mustContext(ctx)
-		if grant, from := m.takeKept(ctx, want.Key); from != nil {
+		if grant, from := m.takeKept(ctx.Err(), want.Key); from != nil {
 			defer Lock[K]{m: m, token: grant, key: want.Key, value: from}.Release()
 			return fn(ctx)
 		}
