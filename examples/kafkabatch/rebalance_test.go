@@ -191,7 +191,7 @@ func childConsumer(ctx context.Context, brokers []string) {
 	}
 }
 
-// childStreamer is childConsumer for a streamer.
+// childStreamer is childConsumer for a streamer, of up to three partitions.
 func childStreamer(ctx context.Context, brokers []string) {
 	readings, err := openTopic(brokers, testTopic)
 	if err != nil {
@@ -203,7 +203,27 @@ func childStreamer(ctx context.Context, brokers []string) {
 	}
 	s := newStreamer(brokers, testTopic, testGroup, quick...)
 	s.poll, s.every, s.window.records, s.window.span = childBatch, time.Millisecond, childWindow, childWindow
-	s.handle = printRecord
+	// However slow the cluster is, there are commits on the way: after one, no more is handled than what is
+	// above the first record that is not done, and a little.
+	const atOnce = 700
+	var mu sync.Mutex
+	more := sync.NewCond(&mu)
+	handled, limit := 0, atOnce
+	s.committed = func(int32, int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		limit = handled + atOnce
+		more.Broadcast()
+	}
+	s.handle = func(ctx context.Context, record *kgo.Record) error {
+		mu.Lock()
+		for handled == limit {
+			more.Wait()
+		}
+		handled++
+		mu.Unlock()
+		return printRecord(ctx, record)
+	}
 	if err := runUntilDrained(ctx, s, readings, testGroup, extent); err != nil {
 		log.Fatal(err)
 	}
