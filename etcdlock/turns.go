@@ -1,8 +1,8 @@
 package etcdlock
 
 import (
+	"container/list"
 	"context"
-	"slices"
 	"sync"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
@@ -13,7 +13,7 @@ import (
 // one that no other process wants.
 type turns struct {
 	mu      sync.Mutex
-	byKey   map[string][]*turn // the first has its turn, the others wait; no key has none
+	byKey   map[string]*list.List // of *turn: the first has its turn, the others wait; no key has none
 	closing bool
 	over    chan struct{} // closed when turns were closed and there are none
 }
@@ -23,11 +23,11 @@ type turn struct {
 	turns *turns
 	key   string
 	begun chan struct{} // closed when it begins; nil for one that has begun at once
-	ended bool          // guarded by mu
+	place *list.Element // in the queue of the key; nil when the turn has ended; guarded by mu
 }
 
 func newTurns() *turns {
-	return &turns{byKey: make(map[string][]*turn), over: make(chan struct{})}
+	return &turns{byKey: make(map[string]*list.List), over: make(chan struct{})}
 }
 
 // take waits until it is the caller's turn; if try is true and it is not now, take returns cohort.ErrHeld.
@@ -56,12 +56,15 @@ func (ts *turns) enter(key string, try bool) (*turn, error) {
 	switch {
 	case ts.closing:
 		return nil, cohort.ErrClosed
-	case len(queue) > 0 && try:
+	case queue == nil:
+		queue = list.New()
+		ts.byKey[key] = queue
+	case try:
 		return nil, cohort.ErrHeld
-	case len(queue) > 0:
+	default:
 		t.begun = make(chan struct{})
 	}
-	ts.byKey[key] = append(queue, t)
+	t.place = queue.PushBack(t)
 	return t, nil
 }
 
@@ -70,22 +73,21 @@ func (t *turn) end() {
 	ts := t.turns
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	if t.ended {
+	if t.place == nil {
 		return
 	}
-	t.ended = true
 	queue := ts.byKey[t.key]
-	i := slices.Index(queue, t)
-	queue = slices.Delete(queue, i, i+1)
-	ts.byKey[t.key] = queue
+	first := queue.Front() == t.place
+	queue.Remove(t.place)
+	t.place = nil
 	switch {
-	case len(queue) == 0:
+	case queue.Len() == 0:
 		delete(ts.byKey, t.key)
 		if ts.closing && len(ts.byKey) == 0 {
 			close(ts.over)
 		}
-	case i == 0:
-		close(queue[0].begun)
+	case first:
+		close(queue.Front().Value.(*turn).begun)
 	}
 }
 
