@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var exploreLevel = flag.Int("explore", 1, "how far TestEveryInterleaving goes: 1 takes seconds, 2 minutes")
+var exploreLevel = flag.Int("explore", 1, "how far TestEveryInterleaving goes: 1 takes seconds, 2 some 20 minutes")
 
 // TestEveryInterleaving goes through every order in which the steps of callers, keepers and the engine can come, with
 // processes that want one key: it runs the code of keep.go and what notes that a key is wanted, stopping at
