@@ -73,6 +73,13 @@ type action struct {
 // done says that the context of the call is done when it begins.
 func (a action) done() bool { return a.try }
 
+// ofMany says that the request is for many keys: also AcquireAll of one, but not a set that names one
+// key again and again.
+func (a action) ofMany() bool {
+	differ := slices.ContainsFunc(a.keys, func(key int) bool { return key != a.keys[0] })
+	return a.many && (differ || len(a.keys) == 0 || a.verb == acquire && a.each == nil)
+}
+
 // invalid says that one of the keys is not equal to itself.
 func (a action) invalid() bool { return len(a.keys) > 0 && a.arg >= 250 }
 
@@ -88,7 +95,7 @@ func (w *world) clone() *world {
 func (w *world) do(a action) {
 	switch a.verb {
 	case acquire, try:
-		w.calls = append(w.calls, call{verb: a.verb, request: len(w.calls), many: a.many})
+		w.calls = append(w.calls, call{verb: a.verb, request: len(w.calls), many: a.ofMany()})
 		c := &w.calls[len(w.calls)-1]
 		switch err := w.ask(c.request, a); {
 		case a.verb == acquire && a.done():
@@ -101,7 +108,7 @@ func (w *world) do(a action) {
 	case reserve:
 		id := len(w.calls) // every id is used once, so a reservation is a call that has returned
 		w.calls = append(w.calls, call{verb: a.verb, request: none, result: result{returned: true}})
-		w.reservations = append(w.reservations, reservation{request: id, many: a.many, err: w.ask(id, a)})
+		w.reservations = append(w.reservations, reservation{request: id, many: a.ofMany(), err: w.ask(id, a)})
 	case wait:
 		w.wait(a)
 	case cancelReservation:
@@ -168,7 +175,7 @@ func (w *world) do(a action) {
 
 // ask asks for keys and returns the error with which the manager answers at once.
 func (w *world) ask(id int, a action) error {
-	r := &request{id: id, keys: a.keys, many: a.many, each: a.each, shared: a.shared, limit: a.limit, session: label(a.owner)}
+	r := &request{id: id, keys: a.keys, many: a.ofMany(), each: a.each, shared: a.shared, limit: a.limit, session: label(a.owner)}
 	switch {
 	case a.verb == acquire && a.done():
 		return context.Canceled
