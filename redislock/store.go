@@ -432,6 +432,9 @@ func (s *store) Listen(ctx context.Context, id lease.Session, notify func(lease.
 	defer all.Wait()
 	ended := make(chan error, buckets)
 	var hears [buckets]bool
+	if in == hears {
+		notify(lease.Notice{Kind: lease.Look}) // nothing can be missed yet
+	}
 	for {
 		for b := range in {
 			if in[b] && !hears[b] {
