@@ -170,8 +170,9 @@ func (t *Tracker) Open() int {
 	return t.count
 }
 
-// Span returns how many offsets there are from Next to the last that was tracked, and with it: at
-// most so many records are handled again when the process ends now. It is 0 when nothing is open.
+// Span returns how many offsets there are from Next to the last that was tracked, and with it: if
+// Next is committed, at most so many records are handled again when the process ends now. It is 0
+// when nothing is open.
 func (t *Tracker) Span() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
