@@ -22,24 +22,16 @@ find "$copy" -name '*.go' -exec sed -i "s|\"$module/internal/|\"$module/benchmar
 all=Lock # what AcquireAll returns; older revisions had a type of its own for it
 if grep -q '^type Locks\[' "$copy"/*.go; then all=Locks; fi
 
-cat >"$adapter" <<EOF
-package peers
-
-import (
-	"context"
-
-	base "$module/benchmarks/$copy"
-)
+sed -e "s|\"$module\"|keylock \"$module/benchmarks/$copy\"|" -e 's/keylock\(s\|Client\|ManyClient\)\b/base\1/g' \
+	-e "s/keylock\.Lock\[string\] \/\/ of all/keylock.$all[string]/" -e '/^\/\//d' internal/peers/adapter.go >"$adapter"
+cat >>"$adapter" <<EOF
 
 func init() {
 	added = append(added, Peer{
 		Name:   "base",
 		About:  "this library at $(git -C .. rev-parse --short "$1")",
 		Traits: Traits{FIFO: true, Context: true, Study: true},
-		Open: func() Locker {
-			m := base.Start[string](context.Background())
-			return whole[*base.Manager[string], base.Lock[string], base.$all[string]]{m}
-		},
+		Open:   func() Locker { return bases{keylock.Start[string](context.Background())} },
 	})
 }
 EOF
