@@ -36,13 +36,21 @@ func TestMain(m *testing.M) {
 
 // dial returns a client that is closed when the test ends.
 func dial(t testing.TB, addrs ...string) rueidis.Client {
-	client, err := rueidis.NewClient(rueidis.ClientOption{
-		InitAddress:       addrs,
-		ConnWriteTimeout:  time.Second,
-		Dialer:            net.Dialer{Timeout: time.Second, KeepAlive: 500 * time.Millisecond},
-		DisableCache:      true,
-		ForceSingleClient: len(addrs) == 1,
-	})
+	return newClient(t, rueidis.ClientOption{InitAddress: addrs})
+}
+
+// dialOnce is dial for a network that will withhold replies. A client has several connections, and makes each when a
+// request is the first to use it: that request would not be sent, because a new connection waits for a reply first.
+func dialOnce(t testing.TB, addr string) rueidis.Client {
+	return newClient(t, rueidis.ClientOption{InitAddress: []string{addr}, PipelineMultiplex: -1})
+}
+
+func newClient(t testing.TB, option rueidis.ClientOption) rueidis.Client {
+	option.ConnWriteTimeout = time.Second
+	option.Dialer = net.Dialer{Timeout: time.Second, KeepAlive: 500 * time.Millisecond}
+	option.DisableCache = true
+	option.ForceSingleClient = len(option.InitAddress) == 1
+	client, err := rueidis.NewClient(option)
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
 	return client

@@ -52,7 +52,7 @@ func TestP1ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 			t.Parallel()
 			s := redistest.Start(t)
 			n := cohorttest.NewNetwork(t, s.Addr())
-			e := newEngine(t, dial(t, n.Addr), redislock.WithTTL(20*time.Second))
+			e := newEngine(t, dialOnce(t, n.Addr), redislock.WithTTL(20*time.Second))
 			kept := acquire(t, e, "kept")
 			require.NoError(t, acquire(t, e, "key").Release(t.Context())) // its bucket is in use
 			n.Set(weather)
@@ -201,7 +201,7 @@ func TestP3UnlockWithoutAReply(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	n := cohorttest.NewNetwork(t, s.Addr())
-	e := newEngine(t, dial(t, n.Addr), redislock.WithTTL(20*time.Second))
+	e := newEngine(t, dialOnce(t, n.Addr), redislock.WithTTL(20*time.Second))
 	require.NoError(t, acquire(t, e, "key").Release(t.Context())) // so that the server knows the scripts
 	held := acquire(t, e, "key")
 	n.Set(cohorttest.Weather{NoReplies: true})
