@@ -234,30 +234,22 @@ func number(text string) float64 {
 }
 
 // percent shows a share.
-func percent(share float64) string {
-	switch p := 100 * share; {
-	case p <= 0:
-		return "0%"
-	case p < 0.1:
-		return "<0.1%"
-	case p < 9.95:
-		return strconv.FormatFloat(p, 'f', 1, 64) + "%"
-	default:
-		return strconv.FormatFloat(p, 'f', 0, 64) + "%"
-	}
-}
+func percent(share float64) string { return rough(100*share) + "%" }
 
 // rate shows a number of events in a second.
-func rate(v float64) string {
+func rate(v float64) string { return rough(v) + "/s" }
+
+// rough shows a number that is not negative in a digit after the point, and from 10 on in none.
+func rough(v float64) string {
 	switch {
 	case v <= 0:
-		return "0/s"
+		return "0"
 	case v < 0.1:
-		return "<0.1/s"
+		return "<0.1"
 	case v < 9.95:
-		return strconv.FormatFloat(v, 'f', 1, 64) + "/s"
+		return strconv.FormatFloat(v, 'f', 1, 64)
 	default:
-		return count(strconv.FormatFloat(v, 'f', 0, 64)) + "/s"
+		return count(strconv.FormatFloat(v, 'f', 0, 64))
 	}
 }
 
