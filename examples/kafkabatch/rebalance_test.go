@@ -171,14 +171,6 @@ const (
 // childConsumer is a member of the test group in a process of its own. It handles what the test
 // topic holds and writes a line for every record that it has handled.
 func childConsumer(ctx context.Context, brokers []string) {
-	readings, err := openTopic(brokers, testTopic)
-	if err != nil {
-		log.Fatal(err)
-	}
-	extent, err := readings.extent(ctx)
-	if err != nil {
-		log.Fatal(err)
-	}
 	c, err := newConsumer(brokers, testTopic, testGroup, quick...)
 	if err != nil {
 		log.Fatal(err)
@@ -186,21 +178,11 @@ func childConsumer(ctx context.Context, brokers []string) {
 	keys := keylock.Start[string](ctx)
 	c.batchSize = childBatch
 	c.handle = func(ctx context.Context, batch []*kgo.Record) error { return inOrder(ctx, keys, batch, printRecord) }
-	if err := runUntilDrained(ctx, c, readings, testGroup, extent); err != nil {
-		log.Fatal(err)
-	}
+	drainTestTopic(ctx, brokers, c)
 }
 
 // childStreamer is childConsumer for a streamer, of up to three partitions.
 func childStreamer(ctx context.Context, brokers []string) {
-	readings, err := openTopic(brokers, testTopic)
-	if err != nil {
-		log.Fatal(err)
-	}
-	extent, err := readings.extent(ctx)
-	if err != nil {
-		log.Fatal(err)
-	}
 	s := newStreamer(brokers, testTopic, testGroup, quick...)
 	s.poll, s.every, s.window.records, s.window.span = childBatch, time.Millisecond, childWindow, childWindow
 	// However slow the cluster is, there are commits on the way: after one, no more is handled than what is
@@ -224,7 +206,20 @@ func childStreamer(ctx context.Context, brokers []string) {
 		mu.Unlock()
 		return printRecord(ctx, record)
 	}
-	if err := runUntilDrained(ctx, s, readings, testGroup, extent); err != nil {
+	drainTestTopic(ctx, brokers, s)
+}
+
+// drainTestTopic runs a member of the test group until what the test topic holds is committed.
+func drainTestTopic(ctx context.Context, brokers []string, m member) {
+	readings, err := openTopic(brokers, testTopic)
+	if err != nil {
+		log.Fatal(err)
+	}
+	extent, err := readings.extent(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := runUntilDrained(ctx, m, readings, testGroup, extent); err != nil {
 		log.Fatal(err)
 	}
 }
