@@ -248,7 +248,26 @@ func TestFigureTwoProcessesOfManyGoroutines(t *testing.T) {
 	assert.GreaterOrEqual(t, got[len(got)-1].rate/got[0].rate, 20/tolerance())
 }
 
-// One goroutine alone. The libraries are measured lock by lock in turns, so that the machine's moods befall all.
+// alone returns how long one goroutine takes to lock and unlock with each of the locks, in every round but the
+// first ones, which are to warm up. They are measured in turns, so that the machine's moods befall all.
+func alone(t *testing.T, locks []lockFunc, rounds, first int) [][]float64 {
+	costs := make([][]float64, len(locks))
+	for n := range rounds {
+		for i := range locks {
+			i = (i + n) % len(locks) // who is first may matter
+			began := time.Now()
+			unlock, err := locks[i](t.Context())
+			require.NoError(t, err)
+			require.NoError(t, unlock())
+			if n > first {
+				costs[i] = append(costs[i], float64(time.Since(began)))
+			}
+		}
+	}
+	return costs
+}
+
+// One goroutine alone.
 func TestFigureUncontended(t *testing.T) {
 	s := server(t)
 	libraries := []library{redsyncLib, bsmLib, rueidisLib, pings, replayed, engineLib, keptLib(), cohortLib()}
@@ -256,19 +275,7 @@ func TestFigureUncontended(t *testing.T) {
 	for i, l := range libraries {
 		locks = append(locks, l.process(t, s, "alone"+strconv.Itoa(i)))
 	}
-	costs := make([][]float64, len(libraries))
-	for n := range 1000 * *rounds {
-		for i := range libraries {
-			i = (i + n) % len(libraries) // who is first may matter
-			began := time.Now()
-			unlock, err := locks[i](t.Context())
-			require.NoError(t, err)
-			require.NoError(t, unlock())
-			if n > 50 {
-				costs[i] = append(costs[i], float64(time.Since(began)))
-			}
-		}
-	}
+	costs := alone(t, locks, 1000**rounds, 50)
 	base := median(costs[0])
 	for i, l := range libraries {
 		t.Logf("%-29s %8v to lock and unlock, %.2f of redsync", l.name, time.Duration(median(costs[i])).Round(time.Microsecond), median(costs[i])/base)
@@ -367,19 +374,7 @@ func TestFigureDurability(t *testing.T) {
 		t.Cleanup(func() { _ = e.Close(t.Context()) })
 		locks = append(locks, using(e, strconv.Itoa(i)))
 	}
-	costs := make([][]float64, len(settings))
-	for n := range 300 * *rounds {
-		for i := range settings {
-			i = (i + n) % len(settings)
-			began := time.Now()
-			unlock, err := locks[i](t.Context())
-			require.NoError(t, err)
-			require.NoError(t, unlock())
-			if n > 20 {
-				costs[i] = append(costs[i], float64(time.Since(began)))
-			}
-		}
-	}
+	costs := alone(t, locks, 300**rounds, 20)
 	base := median(costs[0])
 	for i, c := range settings {
 		t.Logf("%-22s %8v to lock and unlock, %.2f of no AOF", c.name, time.Duration(median(costs[i])).Round(time.Microsecond), median(costs[i])/base)
