@@ -37,35 +37,9 @@ func (e *Engine) Ask(ctx context.Context, key string, try bool, reply func(cohor
 		return
 	}
 	c := &call{engine: e, ctx: ctx, key: key, try: try, reply: reply}
-	select {
-	case e.calls <- c:
-	default:
-		go e.runCalls(c)
+	if !e.idle.Take(c.run) {
+		go e.idle.Work(c.run)
 	}
-}
-
-// mostParked is how many goroutines wait for the next call. A new one would have to grow its stack
-// first, for what gRPC puts there, which is a measurable part of a lock that no other process wants.
-const mostParked = 8
-
-func (e *Engine) runCalls(c *call) {
-	for c != nil {
-		c.run()
-		c = e.nextCall()
-	}
-}
-
-// nextCall waits for a call; it returns nil if the goroutine shall end.
-func (e *Engine) nextCall() (c *call) {
-	defer e.parked.Add(-1)
-	if e.parked.Add(1) > mostParked {
-		return nil
-	}
-	select {
-	case c = <-e.calls:
-	case <-e.ctx.Done():
-	}
-	return c
 }
 
 // run contends for the key within this process, and then in etcd.

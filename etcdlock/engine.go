@@ -86,6 +86,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/internal/parked"
 )
 
 // Engine is a cohort.Engine that keeps its locks in etcd. Use it through a
@@ -97,9 +98,8 @@ type Engine struct {
 	process cohort.Process
 	start   time.Time // deadlines are counted from here
 
-	turns  *turns       // of this process's contenders
-	calls  chan *call   // to goroutines that wait for one
-	parked atomic.Int64 // how many those are
+	turns *turns             // of this process's contenders
+	idle  *parked.Goroutines // for their calls
 
 	ctx      context.Context // ends when Close begins, and with it every session and every wait
 	end      context.CancelFunc
@@ -178,11 +178,11 @@ func New(client *clientv3.Client, opts ...Option) (*Engine, error) {
 		process: process,
 		start:   time.Now(),
 		turns:   newTurns(),
-		calls:   make(chan *call),
 		asks:    make(chan chan<- sessionReply),
 		kept:    make(chan struct{}),
 	}
 	e.ctx, e.end = context.WithCancel(context.Background())
+	e.idle = parked.New(e.ctx.Done())
 	e.requests, e.abort = context.WithCancel(context.Background())
 	go e.keepSession()
 	return e, nil

@@ -5,26 +5,25 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	"github.com/seed-46f81e6d/keylock/internal/parked"
 )
 
 // crew runs the engine's tasks, and counts its goroutines, so that Close can wait for
 // them. Unlike with a WaitGroup, a task may come while another goroutine waits: it is
-// refused then. A few goroutines wait for the next task, because a new one has to grow its stack first.
+// refused then.
 type crew struct {
-	state  atomic.Int64 // how many goroutines there are, plus dismissed
-	parked atomic.Int64
-	tasks  chan func()
-	over   chan struct{} // closed when the crew is dismissed
-	gone   chan struct{} // closed when it is dismissed and there are no goroutines
+	state atomic.Int64 // how many goroutines there are, plus dismissed
+	idle  *parked.Goroutines
+	over  chan struct{} // closed when the crew is dismissed
+	gone  chan struct{} // closed when it is dismissed and there are no goroutines
 }
 
-const (
-	dismissed  = 1 << 62
-	mostParked = 8
-)
+const dismissed = 1 << 62
 
 func newCrew() *crew {
-	return &crew{tasks: make(chan func()), over: make(chan struct{}), gone: make(chan struct{})}
+	over := make(chan struct{})
+	return &crew{idle: parked.New(over), over: over, gone: make(chan struct{})}
 }
 
 // start runs f in a goroutine, and reports false after dismiss.
@@ -34,10 +33,8 @@ func (c *crew) start(f func()) bool {
 		if n >= dismissed {
 			return false
 		}
-		select {
-		case c.tasks <- f:
+		if c.idle.Take(f) {
 			return true
-		default:
 		}
 		if c.state.CompareAndSwap(n, n+1) {
 			break
@@ -53,23 +50,7 @@ func (c *crew) work(f func()) {
 			close(c.gone)
 		}
 	}()
-	for f != nil {
-		f()
-		f = c.park()
-	}
-}
-
-// park returns the next task, nil if the goroutine shall end.
-func (c *crew) park() (f func()) {
-	defer c.parked.Add(-1)
-	if c.parked.Add(1) > mostParked {
-		return nil
-	}
-	select {
-	case f = <-c.tasks:
-	case <-c.over:
-	}
-	return f
+	c.idle.Work(f)
 }
 
 // dismiss lets no task start any more. It is called once.
