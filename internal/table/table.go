@@ -643,6 +643,7 @@ const fullPart = 256
 type postponed[K comparable] struct {
 	queues []postponedQueue[K]
 	at     map[*queue[K]]int // where they are in queues
+	turn   int               // where the queue is that goes on next
 }
 
 // A postponedQueue is one of them, and the value that goes with its grants.
@@ -690,6 +691,17 @@ func (p *postponed[K]) pass(q *queue[K], value passed) {
 	}
 }
 
+// next returns the queue whose turn it is to go on. They take turns, because a queue to which others
+// come all the time stays here.
+func (p *postponed[K]) next() *queue[K] {
+	if p.turn >= len(p.queues) {
+		p.turn = 0
+	}
+	q := p.queues[p.turn].queue
+	p.turn++
+	return q
+}
+
 // remove removes a queue, and reports whether it was there.
 func (p *postponed[K]) remove(q *queue[K]) bool {
 	i, has := p.at[q]
@@ -716,7 +728,7 @@ func (t *Table[K]) GoOn(n int) []Grant[K] {
 	t.begin()
 	t.enough, t.goesOn = min(t.enough, t.worked+uint64(n)), true
 	for more := true; more && t.Postponed(); more = t.worked < t.enough {
-		t.advance(t.postponed.queues[0].queue)
+		t.advance(t.postponed.next())
 		t.advanceOpened()
 	}
 	t.goesOn = false
