@@ -37,8 +37,8 @@ func (e *Engine) Ask(ctx context.Context, key string, try bool, reply func(cohor
 		return
 	}
 	c := &call{engine: e, ctx: ctx, key: key, try: try, reply: reply}
-	if !e.idle.Take(c.run) {
-		go e.idle.Work(c.run)
+	if !e.crew.Start(c.run) {
+		c.fail(cohort.ErrClosed)
 	}
 }
 

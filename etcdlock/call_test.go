@@ -2,6 +2,8 @@ package etcdlock
 
 import (
 	"context"
+	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,5 +28,28 @@ func TestTurnEndsBeforeTheReply(t *testing.T) {
 			replied <- err
 		})
 		require.ErrorIs(t, <-replied, context.DeadlineExceeded)
+	}
+}
+
+// Close returns when all calls have been replied to, also when its context has ended.
+func TestCloseLeavesNoCallBehind(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 20 {
+		e := unreachableEngine(t, WithTTL(time.Second))
+		var replied atomic.Int64
+		for i := range 20 {
+			e.Ask(t.Context(), strconv.Itoa(i%5), false, func(_ cohort.Grant, err error) {
+				assert.ErrorIs(t, err, cohort.ErrClosed)
+				replied.Add(1)
+			})
+		}
+		_ = e.Close(ended) // which may find nothing to wait for
+		require.EqualValues(t, 20, replied.Load())
+		e.Ask(t.Context(), "key", false, func(_ cohort.Grant, err error) {
+			assert.ErrorIs(t, err, cohort.ErrClosed)
+			replied.Add(1)
+		})
+		require.EqualValues(t, 21, replied.Load())
 	}
 }

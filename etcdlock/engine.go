@@ -86,7 +86,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
-	"github.com/seed-46f81e6d/keylock/internal/parked"
+	"github.com/seed-46f81e6d/keylock/internal/crew"
 )
 
 // Engine is a cohort.Engine that keeps its locks in etcd. Use it through a
@@ -98,8 +98,8 @@ type Engine struct {
 	process cohort.Process
 	start   time.Time // deadlines are counted from here
 
-	turns *turns             // of this process's contenders
-	idle  *parked.Goroutines // for their calls
+	turns *turns     // of this process's contenders
+	crew  *crew.Crew // the goroutines of their calls
 
 	ctx      context.Context // ends when Close begins, and with it every session and every wait
 	end      context.CancelFunc
@@ -178,11 +178,11 @@ func New(client *clientv3.Client, opts ...Option) (*Engine, error) {
 		process: process,
 		start:   time.Now(),
 		turns:   newTurns(),
+		crew:    crew.New(),
 		asks:    make(chan chan<- sessionReply),
 		kept:    make(chan struct{}),
 	}
 	e.ctx, e.end = context.WithCancel(context.Background())
-	e.idle = parked.New(e.ctx.Done())
 	e.requests, e.abort = context.WithCancel(context.Background())
 	go e.keepSession()
 	return e, nil
@@ -227,12 +227,17 @@ func (e *Engine) tooLong(key string) error {
 // by itself within its TTL. Either way the engine leaves no goroutine behind.
 func (e *Engine) Close(ctx context.Context) error {
 	e.end()
+	e.crew.Dismiss()
 	stop := context.AfterFunc(ctx, e.abort)
 	defer stop()
 
 	err := e.turns.close(ctx) // for those who are about to return
+	if err != nil {
+		e.turns.refuse()
+	}
 	<-e.kept
 	e.sessions.Wait()
+	<-e.crew.Gone() // soon: a call has its turn or is refused it, and then ends with the engine or with its session
 	if s := e.current.Load(); s != nil && err == nil {
 		err = s.revoke(ctx)
 	}

@@ -16,6 +16,8 @@ type turns struct {
 	byKey   map[string]*list.List // of *turn: the first has its turn, the others wait; no key has none
 	closing bool
 	over    chan struct{} // closed when turns were closed and there are none
+	refused chan struct{} // closed by the first refuse
+	once    sync.Once
 }
 
 // turn is one contender's. It ends once.
@@ -27,7 +29,7 @@ type turn struct {
 }
 
 func newTurns() *turns {
-	return &turns{byKey: make(map[string]*list.List), over: make(chan struct{})}
+	return &turns{byKey: make(map[string]*list.List), over: make(chan struct{}), refused: make(chan struct{})}
 }
 
 // take waits until it is the caller's turn; if try is true and it is not now, take returns cohort.ErrHeld.
@@ -45,6 +47,9 @@ func (ts *turns) take(ctx context.Context, key string, try bool) (*turn, error) 
 	case <-ctx.Done():
 		t.end()
 		return nil, ctx.Err()
+	case <-ts.refused:
+		t.end()
+		return nil, cohort.ErrClosed
 	}
 }
 
@@ -108,3 +113,6 @@ func (ts *turns) close(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
+
+// refuse refuses the contenders that wait for their turns, after close.
+func (ts *turns) refuse() { ts.once.Do(func() { close(ts.refused) }) }

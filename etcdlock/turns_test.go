@@ -110,6 +110,26 @@ func TestTurnThatBeginsWhenTheContextEndsIsNotLost(t *testing.T) {
 	})
 }
 
+// A holder may keep its turn for as long as it likes. Those behind it do not wait for that when Close
+// has given up.
+func TestThoseThatWaitForATurnAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ts := newTurns()
+		first, err := ts.take(t.Context(), "key", false)
+		require.NoError(t, err)
+		second := waitForTurn(t.Context(), ts)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.ErrorIs(t, ts.close(ctx), context.Canceled)
+		assert.False(t, has(second))
+		ts.refuse()
+		ts.refuse()
+		assert.Nil(t, <-second)
+		first.end()
+		require.NoError(t, ts.close(t.Context()))
+	})
+}
+
 func TestClosedTurnsAreOverWhenTheLastHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ts := newTurns()

@@ -58,7 +58,7 @@ func (g *Grant) Release(ctx context.Context) error {
 	if g.releasing.CompareAndSwap(false, true) {
 		if outcome, over := g.attempt.leaveNow(ctx); over {
 			g.finish(outcome)
-		} else if !g.attempt.session.engine.crew.start(func() { g.finish(g.attempt.leave()) }) {
+		} else if !g.attempt.session.engine.crew.Start(func() { g.finish(g.attempt.leave()) }) {
 			g.attempt.end()
 			g.finish(cohort.ErrLost) // the engine is closed, and the session has ended with it
 		}
@@ -280,7 +280,7 @@ func (a *attempt) warn() {
 	if a.entry.Warn || a.wantedOnce.Load() {
 		return
 	}
-	asked := e.crew.start(func() {
+	asked := e.crew.Start(func() {
 		ctx, cancel := a.session.request()
 		defer cancel()
 		wanted, err := e.warner.Warn(ctx, a.entry)
@@ -387,7 +387,7 @@ func (a *attempt) awaitReply(ctx context.Context) bool {
 // cleanUp removes in the background what an attempt that failed may have left, after the reply to its Enter, so that
 // the Leave does not overtake it.
 func (a *attempt) cleanUp() {
-	a.session.engine.crew.start(func() {
+	a.session.engine.crew.Start(func() {
 		for a.asking.Load() {
 			<-a.replied
 		}

@@ -53,6 +53,7 @@ import (
 	"time"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/internal/crew"
 )
 
 // Config says how an Engine works.
@@ -82,7 +83,7 @@ type Engine struct {
 
 	asks     chan chan<- sessionReply // for the session, served by keepSession
 	current  atomic.Pointer[session]  // the last one that was begun; it may be lost
-	crew     *crew                    // the engine's goroutines
+	crew     *crew.Crew               // the engine's goroutines
 	closing  atomic.Bool              // the first Close has begun
 	toEnd    atomic.Pointer[Session]  // what Close has to end at the store; nil for nothing
 	attempts atomic.Uint64            // numbers the entries
@@ -114,12 +115,12 @@ func New(store Store, c Config) (*Engine, error) {
 		Config:  c,
 		process: process,
 		asks:    make(chan chan<- sessionReply),
-		crew:    newCrew(),
+		crew:    crew.New(),
 	}
 	e.warner, _ = store.(Warner)
 	e.ctx, e.end = context.WithCancel(context.Background())
 	e.requests, e.abort = context.WithCancel(context.Background())
-	e.crew.start(e.keepSession)
+	e.crew.Start(e.keepSession)
 	return e, nil
 }
 
@@ -141,7 +142,7 @@ func (e *Engine) acquire(ctx context.Context, key string, try bool) (cohort.Gran
 	}
 	over := make(chan outcome, 1)
 	c := &call{engine: e, ctx: ctx, key: key, try: try, tell: func(g cohort.Grant, err error) { over <- outcome{g, err} }}
-	if e.crew.start(c.run) {
+	if e.crew.Start(c.run) {
 		select {
 		case o := <-over:
 			return o.grant, o.err
@@ -158,7 +159,7 @@ func (e *Engine) acquire(ctx context.Context, key string, try bool) (cohort.Gran
 func (e *Engine) Ask(ctx context.Context, key string, try bool, reply func(cohort.Grant, error)) {
 	c := &call{engine: e, ctx: ctx, key: key, try: try, tell: reply}
 	c.stop = context.AfterFunc(ctx, c.giveUp)
-	if !e.crew.start(c.run) {
+	if !e.crew.Start(c.run) {
 		c.giveUp()
 	}
 }
@@ -252,12 +253,12 @@ func (e *Engine) explain(ctx context.Context, key string, err error) error {
 func (e *Engine) Close(ctx context.Context) error {
 	if e.closing.CompareAndSwap(false, true) {
 		e.end()
-		e.crew.dismiss()
+		e.crew.Dismiss()
 	}
 	stop := context.AfterFunc(ctx, e.abort)
 	defer stop()
 	select {
-	case <-e.crew.gone: // soon: every task heeds e.ctx, or ends a session under e.requests
+	case <-e.crew.Gone(): // soon: every task heeds e.ctx, or ends a session under e.requests
 	case <-ctx.Done():
 	}
 	for retry := (backoff{}); ; {

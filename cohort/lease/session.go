@@ -79,7 +79,7 @@ func (e *Engine) keepSession() {
 				begun = make(chan sessionReply, 1)
 				id := next
 				e.toEnd.Store(&id)
-				e.crew.start(func() {
+				e.crew.Start(func() {
 					s, err := e.begin(id)
 					begun <- sessionReply{s, err}
 				})
@@ -122,8 +122,8 @@ func (e *Engine) begin(id Session) (*session, error) {
 	e.begun.Add(1)
 	s.ctx, s.lose = context.WithCancel(e.ctx)
 	s.trust(s.epoch)
-	e.crew.start(s.listen)
-	e.crew.start(s.run)
+	e.crew.Start(s.listen)
+	e.crew.Start(s.run)
 	s.settle()
 	return s, nil
 }
@@ -209,7 +209,7 @@ func (s *session) run() {
 	renew := func() {
 		s.admit(attempts)
 		held := audit.next(attempts)
-		s.engine.crew.start(func() { s.renew(held, renewed) })
+		s.engine.crew.Start(func() { s.renew(held, renewed) })
 	}
 	for {
 		select {
