@@ -2,6 +2,7 @@ package inorder
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"sync"
 	"time"
@@ -46,7 +47,8 @@ type record struct {
 	started time.Duration // after Tracker.begun, and 1 more; 0 is not yet
 }
 
-// A Mark is a record that a Tracker tracks. It is a small value; its copies are the same record.
+// A Mark is a record that a Tracker tracks. It is a small value; its copies are the same record. The
+// methods of the zero Mark do nothing.
 type Mark struct {
 	of *stretch
 	at uint8 // in of.records
@@ -55,11 +57,13 @@ type Mark struct {
 // Track begins to track the record at offset, which is open until its mark is done. Records are
 // tracked in the order of the log: it is an error if the offset is not above the last one. Then
 // the log was truncated or read again from further back, and what the Tracker knows is worthless:
-// make a new one.
+// make a new one. An offset below 0, and the largest there is, which has none after it, are errors, too.
 func (t *Tracker) Track(offset int64) (Mark, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
+	case offset < 0 || offset == math.MaxInt64:
+		return Mark{}, fmt.Errorf("inorder: offset %d: want 0 to %d", offset, int64(math.MaxInt64-1))
 	case t.begun.IsZero():
 		t.begun = time.Now()
 	case offset <= t.last:
@@ -92,6 +96,9 @@ func (t *Tracker) extend() *stretch {
 
 // Start notes that work on the record begins, for [Tracker.Oldest]. Only the first Start does.
 func (m Mark) Start() {
+	if m.of == nil {
+		return
+	}
 	t, r := m.of.tracker, &m.of.records[m.at]
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -102,6 +109,9 @@ func (m Mark) Start() {
 
 // Done ends the record: nothing is to be done for it any more. Only the first Done does anything.
 func (m Mark) Done() {
+	if m.of == nil {
+		return
+	}
 	t, bit := m.of.tracker, uint32(1)<<m.at
 	t.mu.Lock()
 	defer t.mu.Unlock()

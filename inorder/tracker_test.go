@@ -2,6 +2,7 @@ package inorder_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -134,6 +135,24 @@ func TestTrackerRefusesALogThatWentBack(t *testing.T) {
 		assert.ErrorContains(t, err, "went back")
 	}
 	assert.Equal(t, 1, tracker.Open())
+}
+
+func TestTrackerRefusesOffsetsThatNoLogHas(t *testing.T) {
+	var log inorder.Tracker
+	for _, offset := range []int64{-1, math.MinInt64, math.MaxInt64} {
+		mark, err := log.Track(offset)
+		assert.Error(t, err)
+		mark.Start()
+		mark.Done()
+		assert.NoError(t, mark.DoneIf(nil))
+	}
+	_, begun := log.Next()
+	assert.False(t, begun)
+	last, err := log.Track(math.MaxInt64 - 1)
+	require.NoError(t, err)
+	last.Done()
+	next, _ := log.Next()
+	assert.EqualValues(t, math.MaxInt64, next)
 }
 
 func TestOldestTellsWhatHoldsTheCommitBack(t *testing.T) {
