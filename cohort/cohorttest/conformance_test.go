@@ -286,13 +286,28 @@ func TestChecksFindBrokenEngines(t *testing.T) {
 	} {
 		t.Run(broken.bug, func(t *testing.T) {
 			t.Parallel()
-			store := cohorttest.NewStore()
-			defer store.Close()
-			h := harness(store, func(e cohort.Engine) cohort.Engine { return &spoiltEngine{e, broken.acquire, broken.try} })
-			h.Within = 600 * time.Millisecond
-			assert.ErrorContains(t, cohorttest.Check(h), broken.check)
+			assertFound(t, broken.check, func(e cohort.Engine) cohort.Engine {
+				return &spoiltEngine{e, broken.acquire, broken.try}
+			})
 		})
 	}
+}
+
+// assertFound asserts that the checks find what spoil has done to each engine. What a check waits for may come late on a
+// busy machine, and a bug that is seen only when it came first is missed then. So it tries again, at most ten times.
+func assertFound(t *testing.T, check string, spoil func(cohort.Engine) cohort.Engine) {
+	var err error
+	for range 10 {
+		store := cohorttest.NewStore()
+		h := harness(store, spoil)
+		h.Within = 600 * time.Millisecond
+		err = cohorttest.Check(h)
+		store.Close()
+		if err != nil && strings.Contains(err.Error(), check) {
+			return
+		}
+	}
+	assert.ErrorContains(t, err, check, "after ten tries")
 }
 
 // asker is an engine in memory that is a cohort.Asker, and may break a promise of that.
@@ -348,15 +363,14 @@ func TestChecksFindBrokenAskers(t *testing.T) {
 	} {
 		t.Run(broken.bug, func(t *testing.T) {
 			t.Parallel()
-			store := cohorttest.NewStore()
-			defer store.Close()
-			h := harness(store, func(e cohort.Engine) cohort.Engine { return &asker{e, broken.spoil} })
+			spoil := func(e cohort.Engine) cohort.Engine { return &asker{e, broken.spoil} }
 			if broken.check == "" {
-				assert.NoError(t, cohorttest.Check(h))
+				store := cohorttest.NewStore()
+				defer store.Close()
+				assert.NoError(t, cohorttest.Check(harness(store, spoil)))
 				return
 			}
-			h.Within = 600 * time.Millisecond
-			assert.ErrorContains(t, cohorttest.Check(h), broken.check)
+			assertFound(t, broken.check, spoil)
 		})
 	}
 }
@@ -431,15 +445,11 @@ func TestChecksFindBrokenOperators(t *testing.T) {
 	} {
 		t.Run(broken.bug, func(t *testing.T) {
 			t.Parallel()
-			store := cohorttest.NewStore()
-			defer store.Close()
-			h := harness(store, func(e cohort.Engine) cohort.Engine {
+			assertFound(t, broken.check, func(e cohort.Engine) cohort.Engine {
 				spoilt := broken.operator
 				spoilt.Engine = e.(*cohorttest.Engine)
 				return &spoilt
 			})
-			h.Within = 600 * time.Millisecond
-			assert.ErrorContains(t, cohorttest.Check(h), broken.check)
 		})
 	}
 }
