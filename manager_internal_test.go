@@ -450,3 +450,29 @@ func TestKeptGrantOfAnotherKeyIsGivenBack(t *testing.T) {
 func (v Reservation[K]) CancelLate() {
 	v.m.send(message[K]{request: &cancelReservation[K]{v.r, v.generation}})
 }
+
+// The caller of a snapshot may leave when its turn has come and the owner does not know of all
+// kept grants yet. The next snapshot used to wait then until the manager ended.
+func TestSnapshotWhoseTurnHasComeLeavesItToTheNext(t *testing.T) {
+	m, o := newManager[string](nil, options{}, mailboxSize)
+	m.kept = newKept(o.table, nil, 1)
+	var snapshots [mostSnapshots + 2]*snapshot[string]
+	for i := range snapshots {
+		snapshots[i] = &snapshot[string]{begun: make(chan struct{})}
+		snapshots[i].ask(o)
+	}
+	leaves, last := snapshots[mostSnapshots], snapshots[mostSnapshots+1]
+
+	snapshots[0].end(o) // now it is the turn of the one that leaves
+	m.send(message[string]{request: (*abandonSnapshot[string])(leaves)})
+	require.False(t, o.stops())
+	require.False(t, o.stops())
+	require.Empty(t, m.mailbox)
+	assert.True(t, isClosed(last.begun))
+	assert.False(t, isClosed(leaves.begun))
+
+	for _, s := range snapshots {
+		s.end(o)
+	}
+	assert.Empty(t, o.snapshots)
+}

@@ -165,12 +165,11 @@ func (s *snapshot[K]) end(o *owner[K]) {
 		return // it is over, or was never asked for
 	}
 	o.snapshots = slices.Delete(o.snapshots, i, i+1)
-	if s.cut == nil {
-		return // it had not begun
+	if s.cut != nil { // else it had not begun, though where grants are kept it may have been about to
+		s.cut.End()
+		s.found = nil
 	}
-	s.cut.End()
-	s.found = nil
-	if len(o.snapshots) >= mostSnapshots {
+	if i < mostSnapshots && len(o.snapshots) >= mostSnapshots {
 		o.whenKnown(o.snapshots[mostSnapshots-1])
 	}
 }
