@@ -38,7 +38,7 @@ func TestEquivalentsMustBeThereAndHaveAReason(t *testing.T) {
 
 const sample = `package sample
 
-type list[K any] struct{ n int }
+type list[K any] struct{ n uint64 }
 
 func (l *list[K]) f(a, b int, ok bool) bool {
 	for a < b && !ok {
@@ -51,6 +51,7 @@ func (l *list[K]) f(a, b int, ok bool) bool {
 		}
 		b -= a - 1
 		println("a" + "b")
+		l.n = 1<<3 - 1
 	}
 	switch {
 	case ok:
@@ -82,6 +83,7 @@ func TestMutate(t *testing.T) {
 		"sample.list.f: count the other way: b -= a - 1",
 		"sample.list.f: leave out b -= a - 1: b -= a - 1",
 		`sample.list.f: leave out println("a" + "b"): println("a" + "b")`,
+		"sample.list.f: leave out l.n = 1<<3 - 1: l.n = 1<<3 - 1",
 		"sample.list.f: negate a == 3: if a == 3 {",
 		"sample.list.f: break: continue",
 		"sample.list.f: leave out continue: continue",

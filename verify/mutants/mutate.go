@@ -266,6 +266,18 @@ func isText(e ast.Expr) bool {
 	return false
 }
 
+// isLiteral is true for a number that is written as a calculation. Its type depends on where it
+// stands, which the type of a mutant would not.
+func isLiteral(e ast.Expr) bool {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		return true
+	case *ast.BinaryExpr:
+		return isLiteral(e.X) && isLiteral(e.Y)
+	}
+	return false
+}
+
 // condition negates an expression, unless binary does.
 func (m *mutator) condition(e ast.Expr) {
 	switch e := e.(type) {
@@ -296,7 +308,7 @@ func (m *mutator) binary(e *ast.BinaryExpr) {
 		m.around(e.X, fmt.Sprintf("(!%s && (", m.add(e, "forget "+m.oneLine(e.X))), "))")
 		m.around(e.Y, fmt.Sprintf("(!%s && (", m.add(e, "forget "+m.oneLine(e.Y))), "))")
 	case token.ADD, token.SUB, token.MUL, token.QUO:
-		if isText(e) {
+		if isText(e) || isLiteral(e) {
 			return
 		}
 		opposite := opposites[e.Op]
