@@ -25,6 +25,7 @@ type keeps struct {
 	given  map[uint64]bool     // the numbers of all locks that calls have returned
 	last   [exploreKeys]uint64 // the number of the last grant of a key that a call has returned
 	looked bool                // the owner was on the way to a moment when it looked last
+	inTime bool                // Start's context had not ended when the owner began to serve, which takes several steps here
 }
 
 // A sight is what a caller has seen of a cell, and the number that it has for a grant.
@@ -236,11 +237,12 @@ func (known *keeps) note(w *world) {
 		return
 	}
 	n := w.acquired()
-	if c, ok := w.running.memory.(*caller); ok && n > known.known {
-		if w.last != nil {
+	if n > known.known {
+		c, ok := w.running.memory.(*caller)
+		if w.last != nil && (ok || known.inTime) {
 			*w.last = n // it has looked before Start's context has ended
 		}
-		if c.kept.took {
+		if ok && c.kept.took {
 			w.broken = fmt.Errorf("%s takes what it must not", c.name)
 		}
 	}
@@ -619,6 +621,7 @@ var keptFamilies = []family{
 	{1, "two callers on one key", 2, onOneKey, []scenario{oneWarm}},
 	{1, "two callers who downgrade or hear that another waits", 2, []program{watches, watchesShared, downgrades, acquiresTwice, releasesCopy}, []scenario{oneWarm}},
 	{1, "two callers on one key at the end", 1, few, keptEnding(oneWarm)},
+	{1, "two callers on one key at the end of Start's context", 2, []program{tries, releasesTwice, acquires}, keptEnding(oneWarm)[5:]},
 	{1, "one who looks at another, who leaves, and comes again", 1, []program{sharesThenTries, closesThenTries},
 		changed([]scenario{oneWarm}, func(s *scenario) { s.callers = []program{seesNoWaiter} })},
 	{1, "one who leaves before the owner knows of it, and comes again", 1, []program{sharesThenTries}, // it does not wait for a reply, because a question is before it

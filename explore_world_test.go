@@ -201,6 +201,7 @@ func (w *world) put(request any) {
 func (w *world) receives() {
 	a := w.at()
 	a.choose(move{label: "serves", ready: func() bool { return len(w.m.mailbox) > 0 }, own: w.servesUnseen})
+	w.keeps.inTime = w.ctx.err == nil
 	msg := w.mail()[0]
 	a.did = "serves " + kind(msg)
 	w.foresees(msg)
