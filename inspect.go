@@ -89,7 +89,7 @@ func (o *owner[K]) oldest(n int, now time.Duration) (found []KeyInfo[K]) {
 		return nil
 	}
 	for s := range o.tracking.firsts.oldest {
-		for v := range o.table.Of(s.ticket) {
+		for v := range o.table.Firsts(s.ticket) {
 			found = append(found, o.describe(v, now, topPlaces))
 			if len(found) == n {
 				return found

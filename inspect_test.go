@@ -375,6 +375,10 @@ func TestOldestHoldsAreThoseOfASnapshot(t *testing.T) {
 				if l, ok := m.TryAcquireSet(alone(key, random.IntN(12), random.IntN(12))...); ok {
 					batches = append(batches, l)
 				}
+				if l, ok := m.TryAcquireSet(append(sharing(key), alone(random.IntN(12))...)...); ok {
+					batches = append(batches, l)
+				}
+				session.TryAcquireSet(append(alone(random.IntN(12)), sharing(key)...)...)
 				session.TryAcquireSet(sharing(key)...)
 			case 6:
 				m.ReserveSet(sharing(key)...).Cancel()

@@ -165,11 +165,27 @@ func (k Token[K]) Ticket() *Ticket[K] {
 	return k.ticket
 }
 
-// First reports whether a grant is the first of those by which its keys are held. Only the
-// first of those that share a key is, and none that has no key.
+// First reports whether a grant is the first of those by which one of its keys is held. Only
+// the first of those that share a key is, and none that has no key.
 func (k *Ticket[K]) First() bool {
 	entries := k.entries()
-	return len(entries) > 0 && entries[0].prev == nil
+	for i := range entries {
+		if entries[i].prev == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Firsts is Of for the keys of which a grant is the first holder.
+func (t *Table[K]) Firsts(k *Ticket[K]) iter.Seq[View[K]] {
+	return func(yield func(View[K]) bool) {
+		for v := range t.Of(k) {
+			if v.queue.head.ticket == k && !yield(v) {
+				return
+			}
+		}
+	}
 }
 
 // Led returns the tickets that the last transition made the first holder of their key,
