@@ -106,11 +106,11 @@
 //
 //   - A request for many keys, its release, and [Session.Close]: to their keys.
 //   - A release, a downgrade, and a handoff: to the waiters that it grants, which are many only if
-//     they share. It grants at most some 256 in the queue of each key; the others follow in parts,
-//     with requests of others in between. Until then they wait: a shared request that comes
-//     meanwhile waits behind them, TryAcquire finds that the key has waiters, and a lock cannot be
-//     handed off to them. A handoff is also in proportion to the waiters before the
-//     next one whose callers have left.
+//     they share. It grants at most some 256 in the queue of each key, and in other queues that
+//     sets among them open; the others follow in parts, with requests of others in between. Until
+//     then they wait: a shared request that comes meanwhile waits behind them, TryAcquire finds that
+//     the key has waiters, and a lock cannot be handed off to them. A handoff is also in proportion
+//     to the waiters before the next one whose callers have left.
 //   - A request that has to wait for holders that have called [Lock.Wanted]: to these, once.
 //   - [Manager.Top] and [Manager.Inspect]: to what they show, at most n keys or 1,000 holders
 //     and waiters. [Manager.Snapshot] is served in small parts, others in between; while

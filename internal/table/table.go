@@ -556,7 +556,11 @@ func (t *Table[K]) advanceOpened() {
 		last := len(t.opened) - 1
 		q := t.opened[last]
 		t.opened[last], t.opened = nil, t.opened[:last]
-		t.advance(q)
+		if t.worked < t.enough {
+			t.advance(q)
+		} else if p := q.blocked; p != nil && q.fits(p.Terms, q.held, q.waiterBefore(p)) {
+			t.postponed.add(q) // also the first, or each could open the next of very many queues
+		}
 	}
 	if cap(t.opened) > spareMax {
 		t.opened = nil
