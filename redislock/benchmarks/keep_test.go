@@ -59,6 +59,7 @@ func TestMain(m *testing.M) {
 type task struct {
 	Key        string // what the keys begin with
 	Keys       int
+	From       int // the number of the first key
 	Goroutines int
 	For        time.Duration // 0 for each key once
 	Pause      time.Duration // after each lock
@@ -78,12 +79,14 @@ type blind struct{ cohort.Engine }
 
 type blindGrant struct{ cohort.Grant }
 
-func (e blind) Acquire(ctx context.Context, key string) (cohort.Grant, error) {
-	g, err := e.Engine.Acquire(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	return blindGrant{g}, nil
+// Ask is what the manager calls.
+func (e blind) Ask(ctx context.Context, key string, try bool, reply func(cohort.Grant, error)) {
+	e.Engine.(cohort.Asker).Ask(ctx, key, try, func(g cohort.Grant, err error) {
+		if err == nil {
+			g = blindGrant{g}
+		}
+		reply(g, err)
+	})
 }
 
 type keyLocker func(ctx context.Context, key string) (unlock func() error, err error)
@@ -170,7 +173,7 @@ func (t task) measure(lock keyLocker) (m measured, err error) {
 	}
 	key := func(i int) string {
 		if t.Own == 0 {
-			return t.Key + strconv.Itoa(i%t.Keys)
+			return t.Key + strconv.Itoa(t.From+i%t.Keys)
 		}
 		whose := t.Me
 		if rand.IntN(100) >= t.Own {
@@ -277,8 +280,28 @@ func requests(t *testing.T, s *redistest.Server) (n float64) {
 	return n
 }
 
-// TestFigureKeep measures all cases in turns, each until it has reached its goals.
+// counted is what the processes of a variant have measured, step by step.
+type counted struct {
+	key                string
+	rates              []float64 // of locks, per second
+	locks, share, sent float64   // share is the locks of the first process
+}
+
+func (c *counted) add(before float64, step []measured, after float64) {
+	rate := 0.0
+	for _, m := range step {
+		rate += float64(m.Locks) / m.Seconds
+		c.locks += float64(m.Locks)
+	}
+	c.rates = append(c.rates, rate)
+	c.share += float64(step[0].Locks)
+	c.sent += after - before
+}
+
+// TestFigureKeep measures all cases, each until it has reached its goals. The variants take turns at each step of a case,
+// and their medians are compared: what a busy machine does to one step it does to the others too, or it does not matter.
 func TestFigureKeep(t *testing.T) {
+	const steps = 10
 	s := server(t)
 	pairs := make(map[string][]*measurer)
 	for _, v := range append([]string{"local", "handoff"}, keepVariants...) {
@@ -307,36 +330,39 @@ func TestFigureKeep(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			best := 0.0
 			for range 3 {
+				variants := keepVariants
+				if c.task.Goroutines > 1 { // of which one process has the key at a time
+					variants = append(slices.Clone(variants), "local", "handoff")
+				}
+				all := make(map[string]*counted)
+				for _, v := range variants {
+					all[v] = &counted{key: fresh()}
+					if strings.HasSuffix(c.name, "warm") {
+						pairs[v][0].measure(t, task{Key: all[v].key, Keys: c.task.Keys})
+					}
+				}
+				for range steps {
+					for _, v := range variants {
+						what, of := c.task, c.of
+						what.Key, what.For = all[v].key, c.task.For/steps
+						if v == "local" || v == "handoff" {
+							of = 1
+						}
+						all[v].add(requests(t, s), atOnce(t, what, pairs[v][:of]...), requests(t, s))
+					}
+				}
 				rates := make(map[string]float64)
 				var text []string
-				for _, v := range keepVariants {
-					p := pairs[v]
-					c.task.Key = fresh()
-					if strings.HasSuffix(c.name, "warm") {
-						p[0].measure(t, task{Key: c.task.Key, Keys: c.task.Keys})
-					}
-					before := requests(t, s)
-					var share, locks float64
-					for i, m := range atOnce(t, c.task, p[:c.of]...) {
-						rates[v] += float64(m.Locks) / m.Seconds
-						locks += float64(m.Locks)
-						if i == 0 {
-							share = float64(m.Locks)
-						}
-					}
-					line := fmt.Sprintf("%s %.0f/s (%.2g requests/lock)", v, rates[v], (requests(t, s)-before)/max(locks, 1))
-					if c.of == 2 {
-						line += fmt.Sprintf(" share %.0f %%", 100*share/max(locks, 1))
+				for _, v := range variants {
+					rates[v] = median(all[v].rates)
+					line := fmt.Sprintf("%s %.0f/s (%.2g requests/lock)", v, rates[v], all[v].sent/max(all[v].locks, 1))
+					if v == "local" || v == "handoff" {
+						line = fmt.Sprintf("%s %.0f/s, %.1f times off, keep %.2f and default %.2f of that",
+							v, rates[v], rates[v]/rates["off"], rates["keep"]/rates[v], rates["default"]/rates[v])
+					} else if c.of == 2 {
+						line += fmt.Sprintf(" share %.0f %%", 100*all[v].share/max(all[v].locks, 1))
 					}
 					text = append(text, line)
-				}
-				if c.task.Goroutines > 1 { // of which one process has the key at a time
-					for _, v := range []string{"local", "handoff"} {
-						m := pairs[v][0].measure(t, c.task)
-						rates[v] = float64(m.Locks) / m.Seconds
-						text = append(text, fmt.Sprintf("%s %.0f/s, %.1f times off, keep %.2f and default %.2f of that",
-							v, rates[v], rates[v]/rates["off"], rates["keep"]/rates[v], rates["default"]/rates[v]))
-					}
 				}
 				t.Logf("%s; keep %.1f, default %.1f times off; keep %.1f, default %.1f, off %.1f times redsync", strings.Join(text, ", "),
 					rates["keep"]/rates["off"], rates["default"]/rates["off"], rates["keep"]/rates["redsync"], rates["default"]/rates["redsync"], rates["off"]/rates["redsync"])
@@ -347,49 +373,74 @@ func TestFigureKeep(t *testing.T) {
 			assert.GreaterOrEqual(t, best, c.times/tolerance())
 		})
 	}
+	const slice = 20
 	for _, c := range []struct {
 		name    string
-		measure func(t *testing.T, p []*measurer) (p50, worst float64, locks int)
+		steps   int
+		prepare func(t *testing.T, p []*measurer, key string) (locks int)
+		step    func(t *testing.T, p []*measurer, key string, i int) (took, worst float64, locks int)
 		times   float64 // slower than off, at most
+		worst   float64 // lock of keep, at most
 	}{
-		{"ping-pong with a pause of 3 ms", func(t *testing.T, p []*measurer) (float64, float64, int) {
-			all := atOnce(t, task{Key: fresh(), Keys: 1, Pause: 3 * time.Millisecond, For: 2 * d}, p...)
+		{"ping-pong with a pause of 3 ms", steps, nil, func(t *testing.T, p []*measurer, key string, i int) (float64, float64, int) {
+			all := atOnce(t, task{Key: key, From: i, Keys: 1, Pause: 3 * time.Millisecond, For: 4 * d / steps}, p...)
 			return (all[0].P50 + all[1].P50) / 2, max(all[0].Worst, all[1].Worst), all[0].Locks + all[1].Locks
-		}, 1.3},
-		{"newcomer on a key just used elsewhere", func(t *testing.T, p []*measurer) (float64, float64, int) {
-			var tooks []float64
-			for range 50 {
-				what := task{Key: fresh(), Keys: 1}
-				p[0].measure(t, what)
-				tooks = append(tooks, p[1].measure(t, what).P50)
-			}
-			return median(tooks), slices.Max(tooks), 2 * len(tooks)
-		}, 4},
-		{"taking over many keys", func(t *testing.T, p []*measurer) (float64, float64, int) {
-			what := task{Key: fresh(), Keys: many}
-			first := p[0].measure(t, what)
+		}, 1.3, math.Inf(1)},
+		{"newcomer on a key just used elsewhere", 50, nil, func(t *testing.T, p []*measurer, key string, i int) (float64, float64, int) {
+			what := task{Key: key, From: i, Keys: 1}
+			p[0].measure(t, what)
 			m := p[1].measure(t, what)
-			return 1000 * m.Seconds, m.Worst, first.Locks + m.Locks
-		}, 3},
+			return m.P50, m.Worst, 2
+		}, 4, 50},
+		{"taking over many keys, 20 at each step", many / slice, func(t *testing.T, p []*measurer, key string) int {
+			return p[0].measure(t, task{Key: key, Keys: many}).Locks
+		}, func(t *testing.T, p []*measurer, key string, i int) (float64, float64, int) {
+			m := p[1].measure(t, task{Key: key, From: i * slice, Keys: slice})
+			return 1000 * m.Seconds, m.Worst, m.Locks
+		}, 3, math.Inf(1)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			best := math.Inf(1)
+			best, least := math.Inf(1), math.Inf(1)
 			for range 3 {
-				took := make(map[string]float64)
+				var tooks [4][]float64
+				var all, worst, sent, locks [4]float64
+				var of [4]string
+				for i, v := range keepVariants {
+					of[i] = fresh()
+					if c.prepare != nil {
+						before := requests(t, s)
+						locks[i] = float64(c.prepare(t, pairs[v], of[i]))
+						sent[i] = requests(t, s) - before
+					}
+				}
+				for n := range c.steps {
+					for i, v := range keepVariants {
+						before := requests(t, s)
+						took, high, some := c.step(t, pairs[v], of[i], n)
+						sent[i] += requests(t, s) - before
+						tooks[i] = append(tooks[i], took)
+						all[i] += took
+						worst[i] = max(worst[i], high)
+						locks[i] += float64(some)
+					}
+				}
+				p50 := make(map[string]float64)
 				var text []string
-				for _, v := range keepVariants {
-					before := requests(t, s)
-					p50, worst, locks := c.measure(t, pairs[v])
-					took[v] = p50
-					text = append(text, fmt.Sprintf("%s %.3g ms (worst %.3g; %.2g requests/lock)", v, p50, worst, (requests(t, s)-before)/float64(max(locks, 1))))
+				for i, v := range keepVariants {
+					p50[v] = median(tooks[i])
+					text = append(text, fmt.Sprintf("%s %.3g ms (in all %.3g, worst lock %.3g; %.2g requests/lock)", v, p50[v], all[i], worst[i], sent[i]/max(locks[i], 1)))
 				}
 				t.Logf("%s; keep %.2f, default %.2f times off; keep %.2f, off %.2f times redsync", strings.Join(text, ", "),
-					took["keep"]/took["off"], took["default"]/took["off"], took["keep"]/took["redsync"], took["off"]/took["redsync"])
-				if best = min(best, took["keep"]/took["off"]); best <= c.times*tolerance() {
+					p50["keep"]/p50["off"], p50["default"]/p50["off"], p50["keep"]/p50["redsync"], p50["off"]/p50["redsync"])
+				best, least = min(best, p50["keep"]/p50["off"]), min(least, worst[3])
+				if best <= c.times*tolerance() && (least <= c.worst || !*goals) {
 					break
 				}
 			}
 			assert.LessOrEqual(t, best, c.times*tolerance())
+			if *goals { // one pause of the machine would decide
+				assert.LessOrEqual(t, least, c.worst)
+			}
 		})
 	}
 }
