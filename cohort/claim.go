@@ -105,14 +105,7 @@ func (m *Manager) listen(c *claim) {
 }
 
 // isLost reports whether the engine's lock is lost; it asks the grant, which knows first.
-func (c *claim) isLost() bool {
-	select {
-	case <-c.grant.Lost():
-		return true
-	default:
-		return false
-	}
-}
+func (c *claim) isLost() bool { return isClosed(c.grant.Lost()) }
 
 // giveBack gives the key back to the engine, and waits for that for a while.
 func (m *Manager) giveBack(c *claim) error {
@@ -136,8 +129,9 @@ func (m *Manager) leave(c *claim) error {
 }
 
 // contend turns the local lock into one among processes: with the claim that came with it, with the
-// one that is kept, or by asking the engine.
-func (m *Manager) contend(ctx context.Context, local keylock.Lock[string], try bool) (Lock, error) {
+// one that is kept, or by asking the engine. While it has the local lock, it asks of the caller's context only whether done,
+// its channel, is closed: its methods may panic.
+func (m *Manager) contend(ctx context.Context, done <-chan struct{}, local keylock.Lock[string], try bool) (Lock, error) {
 	c, _ := local.Value().(*claim)
 	for c == nil && m.keeper != nil {
 		kept, returned := m.keeper.take(local.Key())
@@ -151,9 +145,9 @@ func (m *Manager) contend(ctx context.Context, local keylock.Lock[string], try b
 		}
 		select {
 		case <-returned:
-		case <-ctx.Done():
+		case <-done:
 			local.Release()
-			return Lock{}, ctx.Err()
+			return Lock{}, endOf(ctx)
 		}
 	}
 	for inherited := true; ; inherited = false {
@@ -163,12 +157,12 @@ func (m *Manager) contend(ctx context.Context, local keylock.Lock[string], try b
 		}
 		select {
 		case <-c.replied:
-		case <-ctx.Done():
+		case <-done:
 		}
 		switch {
-		case ctx.Err() != nil:
+		case isClosed(done):
 			m.abandon(local, c)
-			return Lock{}, ctx.Err()
+			return Lock{}, endOf(ctx)
 		case c.err != nil && !inherited:
 			local.Release()
 			return Lock{}, c.err
@@ -181,6 +175,24 @@ func (m *Manager) contend(ctx context.Context, local keylock.Lock[string], try b
 			_ = m.leave(c) // it is lost, and its engine may forget it
 		}
 		c = nil
+	}
+}
+
+// endOf returns the error of a call whose context has ended. Some contexts close Done a moment before they set
+// Err; no error at all would mean that the call had succeeded.
+func endOf(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return context.Canceled
+}
+
+func isClosed(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -328,7 +340,7 @@ func (r *registry) ask(ctx context.Context, f func(*claims)) error {
 	case <-r.done:
 		return ErrClosed
 	case <-ctx.Done():
-		return ctx.Err()
+		return endOf(ctx)
 	}
 }
 

@@ -208,8 +208,10 @@ func (m *Manager) AcquireAll(ctx context.Context, keys ...string) (Locks, error)
 		switch {
 		case err == nil:
 			return Locks{&heldKeys{locks: locks}}, nil
-		case !errors.Is(err, ErrLost) || ctx.Err() != nil:
+		case !errors.Is(err, ErrLost):
 			return Locks{}, err
+		case ctx.Err() != nil: // whose cause may be the loss of another lock
+			return Locks{}, ctx.Err()
 		}
 	}
 }

@@ -142,13 +142,17 @@ func (m *Manager) closeEngine() {
 // becomes closed or is shutting down, and else the engine's error. When it fails it
 // returns the zero Lock.
 func (m *Manager) Acquire(ctx context.Context, key string) (Lock, error) {
+	if ctx == nil {
+		panic("cohort: nil context")
+	}
+	done := ctx.Done()
 	m.waiting.Add(1)
 	local, err := m.local.Acquire(ctx, key)
 	m.waiting.Add(-1)
 	if err != nil {
 		return Lock{}, err
 	}
-	return m.contend(ctx, local, false)
+	return m.contend(ctx, done, local, false)
 }
 
 // TryAcquire returns the lock of key if it is free. It returns [ErrHeld] when the key is held or
@@ -157,6 +161,10 @@ func (m *Manager) Acquire(ctx context.Context, key string) (Lock, error) {
 // else the engine's error, for instance that it cannot be reached. When it fails it returns the
 // zero Lock.
 func (m *Manager) TryAcquire(ctx context.Context, key string) (Lock, error) {
+	if ctx == nil {
+		panic("cohort: nil context")
+	}
+	done := ctx.Done()
 	if err := ctx.Err(); err != nil {
 		return Lock{}, err
 	}
@@ -167,7 +175,7 @@ func (m *Manager) TryAcquire(ctx context.Context, key string) (Lock, error) {
 		}
 		return Lock{}, m.heldHere(ctx, key)
 	}
-	return m.contend(ctx, local, true)
+	return m.contend(ctx, done, local, true)
 }
 
 // refusing reports whether the manager takes no more requests.
@@ -226,7 +234,7 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 	case <-m.done:
 		return m.err
 	case <-ctx.Done():
-		return ctx.Err()
+		return endOf(ctx)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -362,6 +363,71 @@ func TestContextThatIsDoneNeverAcquires(t *testing.T) {
 		_, err = m.TryAcquire(ctx, "k")
 		require.ErrorIs(t, err, context.Canceled)
 		assert.Zero(t, w.store.Len("k"))
+	})
+}
+
+// earlyContext closes Done before it sets Err, and its methods panic when they are called once more.
+type earlyContext struct {
+	context.Context
+	done  chan struct{}
+	calls atomic.Int64 // that are left
+}
+
+func (c *earlyContext) Done() <-chan struct{} { c.called(); return c.done }
+
+func (c *earlyContext) Err() error { c.called(); return nil }
+
+func (c *earlyContext) called() {
+	if c.calls.Add(-1) < 0 {
+		panic("once too often")
+	}
+}
+
+// A call fails closed whatever its context does: it returns an error if it has no lock, and strands no key.
+func TestContextWithoutErrAndWithPanicsStrandsNoKey(t *testing.T) {
+	for calls := range int64(8) {
+		inWorld(t, func(t *testing.T, w *world) {
+			theirs, _ := w.process()
+			holder := acquire(t, theirs, "k")
+			m, _ := w.process()
+			ctx := &earlyContext{Context: t.Context(), done: make(chan struct{})}
+			ctx.calls.Store(calls)
+			var l cohort.Lock
+			var err error
+			go func() {
+				defer func() {
+					if recover() != nil {
+						err = errors.New("it has panicked")
+					}
+				}()
+				l, err = m.Acquire(ctx, "k")
+			}()
+			synctest.Wait()
+			close(ctx.done)
+			synctest.Wait()
+			require.Error(t, err)
+			require.Equal(t, cohort.Lock{}, l)
+			require.NoError(t, holder.Release())
+
+			after, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			l, err = m.Acquire(after, "k")
+			require.NoError(t, err, "%d calls of its methods", calls)
+			require.NoError(t, l.Release())
+		})
+	}
+}
+
+// The context of a lock that is lost ends with ErrLost as its cause, but that is no loss of the keys of this call.
+func TestAcquireAllUnderTheContextOfALostLock(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.process()
+		acquire(t, m, "k")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(cohort.ErrLost)
+		_, err := m.AcquireAll(ctx, "j", "l")
+		require.ErrorIs(t, err, context.Canceled)
+		require.NotErrorIs(t, err, cohort.ErrLost)
 	})
 }
 
