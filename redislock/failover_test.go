@@ -1,7 +1,6 @@
 package redislock_test
 
 import (
-	"context"
 	"testing"
 	"time"
 
@@ -88,7 +87,7 @@ func TestNoTwoHoldersBelieveAfterTheServerForgot(t *testing.T) {
 	for _, d := range disasters {
 		t.Run(d.name, func(t *testing.T) {
 			t.Parallel()
-			const ttl = 2 * time.Second
+			const ttl = 4 * time.Second
 			_, doubled := strike(t, d, ttl, redislock.WithQuarantine(ttl))
 			assert.False(t, doubled)
 		})
@@ -102,8 +101,8 @@ func TestWithoutQuarantineTwoHoldersBelieve(t *testing.T) {
 		t.Run(d.name, func(t *testing.T) {
 			t.Parallel()
 			doubled := false
-			for range 3 { // a renewal may come just between
-				if _, doubled = strike(t, d, 20*time.Second); doubled {
+			for range 3 { // a renewal may come just between, once in more than a minute
+				if _, doubled = strike(t, d, 5*time.Minute); doubled {
 					break
 				}
 			}
@@ -126,7 +125,7 @@ func TestForgottenReleaseLocksNothing(t *testing.T) {
 		s.Restart(t)
 		restarted := time.Now()
 		g := acquire(t, second, "key")
-		assert.Less(t, time.Since(restarted), 15*time.Second)
+		assert.Less(t, time.Since(restarted), redistest.Patience)
 		assert.Greater(t, g.Epoch(), old.Epoch())
 		require.NoError(t, g.Release(t.Context()))
 	}
@@ -142,7 +141,7 @@ func TestP11TheOldMasterGoesOn(t *testing.T) {
 	}{{"no acknowledgement wanted", 0}, {"acknowledgement wanted", 1}} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			const ttl = 2 * time.Second
+			const ttl = 8 * time.Second
 			master := redistest.Start(t)
 			replica := master.Replica(t)
 			opts := []redislock.Option{redislock.WithTTL(ttl), redislock.WithQuarantine(ttl), redislock.WithReplicas(c.replicas)}
@@ -169,11 +168,11 @@ func TestP12ReplicasAcknowledgeGrants(t *testing.T) {
 	t.Parallel()
 	master := redistest.Start(t)
 	replica := master.Replica(t)
-	e := newEngine(t, dial(t, master.Addr()), redislock.WithTTL(4*time.Second), redislock.WithReplicas(1))
+	e := newEngine(t, dial(t, master.Addr()), redislock.WithTTL(8*time.Second), redislock.WithReplicas(1))
 	held := acquire(t, e, "key")
 	hash, field, epoch := held.Guard()
 	assert.Equal(t, epoch, replica.Must(t, "HGET", hash, field), "the replica has what it acknowledged")
-	other := newEngine(t, dial(t, master.Addr()), redislock.WithTTL(4*time.Second), redislock.WithReplicas(1))
+	other := newEngine(t, dial(t, master.Addr()), redislock.WithTTL(8*time.Second), redislock.WithReplicas(1))
 	granted := make(chan *redislock.Grant, 1)
 	go func() {
 		g, err := other.Acquire(t.Context(), "key")
@@ -189,11 +188,8 @@ func TestP12ReplicasAcknowledgeGrants(t *testing.T) {
 	require.NoError(t, handed.Release(t.Context()))
 
 	master.CutReplicas(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
-	defer cancel()
-	_, err := e.Acquire(ctx, "key")
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	assert.ErrorContains(t, err, "too few replicas acknowledged")
+	const why = "too few replicas acknowledged"
+	assert.ErrorContains(t, abandoned(t, e, 1500*time.Millisecond, why), why)
 	awaitEntries(t, master, 0)
 }
 

@@ -55,17 +55,26 @@ func TestP1ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 			e := newEngine(t, dialOnce(t, n.Addr), redislock.WithTTL(20*time.Second))
 			kept := acquire(t, e, "kept")
 			require.NoError(t, acquire(t, e, "key").Release(t.Context())) // its bucket is in use
-			n.Set(weather)
-			ctx, cancel := context.WithCancel(t.Context())
-			returned := make(chan error, 1)
-			go func() {
-				_, err := e.Acquire(ctx, "key")
-				returned <- err
-			}()
-			awaitEntries(t, s, 2) // it was carried out
-			cancel()
-			require.ErrorIs(t, receive(t, returned, "Acquire"), context.Canceled)
-			n.Set(cohorttest.Weather{})
+			for err := error(nil); err == nil; weather.Late *= 2 {        // on a busy machine the reply may come before the caller gives up
+				n.Set(weather)
+				ctx, cancel := context.WithCancel(t.Context())
+				var g cohort.Grant
+				returned := make(chan error, 1)
+				go func() {
+					var err error
+					g, err = e.Acquire(ctx, "key")
+					returned <- err
+				}()
+				awaitEntries(t, s, 2) // it was carried out
+				cancel()
+				err = receive(t, returned, "Acquire")
+				n.Set(cohorttest.Weather{})
+				if err == nil && weather.Late > 0 {
+					require.NoError(t, g.Release(t.Context()))
+					continue
+				}
+				require.ErrorIs(t, err, context.Canceled)
+			}
 			redistest.Eventually(t, "the orphan is removed", func() bool {
 				return !strings.Contains(s.Must(t, "HGETALL", hashOf(e, "key")), "q:key")
 			})
@@ -86,7 +95,8 @@ func hashOf(e *redislock.Engine, key string) string {
 func TestP1ServerStopsWhileCallersGiveUp(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(20*time.Second))
+	client := newClient(t, rueidis.ClientOption{InitAddress: []string{s.Addr()}, ConnWriteTimeout: time.Second})
+	e := newEngine(t, client, redislock.WithTTL(20*time.Second))
 	for i := range 20 {
 		require.NoError(t, acquire(t, e, strconv.Itoa(i)).Release(t.Context()))
 	}
@@ -178,18 +188,18 @@ func TestP2RenewalCreatesNothing(t *testing.T) {
 	s := redistest.Start(t)
 	e := newEngine(t, dial(t, s.Addr()))
 	store, ctx := e.Store(), t.Context()
-	a := lease.Session{ID: "A", TTL: 300 * time.Millisecond}
+	a := lease.Session{ID: "A", TTL: time.Minute}
 	require.NoError(t, store.Begin(ctx, a))
 	first := lease.Entry{Session: a, Key: "k", Attempt: 1}
 	_, err := store.Enter(ctx, first, false)
 	require.NoError(t, err)
-	time.Sleep(a.TTL + 50*time.Millisecond)
+	_, sessions := e.BucketNames("k")
+	s.Must(t, "ZADD", sessions, "XX", "1", a.ID) // its deadline was in 1970
 	_, err = store.Renew(ctx, a, nil)
 	require.ErrorIs(t, err, lease.ErrSessionGone)
 	_, err = store.Enter(ctx, first, false)
 	require.ErrorIs(t, err, lease.ErrSessionGone)
 
-	_, sessions := e.BucketNames("k")
 	s.Must(t, "DEL", sessions)
 	_, err = store.Renew(ctx, a, nil)
 	require.ErrorIs(t, err, lease.ErrSessionGone)
@@ -221,14 +231,20 @@ func TestP3UnlockWithoutAReply(t *testing.T) {
 func TestP3RenewalWithoutAReply(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	const ttl = 4 * time.Second // which leaves a busy machine some time to notice it
+	const ttl = 4 * time.Second
 	n := cohorttest.NewNetwork(t, s.Addr())
 	e := newEngine(t, dial(t, n.Addr), redislock.WithTTL(ttl))
 	held := acquire(t, e, "key")
 	n.Set(cohorttest.Weather{NoReplies: true})
 	began := time.Now()
-	receive(t, held.Lost(), "the loss")
-	assert.Less(t, time.Since(began), ttl, "it is counted from a request that was sent before")
+	lost := held.Lost()
+	time.Sleep(time.Until(began.Add(ttl)))
+	select {
+	case <-held.Lost(): // which asks the clock
+	default:
+		assert.Fail(t, "it is counted from a request that was sent before")
+	}
+	receive(t, lost, "the loss")
 	require.ErrorIs(t, held.Release(t.Context()), cohort.ErrLost)
 }
 
@@ -278,14 +294,25 @@ func TestP7ErrorsThatPass(t *testing.T) {
 	s.Must(t, "REPLICAOF", "127.0.0.1", strconv.Itoa(master.Port))
 	released := make(chan error, 1)
 	go func() { released <- held.Release(t.Context()) }()
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	_, err := e.Acquire(ctx, "other")
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	assert.ErrorContains(t, err, "READONLY")
+	assert.ErrorContains(t, abandoned(t, e, 200*time.Millisecond, "READONLY"), "READONLY")
 	s.Must(t, "REPLICAOF", "NO", "ONE")
 	require.NoError(t, receive(t, released, "the release"))
 	awaitEntries(t, s, 0)
+}
+
+// abandoned returns the error of an Acquire whose context ends, and which says why it has not succeeded until then. A server
+// on a busy machine may not have said that by then: it gets more time, again and again.
+func abandoned(t *testing.T, e cohort.Engine, patience time.Duration, why string) error {
+	t.Helper()
+	for ; ; patience *= 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		_, err := e.Acquire(ctx, "other")
+		cancel()
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		if strings.Contains(err.Error(), why) || patience > redistest.Patience {
+			return err
+		}
+	}
 }
 
 // What waiting does not mend comes back as the server said it, for an Acquire; a release goes on.
@@ -312,7 +339,7 @@ func TestP7RefusalsEndAnAcquireAndNoRelease(t *testing.T) {
 func TestP8DeadHeads(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	const ttl = 2 * time.Second
+	const ttl = 5 * time.Second
 	n := cohorttest.NewNetwork(t, s.Addr())
 	dead := newEngine(t, dial(t, n.Addr), redislock.WithTTL(ttl))
 	dead2 := newEngine(t, dial(t, n.Addr), redislock.WithTTL(ttl))
@@ -323,7 +350,7 @@ func TestP8DeadHeads(t *testing.T) {
 	n.Set(cohorttest.Weather{Silent: true})
 	began := time.Now()
 	g := receive(t, granted, "the key of the dead")
-	assert.Less(t, time.Since(began), 3*ttl)
+	assert.Less(t, time.Since(began), 8*ttl)
 	require.NoError(t, g.Release(t.Context()))
 }
 
@@ -332,8 +359,8 @@ func TestP8LeftoversAreSwept(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	n := cohorttest.NewNetwork(t, s.Addr())
-	dead := newEngine(t, dial(t, n.Addr), redislock.WithTTL(time.Second))
-	living := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(time.Second))
+	dead := newEngine(t, dial(t, n.Addr), redislock.WithTTL(6*time.Second))
+	living := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(6*time.Second))
 	var kept []*redislock.Grant
 	for i := range 300 {
 		acquire(t, dead, "dead/"+strconv.Itoa(i))
@@ -351,7 +378,7 @@ func TestP8LeftoversAreSwept(t *testing.T) {
 func TestP9NoticeIsLostWhileSubscribingAgain(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	const ttl = 2 * time.Minute // no one looks before half a minute has passed
+	const ttl = 20 * time.Minute // no one looks before five minutes have passed
 	holder := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(ttl))
 	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(ttl))
 	for range 5 {
@@ -370,7 +397,7 @@ func TestP9NoticeIsLostWhileSubscribingAgain(t *testing.T) {
 func TestP10RenewalReachesSomeBucketsOnly(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(time.Second))
+	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(8*time.Second))
 	a, b := acquire(t, e, "a"), acquire(t, e, "b")
 	require.NotEqual(t, hashOf(e, "a"), hashOf(e, "b"))
 	_, sessions := e.BucketNames("a")
@@ -406,7 +433,11 @@ func TestP13ConnectionsWereJustClosed(t *testing.T) {
 func TestP17LongKeys(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	holder, e := newEngine(t, dial(t, s.Addr())), newEngine(t, dial(t, s.Addr()))
+	engine := func() *redislock.Engine { // with time for megabytes
+		client := newClient(t, rueidis.ClientOption{InitAddress: []string{s.Addr()}, ConnWriteTimeout: redistest.Patience})
+		return newEngine(t, client, redislock.WithTTL(4*redistest.Patience))
+	}
+	holder, e := engine(), engine()
 	key := strings.Repeat("k \x00", 1<<20)
 	held := acquire(t, holder, key)
 	_, err := e.TryAcquire(t.Context(), key)
@@ -427,7 +458,7 @@ func TestP17LongKeys(t *testing.T) {
 func TestRemovedLockIsNoticed(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(time.Second))
+	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(8*time.Second))
 	gone, kept := acquire(t, e, "gone"), acquire(t, e, "kept")
 	s.Must(t, "HDEL", hashOf(e, "gone"), "q:gone", "g:gone", "w:gone")
 	receive(t, gone.Lost(), "the loss")
@@ -448,16 +479,16 @@ func TestRemovedLockIsNoticed(t *testing.T) {
 // before any of them would ask.
 func TestNoticesOfGrantsAndOfWaiters(t *testing.T) {
 	t.Parallel()
-	began := time.Now()
-	defer func() { assert.Less(t, time.Since(began), 20*time.Second) }()
 	s := redistest.Start(t)
-	ttl := redislock.WithTTL(2 * time.Minute)
+	began := time.Now()
+	defer func() { assert.Less(t, time.Since(began), 4*time.Minute, "they would ask after five") }()
+	ttl := redislock.WithTTL(20 * time.Minute)
 	e, other := newEngine(t, dial(t, s.Addr()), ttl), newEngine(t, dial(t, s.Addr()), ttl)
 	held := acquire(t, e, "key")
 	for deaf := true; deaf; { // a grant counts as wanted until the engine is known to hear
 		select {
 		case <-held.Wanted():
-			require.Less(t, time.Since(began), 10*time.Second, "no other process wants the key")
+			require.Less(t, time.Since(began), redistest.Patience, "no other process wants the key")
 			require.NoError(t, held.Release(t.Context()))
 			held = acquire(t, e, "key")
 		case <-time.After(20 * time.Millisecond):
@@ -665,7 +696,7 @@ func TestClosedBeforeUse(t *testing.T) {
 func TestFirstGrantWaitsForTheQuarantine(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	const quarantine = time.Second
+	const quarantine = 5 * time.Second // so that the try below comes while it lasts
 	e := newEngine(t, dial(t, s.Addr()), redislock.WithQuarantine(quarantine))
 	began := time.Now()
 	_, err := e.TryAcquire(t.Context(), "key")
@@ -676,9 +707,9 @@ func TestFirstGrantWaitsForTheQuarantine(t *testing.T) {
 	assert.Greater(t, time.Since(began), quarantine-100*time.Millisecond)
 	require.NoError(t, g.Release(t.Context()))
 	require.NoError(t, receive(t, second, "the second grant").Release(t.Context()))
-	began = time.Now()
-	for i := range 200 { // every bucket was opened at the start
-		require.NoError(t, acquire(t, e, fmt.Sprint(i)).Release(t.Context()))
+	for i := range 200 { // every bucket was opened at the start: in a quarantine of its own a try would be refused
+		g, err := e.TryAcquire(t.Context(), fmt.Sprint(i))
+		require.NoError(t, err)
+		require.NoError(t, g.Release(t.Context()))
 	}
-	assert.Less(t, time.Since(began), quarantine)
 }

@@ -82,8 +82,8 @@ func dialThrough(t testing.TB, addrs ...string) (rueidis.Client, *paths) {
 	p := &paths{t: t, to: make(map[string]*cohorttest.Network)}
 	client, err := rueidis.NewClient(rueidis.ClientOption{
 		InitAddress:      addrs,
-		ConnWriteTimeout: time.Second,
-		Dialer:           net.Dialer{Timeout: time.Second, KeepAlive: 500 * time.Millisecond},
+		ConnWriteTimeout: 10 * time.Second,
+		Dialer:           net.Dialer{Timeout: 10 * time.Second, KeepAlive: 500 * time.Millisecond},
 		DialCtxFn: func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
 			return d.DialContext(ctx, "tcp", p.network(addr).Addr)
 		},
@@ -125,9 +125,10 @@ func TestCluster(t *testing.T) {
 	t.Run("conformance", func(t *testing.T) {
 		paths := make(map[cohort.Engine]*paths)
 		cohorttest.Run(t, cohorttest.Harness{
+			Within: redistest.Patience,
 			Engine: func() (cohort.Engine, error) {
 				client, p := dialThrough(t, addrs...)
-				e := newEngine(t, client, redislock.WithTTL(2*time.Second))
+				e := newEngine(t, client, redislock.WithTTL(8*time.Second))
 				paths[e] = p
 				return e, nil
 			},
@@ -136,8 +137,8 @@ func TestCluster(t *testing.T) {
 		})
 	})
 	t.Run("notices come in every bucket", func(t *testing.T) {
-		holder := newEngine(t, dial(t, addrs...), redislock.WithTTL(2*time.Minute))
-		waiter := newEngine(t, dial(t, addrs...), redislock.WithTTL(2*time.Minute))
+		holder := newEngine(t, dial(t, addrs...), redislock.WithTTL(20*time.Minute))
+		waiter := newEngine(t, dial(t, addrs...), redislock.WithTTL(20*time.Minute))
 		began := time.Now()
 		for i := range 10 {
 			key := strconv.Itoa(i)
@@ -155,7 +156,7 @@ func TestCluster(t *testing.T) {
 			require.NoError(t, held.Release(t.Context()))
 			require.NoError(t, receive(t, granted, "the grant").Release(t.Context()))
 		}
-		assert.Less(t, time.Since(began), 15*time.Second, "long before anybody looks")
+		assert.Less(t, time.Since(began), 4*time.Minute, "they would look after five")
 	})
 	t.Run("a script of the user is in the same slot", func(t *testing.T) {
 		client := dial(t, addrs...)

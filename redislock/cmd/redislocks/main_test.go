@@ -24,7 +24,7 @@ func TestBreakLockOfHangingProcess(t *testing.T) {
 	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{s.Addr()}, DisableCache: true})
 	require.NoError(t, err)
 	defer client.Close()
-	engine, err := redislock.New(rueidisadapter.New(client), redislock.WithLabel("reports"), redislock.WithTTL(2*time.Second))
+	engine, err := redislock.New(rueidisadapter.New(client), redislock.WithLabel("reports"), redislock.WithTTL(20*time.Second))
 	require.NoError(t, err)
 	locks := cohort.Start(t.Context(), engine)
 	defer locks.Close()

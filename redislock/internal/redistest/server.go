@@ -21,7 +21,7 @@ import (
 )
 
 // Patience is how long a test waits for what must happen, on a machine that is busy.
-const Patience = 60 * time.Second
+const Patience = 3 * time.Minute
 
 // Server is a redis-server or redis-sentinel process.
 type Server struct {
