@@ -65,7 +65,7 @@ func TestHintsOfACohortAreForCohorts(t *testing.T) {
 	require.Eventually(t, func() bool {
 		s, err := locks.Stats(ctx)
 		return err == nil && s.Local.Waiting == 1
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	text := page(map[string]lockhttp.Manager{"orders": lockhttp.OfCohort(locks)}, "?format=text")
 	assert.Contains(t, text, "with cohort.WithLocal(keylock.WithHoldTimes()) to see")
 	assert.Contains(t, text, "with cohort.WithLocal(keylock.WithCallers()) to see")
@@ -91,7 +91,7 @@ func TestCohortIsShownWithItsEngine(t *testing.T) {
 		_, _ = ours.Acquire(ctx, key)
 	}()
 	defer func() { cancel(); <-waited }()
-	require.Eventually(t, func() bool { return store.Len(key) == 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return store.Len(key) == 2 }, time.Minute, time.Millisecond)
 
 	address := serve(t, map[string]lockhttp.Manager{"orders": lockhttp.OfCohort(ours)})
 	one := address + "?manager=orders&key=" + url.QueryEscape(key)
