@@ -88,9 +88,10 @@ func conform(t *testing.T, s *pgtest.Server, addr string, opts ...pglock.Option)
 	conn := s.Connect(t)
 	networks := make(map[cohort.Engine]*cohorttest.Network)
 	cohorttest.Run(t, cohorttest.Harness{
+		Within: pgtest.Patience,
 		Engine: func() (cohort.Engine, error) {
 			n := cohorttest.NewNetwork(t, addr)
-			e := newEngine(t, s, n.Addr, append([]pglock.Option{pglock.WithTTL(2 * time.Second)}, opts...)...)
+			e := newEngine(t, s, n.Addr, append([]pglock.Option{pglock.WithTTL(8 * time.Second)}, opts...)...) // which is not lost because the machine is busy
 			networks[e] = n
 			return e, nil
 		},

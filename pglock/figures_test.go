@@ -244,7 +244,7 @@ func cohortLocker(t *testing.T, s *pgtest.Server, processes int, opts ...cohort.
 // latency is the median of a lock and unlock alone, in seconds.
 func latency(t *testing.T, l locker, span time.Duration) float64 {
 	var all []float64
-	for end := time.Now().Add(span); time.Now().Before(end); {
+	for end := time.Now().Add(span); len(all) == 0 || time.Now().Before(end); {
 		begun := time.Now()
 		unlock, err := l(t.Context(), 0, "alone")
 		require.NoError(t, err)
@@ -261,7 +261,7 @@ func throughput(t *testing.T, l locker, goroutines, processes int, span time.Dur
 	begun := time.Now()
 	for g := range goroutines {
 		all.Go(func() {
-			for time.Since(begun) < span {
+			for first := true; first || time.Since(begun) < span; first = false {
 				unlock, err := l(t.Context(), g%processes, "hot")
 				if err == nil {
 					err = unlock()
@@ -334,8 +334,8 @@ func TestFiguresOfManyWaiters(t *testing.T) {
 	t.Logf("to grant the keys: %.2f s, of which the server has used a processor for %.2f s", granted.Seconds(), grantCost.Seconds())
 	t.Logf("in the %.1f s after: the server has written %d transactions, and used a processor for %.1f ms, %.2f %% of the time",
 		took.Seconds(), wrote, cost.Seconds()*1000, 100*cost.Seconds()/took.Seconds())
-	assert.LessOrEqual(t, n.Connections(), 6)
-	assert.LessOrEqual(t, backends, 6)
+	// One that was given up may be counted for a while, beside the one that was made instead.
+	require.Eventually(t, func() bool { return n.Connections() <= 6 && clients()-others <= 6 }, pgtest.Patience, time.Millisecond)
 	assert.Less(t, memory, uint64(256))
 	assert.Less(t, wrote, 100+20*int(took.Seconds()), "renewals are four per TTL")
 	cancel()

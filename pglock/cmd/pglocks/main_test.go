@@ -21,7 +21,7 @@ func TestBreakLockOfHangingProcess(t *testing.T) {
 	s := pgtest.Start(t)
 	require.NoError(t, pglock.Migrate(t.Context(), s.Connect(t)))
 	config := s.Config(t, s.Addr())
-	engine, err := pglock.New(config, pglock.WithLabel("reports"), pglock.WithTTL(2*time.Second))
+	engine, err := pglock.New(config, pglock.WithLabel("reports"), pglock.WithTTL(20*time.Second))
 	require.NoError(t, err)
 	locks := cohort.Start(t.Context(), engine)
 	defer locks.Close()
