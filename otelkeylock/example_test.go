@@ -3,7 +3,6 @@ package otelkeylock_test
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
@@ -58,7 +57,10 @@ func ExampleTrace() {
 	orders := otelkeylock.Trace(manager, otelkeylock.WithName("orders"), otelkeylock.WithTracerProvider(provider))
 
 	holder, _ := orders.TryAcquire("order/42")
-	time.AfterFunc(10*time.Millisecond, holder.Release)
+	go func() {
+		<-holder.Wanted() // until the other waits
+		holder.Release()
+	}()
 	lock, err := orders.Acquire(ctx, "order/42")
 	if err != nil {
 		fmt.Println(err)

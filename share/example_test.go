@@ -20,7 +20,7 @@ func ExampleGroup() {
 
 	fetch := func(ctx context.Context) (int, error) { // ctx ends when all three requests have
 		fmt.Println("fetching")
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(time.Second)
 		return 117, nil
 	}
 	var requests sync.WaitGroup
