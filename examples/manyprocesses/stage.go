@@ -288,7 +288,7 @@ func work(ctx context.Context, engineName, endpoint string, in io.Reader, out io
 		})
 	}
 	all.Wait()
-	stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	stop, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return locks.Shutdown(stop)
 }
