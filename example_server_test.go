@@ -16,9 +16,11 @@ import (
 // the signal comes should still be served.
 func Example_server() {
 	locks := keylock.Start[string](context.Background(), keylock.WithMaxWaiters(100))
-	server := httptest.NewServer(handler(locks))
+	test := httptest.NewServer(handler(locks))
+	defer test.Close()
+	server := test.Config // the *http.Server
 
-	res, err := http.Post(server.URL+"/accounts/alice", "", nil)
+	res, err := http.Post(test.URL+"/accounts/alice", "", nil)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -26,10 +28,12 @@ func Example_server() {
 	res.Body.Close()
 	fmt.Println(res.Status)
 
-	// The signal has come. A real server calls its Shutdown here.
+	// The signal has come.
 	grace, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	server.Close()                                // no request comes any more
+	if err := server.Shutdown(grace); err != nil { // no request comes any more, and each has its reply
+		fmt.Println("still served:", err)
+	}
 	if err := locks.Shutdown(grace); err != nil { // every lock is released
 		fmt.Println("still held:", err)
 	}
