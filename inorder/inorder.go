@@ -226,6 +226,7 @@ func (e *KeyError[K]) Error() string {
 	return fmt.Sprintf("inorder: key %s failed, %d dropped: %v", show.Quoted(&e.Key), e.Dropped, e.Err)
 }
 
+// Unwrap returns Err.
 func (e *KeyError[K]) Unwrap() error { return e.Err }
 
 // maxKeyErrors is how many failures of keys Wait returns one by one.
