@@ -435,6 +435,8 @@ func TestKeptGrantOfAnotherKeyIsGivenBack(t *testing.T) {
 		require.NoError(t, err)
 		l.Release()
 	}
+	grant, _ := m.kept.take("b")
+	assert.Zero(t, grant, "of a key with another hash")
 	m.kept.cells[0].hash.Store(maphash.Comparable(m.kept.seed, "b"))
 	l, ok := m.TryAcquire("b")
 	require.True(t, ok)
@@ -443,6 +445,22 @@ func TestKeptGrantOfAnotherKeyIsGivenBack(t *testing.T) {
 	require.NoError(t, err)
 	assert.Zero(t, a.Held)
 	l.Release()
+}
+
+// A number has 62 bits in a cell.
+func TestNoGrantIsKeptAfterTheLastNumber(t *testing.T) {
+	_, o := newManager[string](nil, options{}, mailboxSize)
+	grant := func(key string) table.Token[string] {
+		return o.table.Join(&table.Request[string]{Key: key}).Token
+	}
+	keep := func(key string) (word uint64) {
+		k := newKept(o.table, nil, 1)
+		k.keep(key, grant(key))
+		return k.cells[0].word.Load()
+	}
+	o.table.Keep(grant("first").Ticket(), mostNumber-1)
+	assert.Equal(t, uint64(mostNumber<<numberBits|out), keep("last that is kept"))
+	assert.Equal(t, called, keep("next"))
 }
 
 // CancelLate is a Cancel that was held up between its look at a Wait that was under way
