@@ -85,7 +85,7 @@ func TestWaitsOutlastTheirToken(t *testing.T) {
 	stats, err := there.Stats(t.Context())
 	require.NoError(t, err)
 	t.Log("retries:", stats.Engine.Retries)
-	assert.Less(t, stats.Engine.Retries, uint64(25), "the waits watch, and do not ask again and again")
+	assert.Less(t, stats.Engine.Retries, uint64(100), "the waits watch, and do not ask again and again")
 }
 
 // For each session etcd checks the password once for the renewals and once for the watches, however often keys are
@@ -94,7 +94,7 @@ func TestPasswordIsCheckedTwiceForASession(t *testing.T) {
 	t.Parallel() // it waits
 	addr, _ := startNodeWithUsers(t, 0)
 	admin := dialAs(t, "root", addr)
-	const ttl = 12 * time.Second // a busy machine must not open a second stream because the first seems to be silent
+	const ttl = 30 * time.Second // a busy machine must not open a second stream because the first seems to be silent
 	var engines [2]*etcdlock.Engine
 	var checked [2]atomic.Int64
 	for i := range engines {
@@ -126,7 +126,7 @@ func TestPasswordIsCheckedTwiceForASession(t *testing.T) {
 // The user's role is withdrawn while a key is held and another is waited for, and given back.
 func TestRoleIsWithdrawnForAMoment(t *testing.T) {
 	addr, admin := startNodeWithUsers(t, 0)
-	e := newEngine(t, dialAs(t, "user", addr), 10*time.Second)
+	e := newEngine(t, dialAs(t, "user", addr), 20*time.Second)
 	held := acquire(t, e, "key")
 	blocker := acquire(t, newEngine(t, admin, 30*time.Second), "theirs")
 	ctx, cancel := context.WithCancel(t.Context())

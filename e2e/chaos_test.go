@@ -63,7 +63,7 @@ func chaos(t *testing.T, processes, keepers int) {
 
 	for i, w := range workers { // all get on, now that the world is whole
 		soFar := len(increments(w))
-		require.Eventually(t, func() bool { return len(increments(w)) > soFar+10 }, patience, 20*time.Millisecond,
+		require.Eventually(t, func() bool { return len(increments(w)) > soFar+20 }, patience, 20*time.Millisecond,
 			"worker %d does not get on; it printed %q", i, w.output())
 	}
 	for _, w := range workers {
@@ -146,7 +146,7 @@ func verify(t *testing.T, ctx context.Context, c counter, workers []*process) {
 	}
 	t.Logf("%d increments by %d processes, %d of them reported, %d attempts failed, %d of them fenced off",
 		len(counts), len(workers), reported, failed, fenced)
-	assert.Greater(t, len(counts), int(chaosTime.Seconds()), "they hardly got on")
+	assert.Greater(t, len(counts), 20, "they hardly got on")
 }
 
 // Members are killed, stopped and cut off, leadership moves, history is forgotten, clients lose their
@@ -193,7 +193,7 @@ func TestChaosLeavesNoKeyAtQuietMoments(t *testing.T) {
 		c.trouble(t, random, admin, networks, time.Now().Add(min(15*time.Second, time.Until(until))), time.Until(until) > time.Minute && quiet%3 == 1)
 		cancel()
 		all.Wait()
-		awaitNoKeys(t, admin, 4*quietTTL)
+		awaitNoKeys(t, admin, patience)
 		assert.Empty(t, beliefs.faults())
 	}
 	t.Log(beliefs)

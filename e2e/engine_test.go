@@ -45,11 +45,19 @@ func acquire(t testing.TB, e cohort.Engine, key string) *etcdlock.Grant {
 	return g.(*etcdlock.Grant)
 }
 
-// waitInQueue starts an Acquire and returns when it is the nth in key's queue.
-func waitInQueue(t testing.TB, client *clientv3.Client, e *etcdlock.Engine, key string, nth int) <-chan cohort.Grant {
+// waitInQueue starts an Acquire and returns when it is the nth in key's queue. The holders before it must have ceased to
+// believe in their locks when it is granted.
+func waitInQueue(t testing.TB, client *clientv3.Client, e *etcdlock.Engine, key string, nth int, holders ...cohort.Grant) <-chan cohort.Grant {
 	granted := make(chan cohort.Grant, 1)
 	go func() {
 		g, err := e.Acquire(t.Context(), key)
+		for _, holder := range holders {
+			select {
+			case <-holder.Lost():
+			default:
+				assert.Fail(t, "two believe that they hold the key")
+			}
+		}
 		if assert.NoError(t, err) {
 			granted <- g
 		}
@@ -109,14 +117,16 @@ func (g *gate) option() grpc.DialOption {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel() // it waits
 	node := startNode(t)
 	direct := dial(t, node)
 	networks, gates := make(map[cohort.Engine]*network), make(map[cohort.Engine]*gate)
 	cohorttest.Run(t, cohorttest.Harness{
+		Within: patience,
 		Engine: func() (cohort.Engine, error) {
 			n, g := newNetwork(), new(gate)
 			client := dialWith(t, func(c *clientv3.Config) { c.DialOptions = []grpc.DialOption{g.option()} }, n.to(t, "n0", node))
-			e := newEngine(t, client, 2*time.Second)
+			e := newEngine(t, client, 8*time.Second) // which is not lost because the machine is busy
 			networks[e], gates[e] = n, g
 			return e, nil
 		},
@@ -152,8 +162,8 @@ func TestConformance(t *testing.T) {
 // Users of concurrency.Mutex and of an Engine wait in the same queue, in the order in which they came.
 func TestStockMutexAndEngineExcludeEachOther(t *testing.T) {
 	client := dial(t, startNode(t))
-	e := newEngine(t, client, 5*time.Second)
-	session, err := concurrency.NewSession(client, concurrency.WithTTL(5))
+	e := newEngine(t, client, 30*time.Second)
+	session, err := concurrency.NewSession(client, concurrency.WithTTL(30))
 	require.NoError(t, err)
 	defer session.Close()
 	stock := concurrency.NewMutex(session, e.Name("hot/key"))
@@ -196,7 +206,7 @@ func TestStockMutexAndEngineExcludeEachOther(t *testing.T) {
 			}
 		}
 		for range 2 {
-			engine := newEngine(t, client, 5*time.Second)
+			engine := newEngine(t, client, 30*time.Second)
 			all.Go(func() {
 				var unlock func() error
 				work(func() error {
@@ -205,7 +215,7 @@ func TestStockMutexAndEngineExcludeEachOther(t *testing.T) {
 					return err
 				}, func() error { return unlock() })
 			})
-			session, err := concurrency.NewSession(client, concurrency.WithTTL(5))
+			session, err := concurrency.NewSession(client, concurrency.WithTTL(30))
 			require.NoError(t, err)
 			mutex := concurrency.NewMutex(session, engine.Name("hot/key"))
 			all.Go(func() {
@@ -226,7 +236,7 @@ func TestCommandBreaksLockOfHangingProcess(t *testing.T) {
 	require.NoError(t, err, "%s", built)
 	addr := startNode(t)
 	client := dial(t, addr)
-	engine, err := etcdlock.New(client, etcdlock.WithLabel("reports"), etcdlock.WithTTL(2*time.Second))
+	engine, err := etcdlock.New(client, etcdlock.WithLabel("reports"), etcdlock.WithTTL(20*time.Second))
 	require.NoError(t, err)
 	locks := cohort.Start(t.Context(), engine)
 	defer locks.Close()

@@ -25,7 +25,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen, on a machine that is busy.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // process is a program in an operating-system process of its own, which can be
 // killed, paused and continued.
