@@ -598,7 +598,12 @@ func (p *pass) isPassed(call *ast.CallExpr) bool {
 		return false
 	}
 	fn := callee(p.TypesInfo, outer)
-	if fn == nil || fn.Pkg() == nil {
+	if fn == nil { // a variable: one that takes just this works with it
+		sig, ok := p.TypesInfo.TypeOf(outer.Fun).Underlying().(*types.Signature)
+		i := argument(outer, call)
+		return ok && i < sig.Params().Len() && types.Identical(sig.Params().At(i).Type(), p.TypesInfo.TypeOf(call))
+	}
+	if fn.Pkg() == nil {
 		return false
 	}
 	switch fn.Pkg().Path() {

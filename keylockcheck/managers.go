@@ -300,7 +300,7 @@ func (p *pass) startedOutside(v *types.Var, bubbles []*ast.FuncLit) (started *as
 				}
 				return nil
 			}
-			if !p.makes(call) {
+			if !p.makes(call) && !p.startsForCaller(call) {
 				return nil
 			}
 			for _, b := range bubbles {
@@ -329,6 +329,49 @@ func (p *pass) makes(call *ast.CallExpr) bool {
 		return fn.Name() == "Over" || known(fn.Pkg()) == sharePath // others have no manager
 	}
 	return false
+}
+
+// startsForCaller reports whether a call is of a function of this package that does nothing but
+// return a manager which it has started.
+func (p *pass) startsForCaller(call *ast.CallExpr) bool {
+	callee := callee(p.TypesInfo, call)
+	if callee == nil || callee.Signature().Results().Len() != 1 {
+		return false
+	}
+	for _, fn := range p.functions {
+		decl, ok := fn.node.(*ast.FuncDecl)
+		if !ok || decl.Body == nil || p.TypesInfo.Defs[decl.Name] != callee {
+			continue
+		}
+		returns, others := 0, 0
+		ast.Inspect(decl.Body, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncLit:
+				return false
+			case *ast.ReturnStmt:
+				if len(n.Results) == 1 && p.isStarted(n.Results[0]) {
+					returns++
+				} else {
+					others++
+				}
+			}
+			return true
+		})
+		return returns > 0 && others == 0
+	}
+	return false
+}
+
+// isStarted reports whether x is a call of Start, or a variable that only ever has what it returned.
+func (p *pass) isStarted(x ast.Expr) bool {
+	if id := identOf(x); id != nil {
+		x = p.onlyValue(p.variable(id))
+	}
+	if x == nil {
+		return false
+	}
+	call, ok := ast.Unparen(x).(*ast.CallExpr)
+	return ok && isStart(callee(p.TypesInfo, call))
 }
 
 func (p *pass) isCompared(id *ast.Ident) bool {

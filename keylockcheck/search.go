@@ -204,11 +204,34 @@ func (q *search) findGuards() {
 	})
 	for i := range q.guards {
 		for j := range q.guards {
-			if i != j && intersect(asks[i], asks[j]) {
+			if i != j && intersect(asks[i], asks[j]) && !q.leadToDefault(q.guards[i].stmt, q.guards[j].stmt) {
 				q.guards[i].related |= 1 << j
 			}
 		}
 	}
+}
+
+// leadToDefault reports whether two guards are clauses of one switch that has a default: a path
+// that passes by both has a clause of its own, which says what is done there.
+func (q *search) leadToDefault(a, b ast.Node) bool {
+	one, ok := a.(*ast.CaseClause)
+	if !ok {
+		return false
+	}
+	other, ok := b.(*ast.CaseClause)
+	if !ok || q.fn.switches[one] != q.fn.switches[other] {
+		return false
+	}
+	var clauses *ast.BlockStmt
+	switch sw := q.fn.switches[one].(type) {
+	case *ast.SwitchStmt:
+		clauses = sw.Body
+	case *ast.TypeSwitchStmt:
+		clauses = sw.Body
+	default:
+		return false
+	}
+	return slices.ContainsFunc(clauses.List, func(s ast.Stmt) bool { return s.(*ast.CaseClause).List == nil })
 }
 
 func intersect(a, b map[types.Object]bool) bool {
@@ -349,6 +372,9 @@ func (q *search) node(n ast.Node, live bool) (over, stillLive bool, lost *loss) 
 		if q.literals[id] != nil {
 			return true, live, nil
 		}
+		if q.mayHandOff(id) {
+			continue // verdict knows which way leads on with the lock
+		}
 		switch q.useOf(id) {
 		case releases, escapes:
 			return true, live, nil
@@ -385,6 +411,42 @@ func (q *search) node(n ast.Node, live bool) (over, stillLive bool, lost *loss) 
 		return false, live, l
 	}
 	return false, live, nil
+}
+
+// mayHandOff reports whether a mention of the lock hands it off in a condition, or without a look
+// at the result: when that is false the lock is still held.
+func (q *search) mayHandOff(id *ast.Ident) bool {
+	call := q.receivedBy(id)
+	if call == nil || methodName(call) != "Handoff" || q.s.kind != aLock {
+		return false
+	}
+	child := ast.Node(call)
+	for {
+		parent := q.parents[child]
+		switch p := parent.(type) {
+		case *ast.ParenExpr:
+		case *ast.UnaryExpr:
+			if p.Op != token.NOT {
+				return false
+			}
+		case *ast.BinaryExpr:
+			if p.Op != token.LAND && p.Op != token.LOR {
+				return false
+			}
+		case *ast.IfStmt:
+			return p.Cond == child
+		case *ast.ForStmt:
+			return p.Cond == child
+		case *ast.CaseClause:
+			sw, ok := q.fn.switches[p].(*ast.SwitchStmt)
+			return ok && sw.Tag == nil
+		case *ast.ExprStmt:
+			return true
+		default:
+			return false
+		}
+		child = parent
+	}
 }
 
 // failUse says what a mention of the error or bool does: looks when it is understood,
@@ -507,6 +569,9 @@ next:
 				case failed:
 					continue next // there is no lock on this path
 				case granted:
+					if q.isHandoff(a) {
+						said = append(said, a)
+					}
 					continue
 				}
 			}
@@ -711,6 +776,9 @@ func (q *search) verdict(a atom, live bool) verdict {
 			}
 		}
 	}
+	if q.isHandoff(a) {
+		return truth(failed) // true when the lock is gone
+	}
 	// The zero lock has no number.
 	switch a.op {
 	case token.EQL:
@@ -726,6 +794,12 @@ func (q *search) verdict(a atom, live bool) verdict {
 		}
 	}
 	return nothing
+}
+
+// isHandoff reports whether an atom is a Handoff of the lock.
+func (q *search) isHandoff(a atom) bool {
+	call, ok := ast.Unparen(a.x).(*ast.CallExpr)
+	return ok && a.op == token.ILLEGAL && methodName(call) == "Handoff" && q.is(receiver(call), q.s.lock)
 }
 
 // is reports whether x is a variable.

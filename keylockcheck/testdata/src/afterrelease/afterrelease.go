@@ -123,3 +123,15 @@ func locker(m *kl.Manager[string]) {
 	l.Unlock()
 	l.Unlock() // want `l.Unlock comes after l.Unlock on line \d+: it panics`
 }
+
+func variable(ctx context.Context, m *cohort.Manager, save func(cohort.Token) error, logf func(string, ...any)) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	if err := lock.Release(); err != nil {
+		logf("%v: %v", lock.Token(), err)
+		return err
+	}
+	return save(lock.Token()) // want `lock.Token comes after lock.Release on line \d+: another holder may have a greater token by now`
+}

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-func start() *keylock.Manager[string] { return keylock.Start[string](context.Background()) }
+func start() *keylock.Manager[string] { return started }
 
 func TestOutside(t *testing.T) {
 	m := keylock.Start[string](t.Context())
@@ -87,5 +87,36 @@ func TestLockerOutside(t *testing.T) {
 	answers := share.New[string, int](m)
 	synctest.Test(t, func(t *testing.T) {
 		answers.Do(t.Context(), "k", nil) // want `the group answers is started on line \d+, outside the bubble`
+	})
+}
+
+func newLocks(t *testing.T) *keylock.Manager[string] {
+	t.Helper()
+	m := keylock.Start[string](context.Background())
+	t.Cleanup(func() { m.Close() })
+	return m
+}
+
+// sometimes returns a manager of which it is not known where it was started.
+func sometimes(t *testing.T) *keylock.Manager[string] {
+	if testing.Short() {
+		return nil
+	}
+	return newLocks(t)
+}
+
+func TestHelperOutside(t *testing.T) {
+	m, other := newLocks(t), sometimes(t)
+	for _, key := range []string{"a", "b"} {
+		t.Run(key, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m.TryAcquire(key) // want `the manager m is started on line \d+, outside the bubble`
+				other.TryAcquire(key)
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		inside := newLocks(t)
+		inside.TryAcquire("k")
 	})
 }

@@ -187,3 +187,94 @@ func lockerDeferred(m *kl.Manager[string], x bool) {
 		return
 	}
 }
+
+// A switch whose default goes on with the lock has a path on which it is lost, however many of its
+// cases release it.
+func switched(ctx context.Context, m *kl.Manager[string], n int) error {
+	lock, err := m.Acquire(ctx, "k") // want `not released when the function returns on line \d+ \(line \d+: n == 0 is false; line \d+: n == 1 is false\)`
+	if err != nil {
+		return err
+	}
+	switch n {
+	case 0:
+		lock.Release()
+	case 1:
+		log.Print("one")
+		lock.Release()
+	default:
+		log.Print("many")
+	}
+	return nil
+}
+
+// Without a default the cases may be all that there are.
+func exhausted(ctx context.Context, m *kl.Manager[string], n int) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	switch n {
+	case 0:
+		lock.Release()
+	case 1:
+		lock.Release()
+	}
+	return nil
+}
+
+func handedOff(ctx context.Context, m *kl.Manager[string], n int) error {
+	lock, err := m.Acquire(ctx, "k") // want `not released when the function returns on line \d+ \(line \d+: lock.Handoff\(n\) is false\)`
+	if err != nil {
+		return err
+	}
+	if lock.Handoff(n) {
+		return nil
+	}
+	return errors.New("there is no next waiter")
+}
+
+func handedOffUnseen(ctx context.Context, m *kl.Manager[string], n int) error {
+	lock, err := m.Acquire(ctx, "k") // want `not released when the function returns on line \d+`
+	if err != nil {
+		return err
+	}
+	lock.Handoff(n)
+	return nil
+}
+
+func handedOffOrReleased(ctx context.Context, m *kl.Manager[string], n int) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	switch {
+	case n > 2 && lock.Handoff(n):
+		return nil
+	case n == 2:
+		return fail(lock.Handoff(n), lock)
+	case n == 1:
+		for !lock.Handoff(n) {
+			log.Print("once more")
+		}
+		return nil
+	}
+	if !lock.Handoff(n) {
+		lock.Release()
+	}
+	return nil
+}
+
+func handedOffAndDeferred(ctx context.Context, m *kl.Manager[string], n int) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	lock.Handoff(n)
+	return nil
+}
+
+func fail(done bool, lock kl.Lock[string]) error {
+	lock.Release()
+	return nil
+}
