@@ -196,6 +196,48 @@ func TestP2RenewalCreatesNothing(t *testing.T) {
 	assert.Zero(t, pgtest.Count(t, conn, "SELECT count(*) FROM pglock_key WHERE key = $1", pglock.KeyOf("free")))
 }
 
+// A renewal looks at the clock before its session ends, and may be committed after that. Its process believes it then, so a
+// call in between must not take the holder for dead. One that does so before leaves the renewal no session.
+func TestP2RenewalUnderWayKeepsTheKey(t *testing.T) {
+	t.Parallel()
+	s := migrated(t)
+	one, other, watch := s.Connect(t), s.Connect(t), s.Connect(t)
+	const (
+		enter = "SELECT outcome FROM pglock_enter('key', $1, 1, $2, '0', false)"
+		end   = "UPDATE pglock_session SET expires = clock_timestamp() WHERE id = 'holder'"
+		renew = "UPDATE pglock_session SET expires = clock_timestamp() + interval '1 hour' WHERE id = 'holder'" // it has looked in time
+	)
+	outcome := func(conn *pgx.Conn, session string, try bool) (text string) {
+		require.NoError(t, conn.QueryRow(t.Context(), enter, session, try).Scan(&text))
+		return text
+	}
+	for _, session := range []string{"holder", "next"} {
+		pgtest.Must(t, other, "SELECT pglock_begin($1, '1 hour', '0', false, '', '', 0)", session)
+	}
+	require.Equal(t, "granted", outcome(other, "holder", false))
+
+	pgtest.Must(t, other, end)
+	pgtest.Must(t, one, "BEGIN")
+	pgtest.Must(t, one, renew)
+	assert.Equal(t, "held", outcome(other, "next", true))
+	assert.Equal(t, "waits", outcome(other, "next", false))
+	pgtest.Must(t, one, "COMMIT")
+	assert.Equal(t, "waits", outcome(other, "next", false))
+
+	pgtest.Must(t, other, end)
+	pgtest.Must(t, one, "BEGIN")
+	assert.Equal(t, "granted", outcome(one, "next", false))
+	renewed := make(chan int64, 1)
+	go func() {
+		tag, err := other.Exec(t.Context(), renew)
+		assert.NoError(t, err)
+		renewed <- tag.RowsAffected()
+	}()
+	eventually(t, watch, 1, "SELECT count(*)::int FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+	pgtest.Must(t, one, "COMMIT")
+	assert.Zero(t, receive(t, renewed, "the renewal"))
+}
+
 // In a quarantine a try finds every key held, and who waits is not passed when it is over.
 func TestQuarantineOfTriesAndWaiters(t *testing.T) {
 	t.Parallel()

@@ -66,6 +66,18 @@ BEGIN
   RETURN EXISTS (SELECT FROM pglock_session WHERE id = split_part(entry, ':', 1) AND expires > clock_timestamp());
 END $$;
 
+-- Whether an entry's session has ended; then it has ended for good. A renewal that has looked at the clock in time may be
+-- committed only now, and its process believes it: such a session lives, and any other is removed, so that a renewal finds none.
+CREATE OR REPLACE FUNCTION pglock_dead(entry text) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+  session text := split_part(entry, ':', 1);
+BEGIN
+  DELETE FROM pglock_session WHERE id IN (
+    SELECT id FROM pglock_session WHERE id = session AND expires <= clock_timestamp() FOR UPDATE SKIP LOCKED);
+  RETURN NOT EXISTS (SELECT FROM pglock_session WHERE id = session);
+END $$;
+
 -- The clock in microseconds, of which epochs are made: they grow also after the newest rows were lost.
 CREATE OR REPLACE FUNCTION pglock_us() RETURNS bigint
 LANGUAGE plpgsql AS $$
@@ -121,7 +133,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
   next text;
 BEGIN
-  IF k.entry IS NOT NULL AND NOT pglock_alive(k.entry) THEN
+  IF k.entry IS NOT NULL AND NOT pglock_alive(k.entry) AND pglock_dead(k.entry) THEN
     k.entry := NULL;
   END IF;
   WHILE k.entry IS NULL AND cardinality(k.queue) > 0 AND quiet <= clock_timestamp() LOOP
@@ -182,6 +194,9 @@ BEGIN
   queued := name = ANY (k.queue);
   IF k.entry IS NOT NULL THEN
     SELECT expires INTO ends FROM pglock_session WHERE id = split_part(k.entry, ':', 1) AND expires > clock_timestamp();
+    IF ends IS NULL AND NOT pglock_dead(k.entry) THEN
+      ends := clock_timestamp(); -- its renewal is under way
+    END IF;
   END IF;
 
   IF ends IS NULL THEN -- no living entry holds it
@@ -307,7 +322,7 @@ BEGIN
   DELETE FROM pglock_key WHERE key IN (
     SELECT key FROM pglock_key
     WHERE used < clock_timestamp() - interval '1 hour'
-      AND (entry IS NULL OR NOT pglock_alive(entry))
+      AND (entry IS NULL OR NOT pglock_alive(entry) AND pglock_dead(entry))
       AND NOT EXISTS (SELECT FROM unnest(queue || refused) AS q WHERE pglock_alive(q))
     LIMIT 1000 FOR UPDATE SKIP LOCKED);
   GET DIAGNOSTICS n = ROW_COUNT;
