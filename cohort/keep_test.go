@@ -513,3 +513,28 @@ func TestHolderLearnsThatItsKeyIsWanted(t *testing.T) {
 		assert.True(t, closed(cohort.Lock{}.Wanted()))
 	})
 }
+
+// mute is an engine that cannot tell when another process wants a key.
+type mute struct{ *cohorttest.Engine }
+
+func (e mute) Acquire(ctx context.Context, key string) (cohort.Grant, error) {
+	g, err := e.Engine.Acquire(ctx, key)
+	return struct{ cohort.Grant }{g}, err
+}
+
+func TestHolderOfAMuteEngineLearnsOfItsLoss(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		engine := w.store.Engine()
+		m := cohort.Start(t.Context(), mute{engine})
+		defer m.Close()
+		wanted := acquire(t, m, "k").Wanted()
+		synctest.Wait()
+		select {
+		case <-wanted:
+			t.Fatal("nothing is known of another process")
+		default:
+		}
+		engine.Expire()
+		<-wanted
+	})
+}

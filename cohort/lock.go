@@ -99,23 +99,22 @@ func (l Lock) Context() context.Context {
 
 // Wanted returns a channel that is closed when another caller has to wait for the key: in this
 // process, or in another as far as the engine can tell, see [Recaller], which then has been refused
-// by a try perhaps. It is closed as well when it is not known whether another process wants the key, when the lock is lost and when it
+// by a try perhaps. It is closed as well when an engine that can tell cannot for a while, when the lock is lost and when it
 // is released; that of the zero Lock is closed. A holder that can stop may release the lock then; nothing ends it.
 func (l Lock) Wanted() <-chan struct{} {
 	if l.holder == nil {
 		return keylock.Lock[string]{}.Wanted()
 	}
-	l.holder.m.listen(l.holder.claim)
-	here, elsewhere := l.holder.local.Wanted(), l.holder.claim.other
-	if elsewhere == nil {
-		return here
-	}
+	c := l.holder.claim
+	l.holder.m.listen(c)
+	here, lost := l.holder.local.Wanted(), c.grant.Lost()
 	wanted := make(chan struct{})
 	go func() {
 		defer close(wanted)
 		select {
 		case <-here: // also when the lock is released
-		case <-elsewhere:
+		case <-c.other: // nil, which is never ready, if the engine cannot tell
+		case <-lost:
 		}
 	}()
 	return wanted

@@ -155,8 +155,18 @@ func (g *Group[K]) WaitIdle(ctx context.Context) error {
 		select {
 		case <-idle:
 		case <-ctx.Done():
+			return endOf(ctx)
 		}
 	}
+}
+
+// endOf returns the error of a call whose context has ended. Some contexts close Done a moment
+// before they set Err; no error at all would mean that the call had succeeded.
+func endOf(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return context.Canceled
 }
 
 // Wait makes the group accept nothing more, waits until all that it accepted is done or dropped, and
@@ -263,9 +273,10 @@ func (g *Group[K]) waitForRoom(ctx context.Context) error {
 		select {
 		case err := <-w.answered:
 			w.answered <- err
+			abandoned = ctx.Err()
 		case <-ctx.Done():
+			abandoned = endOf(ctx)
 		}
-		abandoned = ctx.Err()
 	}
 	s.lock()
 	if w.element != nil {

@@ -77,6 +77,31 @@ func TestGoWaitsForRoomUntilItsContextEnds(t *testing.T) {
 	}, inorder.WithQueue(2))
 }
 
+// earlyContext closes Done before it sets Err.
+type earlyContext struct {
+	context.Context
+	done chan struct{}
+}
+
+func (c earlyContext) Done() <-chan struct{} { return c.done }
+
+func (earlyContext) Err() error { return nil }
+
+func TestContextWithoutErrEndsAWait(t *testing.T) {
+	bubbles(t, 1, func(t *testing.T, g group) {
+		ctx := earlyContext{t.Context(), make(chan struct{})}
+		close(ctx.done)
+		end := make(chan struct{})
+		require.NoError(t, g.Go(t.Context(), "k", func(context.Context) error { <-end; return nil }))
+		synctest.Wait()
+		require.NoError(t, g.Go(t.Context(), "k", nothing))
+		require.ErrorIs(t, g.Go(ctx, "k", func(context.Context) error { panic("there was no room") }), context.Canceled)
+		require.ErrorIs(t, g.WaitIdle(ctx), context.Canceled)
+		close(end)
+		require.NoError(t, g.Wait())
+	}, inorder.WithQueue(1))
+}
+
 func TestRoomIsGivenInTheOrderOfTheCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := inorder.New[string](t.Context(), 1, inorder.WithQueue(1))

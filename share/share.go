@@ -126,7 +126,10 @@ func (g *Group[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V
 func (g *Group[K, V]) left(ctx context.Context, key K) (V, error) {
 	var zero V
 	err := ctx.Err()
-	if cause := context.Cause(ctx); cause != err {
+	if err == nil {
+		err = context.Canceled // some contexts close Done a moment before they set Err
+	}
+	if cause := context.Cause(ctx); cause != nil && cause != err {
 		return zero, fmt.Errorf("share: key %s: %w: %w", show.Quoted(&key), err, cause)
 	}
 	return zero, fmt.Errorf("share: key %s: %w", show.Quoted(&key), err)

@@ -228,6 +228,27 @@ func TestContextThatHasEndedStartsNothing(t *testing.T) {
 
 type valueKey struct{}
 
+// earlyContext closes Done before it sets Err.
+type earlyContext struct {
+	context.Context
+	done chan struct{}
+}
+
+func (c earlyContext) Done() <-chan struct{} { return c.done }
+
+func (earlyContext) Err() error { return nil }
+
+func TestContextWithoutErrEndsAWait(t *testing.T) {
+	m := keylock.Start[string](t.Context())
+	defer m.Close()
+	lock, _ := m.TryAcquire("k")
+	defer lock.Release()
+	ctx := earlyContext{t.Context(), make(chan struct{})}
+	close(ctx.done)
+	_, err := share.New[string, int](m).Do(ctx, "k", func(context.Context) (int, error) { return 1, nil })
+	require.ErrorIs(t, err, context.Canceled)
+}
+
 func TestFunctionHasTheValuesOfTheFirstCaller(t *testing.T) {
 	bubble(t, func(t *testing.T, m *keylock.Manager[string], g *share.Group[string, int]) {
 		ctx := context.WithValue(t.Context(), valueKey{}, 7)
