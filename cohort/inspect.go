@@ -119,6 +119,7 @@ type Top struct {
 // Stats returns the manager's totals. Those of Local are of one moment; the others are
 // of a moment later. It returns [ErrClosed] after the end, and ctx.Err() when ctx ends first.
 func (m *Manager) Stats(ctx context.Context) (Stats, error) {
+	m.mustBeStarted()
 	local, err := m.local.Stats(ctx)
 	if err != nil {
 		return Stats{}, err
@@ -155,6 +156,7 @@ func (m *Manager) stats(ctx context.Context, local keylock.Stats) (Stats, error)
 // holds it there, the engine is then asked, for at most [WithEngineTimeout]. It
 // returns [ErrClosed] after the end, and ctx.Err() when ctx ends first.
 func (m *Manager) Snapshot(ctx context.Context) ([]KeyInfo, error) {
+	m.mustBeStarted()
 	local, err := m.local.Snapshot(ctx)
 	if err != nil {
 		return nil, err
@@ -204,6 +206,7 @@ func (m *Manager) withClaims(ctx context.Context, local []keylock.KeyInfo[string
 // Top returns at most n keys of each kind, and the totals. It asks the engine nothing. It returns
 // [ErrClosed] after the end, and ctx.Err() when ctx ends first.
 func (m *Manager) Top(ctx context.Context, n int) (Top, error) {
+	m.mustBeStarted()
 	local, err := m.local.Top(ctx, n)
 	if err != nil {
 		return Top{}, err
@@ -240,6 +243,7 @@ func (m *Manager) Top(ctx context.Context, n int) (Top, error) {
 // engine cannot tell, the rest is returned all the same. It returns [ErrClosed] after the
 // end, and ctx.Err() when ctx ends first.
 func (m *Manager) Inspect(ctx context.Context, key string) (KeyInfo, error) {
+	m.mustBeStarted()
 	local, err := m.local.Inspect(ctx, key)
 	if err != nil {
 		return KeyInfo{}, err

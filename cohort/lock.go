@@ -196,6 +196,7 @@ type heldKeys struct {
 // Two rules keep it free of deadlock: a goroutine that holds a lock of this manager does not call
 // AcquireAll or Acquire for other keys, and the processes spell keys alike.
 func (m *Manager) AcquireAll(ctx context.Context, keys ...string) (Locks, error) {
+	m.mustBeStarted()
 	keys = slices.Clone(keys)
 	slices.Sort(keys)
 	keys = slices.Compact(keys)

@@ -114,6 +114,13 @@ func Start(ctx context.Context, engine Engine, opts ...Option) *Manager {
 	return m
 }
 
+// mustBeStarted panics, in the caller, for a Manager that Start did not make.
+func (m *Manager) mustBeStarted() {
+	if m == nil || m.local == nil {
+		panic("cohort: a Manager must be made by Start")
+	}
+}
+
 // newSlowLog starts the goroutine that logs, nil if nothing is to be logged.
 func (m *Manager) newSlowLog() *slowLog {
 	if m.slowLogger == nil {
@@ -142,6 +149,7 @@ func (m *Manager) closeEngine() {
 // becomes closed or is shutting down, and else the engine's error. When it fails it
 // returns the zero Lock.
 func (m *Manager) Acquire(ctx context.Context, key string) (Lock, error) {
+	m.mustBeStarted()
 	if ctx == nil {
 		panic("cohort: nil context")
 	}
@@ -161,6 +169,7 @@ func (m *Manager) Acquire(ctx context.Context, key string) (Lock, error) {
 // else the engine's error, for instance that it cannot be reached. When it fails it returns the
 // zero Lock.
 func (m *Manager) TryAcquire(ctx context.Context, key string) (Lock, error) {
+	m.mustBeStarted()
 	if ctx == nil {
 		panic("cohort: nil context")
 	}
@@ -216,6 +225,7 @@ func (m *Manager) Do(ctx context.Context, key string, fn func(context.Context) e
 // WaitIdle waits until this process neither holds nor contends for any key. It returns
 // [ErrClosed] when the manager ends first, and ctx.Err() when ctx does.
 func (m *Manager) WaitIdle(ctx context.Context) error {
+	m.mustBeStarted()
 	return m.local.WaitIdle(ctx)
 }
 
@@ -223,6 +233,7 @@ func (m *Manager) WaitIdle(ctx context.Context) error {
 // lock is released, and closes the engine. It returns the engine's error, if any. When ctx ends
 // first it returns ctx.Err() and goes on in the background; it can be called again, or Close.
 func (m *Manager) Shutdown(ctx context.Context) error {
+	m.mustBeStarted()
 	m.draining.Store(true)
 	if m.keeper != nil {
 		m.keeper.close()
@@ -244,6 +255,7 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 // [WithEngineTimeout]; if that is not nil, other processes may have to wait until the
 // engine drops this one's locks. It may be called again.
 func (m *Manager) Close() error {
+	m.mustBeStarted()
 	m.draining.Store(true)
 	if err := m.local.Close(); err != nil {
 		return fmt.Errorf("cohort: %w", err)
@@ -268,5 +280,6 @@ func (m *Manager) String() string {
 
 // Done is closed when the manager has ended and its engine is closed.
 func (m *Manager) Done() <-chan struct{} {
+	m.mustBeStarted()
 	return m.done
 }

@@ -739,6 +739,29 @@ func trouble(t *testing.T, opts ...cohort.Option) (total cohort.Stats) {
 	return total
 }
 
+func TestManagerThatStartDidNotMakePanicsWithASentence(t *testing.T) {
+	ctx := context.Background()
+	for _, m := range []*cohort.Manager{nil, new(cohort.Manager)} {
+		for name, call := range map[string]func(){
+			"Acquire":    func() { _, _ = m.Acquire(ctx, "k") },
+			"TryAcquire": func() { _, _ = m.TryAcquire(ctx, "k") },
+			"AcquireAll": func() { _, _ = m.AcquireAll(ctx, "k") },
+			"Do":         func() { _ = m.Do(ctx, "k", func(context.Context) error { return nil }) },
+			"WaitIdle":   func() { _ = m.WaitIdle(ctx) },
+			"Shutdown":   func() { _ = m.Shutdown(ctx) },
+			"Close":      func() { _ = m.Close() },
+			"Done":       func() { m.Done() },
+			"Stats":      func() { _, _ = m.Stats(ctx) },
+			"Snapshot":   func() { _, _ = m.Snapshot(ctx) },
+			"Top":        func() { _, _ = m.Top(ctx, 1) },
+			"Inspect":    func() { _, _ = m.Inspect(ctx, "k") },
+		} {
+			assert.PanicsWithValue(t, "cohort: a Manager must be made by Start", call, name)
+		}
+		assert.NotEmpty(t, m.String())
+	}
+}
+
 func TestNilArgumentsPanicInTheirCaller(t *testing.T) {
 	var none context.Context
 	assert.PanicsWithValue(t, "cohort: Start with a nil engine", func() { cohort.Start(t.Context(), nil) })
