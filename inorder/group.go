@@ -37,6 +37,13 @@ type failure[K comparable] struct {
 	n int
 }
 
+// mustBeMade panics, in the caller, for a Group that neither New, Over nor Sub made.
+func (g *Group[K]) mustBeMade() {
+	if g == nil || g.sched == nil {
+		panic("inorder: a Group must be made by New, Over or Sub")
+	}
+}
+
 // Go adds fn to the queue of key and returns nil; or it returns an error,
 // and fn is not going to be called. While the queue is full it waits for room, see [WithQueue].
 // The context that fn gets is the group's: ctx is for that wait only.
@@ -49,6 +56,7 @@ type failure[K comparable] struct {
 // That Go returned nil does not mean that fn is called: it is dropped when the group, or with
 // WithKeyFailures its key, fails before its turn comes. Wait tells.
 func (g *Group[K]) Go(ctx context.Context, key K, fn func(context.Context) error) error {
+	g.mustBeMade()
 	mustContext(ctx)
 	if err := ctx.Err(); err != nil {
 		return err
@@ -78,6 +86,7 @@ func (g *Group[K]) Go(ctx context.Context, key K, fn func(context.Context) error
 // TryGo is Go without a wait: it is false, and fn is not going to be called, when the queue is
 // full, when the group begins nothing more, and for a key that is not equal to itself.
 func (g *Group[K]) TryGo(key K, fn func(context.Context) error) bool {
+	g.mustBeMade()
 	if check(key, fn) != nil {
 		return false
 	}
@@ -116,6 +125,7 @@ func check[K comparable](key K, fn func(context.Context) error) error {
 // of a partition, or one request. The end of ctx stops it. Wait for it, or stop it, when there is
 // no more work: until then the group knows it.
 func (g *Group[K]) Sub(ctx context.Context) *Group[K] {
+	g.mustBeMade()
 	mustContext(ctx)
 	s := g.sched
 	s.lock()
@@ -139,6 +149,7 @@ func (g *Group[K]) Sub(ctx context.Context) *Group[K] {
 //
 // After Stop or a failure it returns when nothing of the group runs.
 func (g *Group[K]) WaitIdle(ctx context.Context) error {
+	g.mustBeMade()
 	mustContext(ctx)
 	s := g.sched
 	for {
@@ -177,6 +188,7 @@ func endOf(ctx context.Context) error {
 // It may be called again, and by many at once, but not by work of the group, which would wait for
 // itself.
 func (g *Group[K]) Wait() error {
+	g.mustBeMade()
 	s := g.sched
 	s.lock()
 	g.close()
@@ -196,6 +208,7 @@ func (g *Group[K]) Wait() error {
 // with; to wait for it, call Wait, which returns the cause, or ErrStopped when that is nil. Only
 // the first Stop does anything, and none after a failure.
 func (g *Group[K]) Stop(cause error) {
+	g.mustBeMade()
 	if cause == nil {
 		cause = ErrStopped
 	}
@@ -209,6 +222,7 @@ func (g *Group[K]) Stop(cause error) {
 // [*KeyError] that Wait no longer returns; nil when the key has not failed. What was dropped
 // does not come back.
 func (g *Group[K]) Reopen(key K) error {
+	g.mustBeMade()
 	s := g.sched
 	s.lock()
 	defer s.unlock()

@@ -549,6 +549,24 @@ func TestAMillionWait(t *testing.T) {
 	}
 }
 
+func TestGroupThatNoFunctionMadePanicsWithASentence(t *testing.T) {
+	ctx := context.Background()
+	fn := func(context.Context) error { return nil }
+	for _, g := range []*inorder.Group[string]{nil, new(inorder.Group[string])} {
+		for name, call := range map[string]func(){
+			"Go":       func() { _ = g.Go(ctx, "k", fn) },
+			"TryGo":    func() { g.TryGo("k", fn) },
+			"Sub":      func() { g.Sub(ctx) },
+			"WaitIdle": func() { _ = g.WaitIdle(ctx) },
+			"Wait":     func() { _ = g.Wait() },
+			"Stop":     func() { g.Stop(nil) },
+			"Reopen":   func() { _ = g.Reopen("k") },
+		} {
+			assert.PanicsWithValue(t, "inorder: a Group must be made by New, Over or Sub", call, name)
+		}
+	}
+}
+
 func TestEachPanicsForANilFunction(t *testing.T) {
 	seq, key := slices.Values([]int{1}), func(int) int { return 0 }
 	fn := func(context.Context, int) error { return nil }
