@@ -104,7 +104,11 @@ func (b bug) run(root string, all bool) (red []string, err error) {
 	}()
 	for _, c := range b.order() {
 		start := time.Now()
-		if test, _ := c.red(root); test != "" {
+		test, output := c.red(root)
+		if test == notBuilt {
+			return nil, fmt.Errorf("%s %s, so the bug must be written anew:\n%s", c.name, test, output)
+		}
+		if test != "" {
 			red = append(red, c.name+": "+test)
 			fmt.Fprintf(os.Stderr, "%s: %s is red, %v\n", b.name, c.name, time.Since(start).Round(time.Second))
 			if !all {
@@ -166,6 +170,9 @@ var (
 	panicked   = regexp.MustCompile(`(?m)^(?:panic|fatal error): .*`)
 )
 
+// notBuilt is what red returns for code that does not compile. A bug that is not there was not seen.
+const notBuilt = "does not build"
+
 // red runs the check and returns the test that failed, and its output; "" when none did.
 func (c check) red(root string) (test, output string) {
 	cmd := exec.Command("go", strings.Fields(c.args)...)
@@ -184,7 +191,7 @@ func (c check) red(root string) (test, output string) {
 	}
 	output = string(text)
 	if strings.Contains(output, "[build failed]") || strings.Contains(output, "[setup failed]") {
-		return "does not build", output
+		return notBuilt, output
 	}
 	for _, pattern := range []*regexp.Regexp{failedTest, hungTest} {
 		if m := pattern.FindStringSubmatch(output); m != nil {

@@ -39,6 +39,23 @@ func TestBugsAreUpToDate(t *testing.T) {
 	assert.Equal(t, string(original), string(same), "a bug was not taken out again")
 }
 
+// A bug that does not compile is not there, so no check has seen it.
+func TestBugThatDoesNotBuildIsNotSeen(t *testing.T) {
+	root := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(root, "share"), 0o700))
+	for name, text := range map[string]string{
+		"go.mod":              "module rotten\n\ngo 1.26\n",
+		"share/share.go":      "package share\n\nfunc one() int { return 1 }\n",
+		"share/share_test.go": "package share\n\nimport \"testing\"\n\nfunc TestOne(t *testing.T) { _ = one() }\n",
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(root, name), []byte(text), 0o600))
+	}
+	b := bug{name: "rotten", first: []string{"share"}, edits: []edit{{"share/share.go", "return 1", "return gone()"}}}
+	red, err := b.run(root, false)
+	assert.ErrorContains(t, err, "share does not build, so the bug must be written anew")
+	assert.Empty(t, red)
+}
+
 func known(root, name string) bool {
 	for _, c := range append(slices.Clone(checks), postgres) {
 		if c.name == name {
