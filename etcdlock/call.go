@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/internal/crew"
 )
 
 // call is an Acquire or a TryAcquire that is under way. It belongs to the goroutine that runs it.
@@ -55,7 +56,7 @@ func (c *call) run() {
 // contend enters the queue of the key until one attempt succeeds, or fails in a way
 // that another attempt would not mend.
 func (c *call) contend(t *turn) {
-	for retry := (backoff{}); ; {
+	for retry := (crew.Backoff{}); ; {
 		s, err := c.engine.session(c.ctx)
 		var p *entry // nil if there is nothing to clean up
 		if err == nil {
@@ -76,7 +77,7 @@ func (c *call) contend(t *turn) {
 				c.outlast(p.cleanUp)
 				p = nil
 			}
-			if !c.over && retry.wait(c.ctx) == nil {
+			if !c.over && retry.Wait(c.ctx, c.ctx) == nil {
 				continue
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/internal/crew"
 )
 
 // entry is one attempt's entry in the queue of a key.
@@ -210,20 +211,20 @@ func (p *entry) wait(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}()
-	retry := backoff{}
+	retry := crew.Backoff{}
 	for ahead := p.ahead; ahead.key != ""; {
 		next, err := p.outlast(ctx, ahead)
 		switch {
 		case err == nil:
 			ahead = next
-			retry = backoff{}
+			retry = crew.Backoff{}
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case errors.Is(err, errEntryGone) || !passes(err):
 			return err
 		default:
 			p.engine.note(err)
-			if retry.wait(ctx) != nil {
+			if retry.Wait(ctx, ctx) != nil {
 				return context.Cause(ctx)
 			}
 		}
@@ -332,7 +333,7 @@ const cleanUpTTLs = 3
 // does, and the entry with it; an error that does not pass ends it too, unless persistent.
 func (p *entry) leave(ctx context.Context, persistent bool) error {
 	p.leaving.Store(true)
-	for retry := (backoff{}); ; {
+	for retry := (crew.Backoff{}); ; {
 		if p.isLost() {
 			return cohort.ErrLost
 		}
@@ -348,7 +349,7 @@ func (p *entry) leave(ctx context.Context, persistent bool) error {
 			return err
 		}
 		p.engine.note(err)
-		if retry.wait(ctx) != nil && !p.isLost() {
+		if retry.Wait(ctx, ctx) != nil && !p.isLost() {
 			return fmt.Errorf("%w; before that: %w", ctx.Err(), err)
 		}
 	}

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -121,28 +119,4 @@ func keyText(key string) string {
 		cut--
 	}
 	return fmt.Sprintf("%q… (%d bytes)", key[:cut], len(key))
-}
-
-// backoff spaces repeated attempts.
-type backoff struct {
-	last time.Duration
-}
-
-// wait waits before the next attempt, longer each time up to about half a second, and
-// returns ctx.Err() when ctx ends first.
-func (b *backoff) wait(ctx context.Context) error {
-	pause := time.NewTimer(b.next())
-	defer pause.Stop()
-	select {
-	case <-pause.C:
-		return ctx.Err()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// next returns how long to wait before the next attempt.
-func (b *backoff) next() time.Duration {
-	b.last = min(2*b.last+5*time.Millisecond, 400*time.Millisecond)
-	return b.last/2 + rand.N(b.last)
 }

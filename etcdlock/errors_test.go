@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/internal/crew"
 )
 
 // etcdErrors are all errors that etcd has a name for, and whether they pass.
@@ -205,15 +206,15 @@ func TestTokenErrorsAreFoundInTheTextOfAWatch(t *testing.T) {
 }
 
 func TestBackoffGrowsToABound(t *testing.T) {
-	var b backoff
+	var b crew.Backoff
 	for range 100 {
-		pause := b.next()
+		pause := b.Next()
 		assert.Positive(t, pause)
 		assert.Less(t, pause, 601*time.Millisecond)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.ErrorIs(t, b.wait(ctx), context.Canceled)
+	require.ErrorIs(t, b.Wait(ctx, ctx), context.Canceled)
 }
 
 func TestKeyTextIsShortAndValid(t *testing.T) {

@@ -13,6 +13,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/seed-46f81e6d/keylock/internal/crew"
 )
 
 // A process learns that another one wants a key that it holds by an inbox: etcd keys below one name per lease, on
@@ -245,16 +247,16 @@ func (s *session) all() []*entry {
 
 // keepListening watches the inbox until the session ends.
 func (s *session) keepListening() {
-	for retry := (backoff{}); ; {
+	for retry := (crew.Backoff{}); ; {
 		heard, err := s.listen()
 		s.deafen()
 		if s.ctx.Err() == nil && err != nil {
 			s.engine.note(err)
 		}
 		if heard {
-			retry = backoff{}
+			retry = crew.Backoff{}
 		}
-		if retry.wait(s.ctx) != nil {
+		if retry.Wait(s.ctx, s.ctx) != nil {
 			return
 		}
 	}
@@ -442,14 +444,14 @@ func (s *session) keepOpen(w watchStream) {
 		return
 	}
 	never := s.engine.prefix + separator
-	for retry := (backoff{}); s.watch.Load() == w.generation; {
+	for retry := (crew.Backoff{}); s.watch.Load() == w.generation; {
 		for resp := range s.engine.client.Watch(w.with(s.ctx), never) {
 			if err := resp.Err(); err != nil {
 				s.engine.note(err)
 				w.failed(err)
 			}
 		}
-		if retry.wait(s.ctx) != nil {
+		if retry.Wait(s.ctx, s.ctx) != nil {
 			return
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/internal/crew"
 )
 
 // session is a lease that is renewed until it is lost or the engine closes.
@@ -295,12 +296,12 @@ func (s *session) revoke(ctx context.Context) error {
 func (e *Engine) revoke(ctx context.Context, lease clientv3.LeaseID) error {
 	ctx, cancel := context.WithTimeout(ctx, e.ttl)
 	defer cancel()
-	for retry := (backoff{}); ; {
+	for retry := (crew.Backoff{}); ; {
 		_, err := e.client.Revoke(ctx, lease)
 		if err == nil || errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			return nil
 		}
-		if !passes(err) || retry.wait(ctx) != nil {
+		if !passes(err) || retry.Wait(ctx, ctx) != nil {
 			return fmt.Errorf("lease %x is left to run out: %w", int64(lease), err)
 		}
 	}
@@ -325,7 +326,7 @@ func (s *session) keepAlive() {
 	again.Stop()
 	r := &renewer{session: s, replies: make(chan renewal)}
 	defer r.stop()
-	var retry backoff
+	var retry crew.Backoff
 	kept := false // the generation below is kept open
 	var generation uint64
 	for {
@@ -344,13 +345,13 @@ func (s *session) keepAlive() {
 			case reply.err != nil: // the watchdog decides when that is too much
 				s.engine.note(reply.err)
 				if len(r.streams) == 0 {
-					again.Reset(retry.next())
+					again.Reset(retry.Next())
 				}
 			case !ok:
 			case reply.ttl <= 0:
 				s.lose()
 			default:
-				retry = backoff{}
+				retry = crew.Backoff{}
 				s.trust(sent, reply.ttl)
 				watchdog.Reset(s.left())
 			}

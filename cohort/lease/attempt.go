@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/internal/crew"
 )
 
 // Grant is a key held at the store. It implements cohort.Grant.
@@ -130,7 +131,7 @@ func (s *session) newAttempt(c *call) *attempt {
 // wait enters the queue, asks again when it has to, and returns nil when the key is granted.
 func (a *attempt) wait() error {
 	a.session.join(a)
-	var retry backoff
+	var retry crew.Backoff
 	var again *time.Timer // nil as long as the first Enter is under way
 	for {
 		standing, err := a.enter()
@@ -151,11 +152,11 @@ func (a *attempt) wait() error {
 			if a.session.ctx.Err() != nil {
 				return errSessionLost
 			}
-			pause = retry.next()
+			pause = retry.Next()
 		case standing.Epoch != 0:
 			return a.take(standing.Epoch, standing.Wanted)
 		default:
-			retry = backoff{}
+			retry = crew.Backoff{}
 			a.call.problem.Store(nil)
 			if standing.Again > 0 {
 				pause = min(pause, standing.Again)
@@ -304,14 +305,14 @@ func (a *attempt) holds(epoch uint64) bool {
 func (a *attempt) leave() error {
 	a.leaving.Store(true)
 	a.awaitReply(a.session.ctx)
-	for retry := (backoff{}); ; {
+	for retry := (crew.Backoff{}); ; {
 		ctx, cancel := a.session.request()
 		outcome, over := a.tryToLeave(ctx)
 		cancel()
 		if over {
 			return outcome
 		}
-		_ = retry.wait(a.session.ctx, a.session.ctx)
+		_ = retry.Wait(a.session.ctx, a.session.ctx)
 	}
 }
 

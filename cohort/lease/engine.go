@@ -84,7 +84,6 @@ type Engine struct {
 	asks     chan chan<- sessionReply // for the session, served by keepSession
 	current  atomic.Pointer[session]  // the last one that was begun; it may be lost
 	crew     *crew.Crew               // the engine's goroutines
-	closing  atomic.Bool              // the first Close has begun
 	toEnd    atomic.Pointer[Session]  // what Close has to end at the store; nil for nothing
 	attempts atomic.Uint64            // numbers the entries
 	warner   Warner                   // the store, if it is one; else nil
@@ -207,7 +206,7 @@ func (c *call) explain(err error) error {
 // run makes attempts at the key until one succeeds or fails for good.
 func (c *call) run() {
 	e := c.engine
-	for retry := (backoff{}); ; {
+	for retry := (crew.Backoff{}); ; {
 		err := c.ctx.Err()
 		if err == nil {
 			var s *session
@@ -221,7 +220,7 @@ func (c *call) run() {
 				c.problem.Store(&err)
 			}
 		}
-		if passes(err) && retry.wait(c.ctx, e.ctx) == nil {
+		if passes(err) && retry.Wait(c.ctx, e.ctx) == nil {
 			continue
 		}
 		c.reply(nil, c.explain(err))
@@ -251,17 +250,15 @@ func (e *Engine) explain(ctx context.Context, key string, err error) error {
 // session ends by itself within its TTL; a later Close tries again. No goroutine of the engine is left,
 // but for requests that the store's client does not abandon at once: those end when it does.
 func (e *Engine) Close(ctx context.Context) error {
-	if e.closing.CompareAndSwap(false, true) {
-		e.end()
-		e.crew.Dismiss()
-	}
+	e.end()
+	e.crew.Dismiss()
 	stop := context.AfterFunc(ctx, e.abort)
 	defer stop()
 	select {
 	case <-e.crew.Gone(): // soon: every task heeds e.ctx, or ends a session under e.requests
 	case <-ctx.Done():
 	}
-	for retry := (backoff{}); ; {
+	for retry := (crew.Backoff{}); ; {
 		s := e.toEnd.Load()
 		if s == nil {
 			return nil
@@ -273,7 +270,7 @@ func (e *Engine) Close(ctx context.Context) error {
 				return nil
 			}
 		}
-		if retry.wait(ctx, context.Background()) != nil {
+		if retry.Wait(ctx, ctx) != nil {
 			return fmt.Errorf("%s: close: session %s is left to run out: %w", e.Name, s.ID, endOf(ctx, err))
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
+
+	"github.com/seed-46f81e6d/keylock/internal/crew"
 )
 
 var errSessionLost = errors.New("the session was lost")
@@ -360,15 +362,15 @@ func (s *session) suspect() { signal(s.doubt) }
 
 // listen keeps hearing the store's notices.
 func (s *session) listen() {
-	for retry := (backoff{}); s.ctx.Err() == nil; {
+	for retry := (crew.Backoff{}); s.ctx.Err() == nil; {
 		began := time.Now()
 		_ = s.engine.store.Listen(s.ctx, s.Session, s.notify)
 		s.hears.Store(false)
 		signal(s.deaf)
 		if time.Since(began) > s.TTL {
-			retry = backoff{}
+			retry = crew.Backoff{}
 		}
-		_ = retry.wait(s.ctx, s.ctx)
+		_ = retry.Wait(s.ctx, s.ctx)
 	}
 }
 
@@ -377,8 +379,8 @@ func (s *session) listen() {
 func (s *session) finish() {
 	ctx, cancel := context.WithTimeout(s.engine.requests, s.TTL)
 	defer cancel()
-	for retry := (backoff{}); ctx.Err() == nil && s.engine.store.End(ctx, s.Session) != nil; {
-		_ = retry.wait(ctx, ctx)
+	for retry := (crew.Backoff{}); ctx.Err() == nil && s.engine.store.End(ctx, s.Session) != nil; {
+		_ = retry.Wait(ctx, ctx)
 	}
 }
 

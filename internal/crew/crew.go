@@ -1,7 +1,12 @@
-// Package crew has the goroutines of an engine.
+// Package crew has the goroutines of an engine, and the pauses between its requests.
 package crew
 
-import "sync/atomic"
+import (
+	"context"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+)
 
 // Crew runs tasks, and counts its goroutines, so that an engine can wait for them when it is
 // closed. Unlike with a WaitGroup, a task may come while another goroutine waits: it is
@@ -90,3 +95,28 @@ func (c *Crew) Dismiss() {
 
 // Gone is closed when the crew was dismissed and all its goroutines have ended.
 func (c *Crew) Gone() <-chan struct{} { return c.gone }
+
+// Backoff spaces repeated requests. The zero Backoff begins with a short pause.
+type Backoff struct {
+	last time.Duration
+}
+
+// Next returns the pause before the next request, longer each time up to about half a second.
+func (b *Backoff) Next() time.Duration {
+	b.last = min(2*b.last+5*time.Millisecond, 400*time.Millisecond)
+	return b.last/2 + rand.N(b.last)
+}
+
+// Wait waits for the pause. It returns the error of a context that ends first, which may be the same twice.
+func (b *Backoff) Wait(ctx, other context.Context) error {
+	pause := time.NewTimer(b.Next())
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+		return ctx.Err()
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-other.Done():
+		return other.Err()
+	}
+}
