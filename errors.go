@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 	"github.com/seed-46f81e6d/keylock/internal/show"
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
@@ -149,7 +150,7 @@ type captured struct {
 func (c *captured) Done() <-chan struct{} { return c.done }
 
 func (c *captured) Err() error {
-	if isClosed(c.done) {
+	if ended.Is(c.done) {
 		return context.Canceled
 	}
 	return nil
@@ -167,17 +168,6 @@ func (c *captured) Value(key any) any {
 }
 
 func (c *captured) Deadline() (time.Time, bool) { return time.Time{}, false }
-
-// isClosed reports whether a channel that is only ever closed is. It runs no code of the
-// user's, which the Err of a context may do.
-func isClosed(done <-chan struct{}) bool {
-	select {
-	case <-done:
-		return true
-	default:
-		return false
-	}
-}
 
 // An endError says that the context of a call has ended. It wraps what the context says
 // and, where that is something else, the cause.
@@ -205,13 +195,9 @@ func keysOf[K comparable](want table.Request[K]) named[K] {
 	return named[K]{}
 }
 
-// endOf returns the error of a call whose context has ended. Some contexts close Done a
-// moment before they set Err; no error at all would mean that the call had succeeded.
+// endOf returns the error of a call whose context has ended.
 func endOf[K comparable](ctx context.Context, keys named[K]) error {
-	e := &endError[K]{keys: keys, reason: ctx.Err()}
-	if e.reason == nil {
-		e.reason = context.Canceled
-	}
+	e := &endError[K]{keys: keys, reason: ended.Err(ctx)}
 	if cause := context.Cause(ctx); cause != e.reason {
 		e.cause = cause
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
@@ -316,7 +317,7 @@ func (w *world) checkKept() error {
 			return fmt.Errorf("key %d is kept, and the table has %d holders and %d waiters of key %d", c.key, v.Held, v.Waiting, v.Key)
 		}
 	}
-	if closed(w.m.done) && !w.allCalled() {
+	if ended.Is(w.m.done) && !w.allCalled() {
 		return fmt.Errorf("grants are kept after the end")
 	}
 	if w.o.idle != nil && !w.waitsIdle() {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
@@ -262,7 +263,7 @@ func acquiresAndWatches(want table.Request[int]) func(*caller) {
 			return
 		}
 		c.Wanted(lock)
-		c.choose(move{label: "needs it no more"}, move{label: "sees that it is wanted", ready: func() bool { return closed(c.wanted) }})
+		c.choose(move{label: "needs it no more"}, move{label: "sees that it is wanted", ready: func() bool { return ended.Is(c.wanted) }})
 		c.Release(lock)
 	}
 }
@@ -576,9 +577,9 @@ func (w *world) checkWanted() error {
 		c, ok := a.memory.(*caller)
 		switch {
 		case !ok || c.wanted == nil:
-		case closed(c.wanted) && !c.isWanted:
+		case ended.Is(c.wanted) && !c.isWanted:
 			return fmt.Errorf("%s hears that its lock is wanted, which it is not", c.name)
-		case !closed(c.wanted) && w.isWanted(c.asked):
+		case !ended.Is(c.wanted) && w.isWanted(c.asked):
 			return fmt.Errorf("%s does not hear that its lock is wanted", c.name)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
@@ -126,7 +127,7 @@ func (w *world) own(a *actor) {
 	if w.timer != nil {
 		a.step("ends the slow log", func() bool {
 			l := w.o.tracking.slow
-			return l.timer == nil || l.timer != w.fired || closed(l.looked)
+			return l.timer == nil || l.timer != w.fired || ended.Is(l.looked)
 		})
 		w.o.tracking.stop()
 		w.unobserved = true
@@ -692,7 +693,7 @@ func filled(channel any) func() bool {
 	case chan error:
 		return func() bool { return len(channel) > 0 }
 	case chan struct{}:
-		return func() bool { return closed(channel) }
+		return func() bool { return ended.Is(channel) }
 	}
 	panic(fmt.Sprintf("a channel of another type: %T", channel))
 }
@@ -1166,16 +1167,6 @@ func (a *actor) choose(moves ...move) int {
 
 // step is choose for a single move.
 func (a *actor) step(label string, ready func() bool) { a.choose(move{label: label, ready: ready}) }
-
-// closed reports whether a channel that is never sent to is closed.
-func closed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}
 
 // name names what a caller waits for.
 func name(of any) string {

@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"sync/atomic"
 
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
@@ -117,7 +118,7 @@ func (k *kept[K]) take(key K) (grant table.Token[K], from *cellWord) {
 		return grant, nil
 	}
 	k.gate.cell("looks whether it may take", word, 0)
-	if k.unserved.Load() > 0 || isClosed(k.lifetime) {
+	if k.unserved.Load() > 0 || ended.Is(k.lifetime) {
 		return grant, nil
 	}
 	number++

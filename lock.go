@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 	"github.com/seed-46f81e6d/keylock/internal/show"
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
@@ -154,7 +155,7 @@ func (v Reservation[K]) Wait(ctx context.Context) (Lock[K], error) {
 		}
 		return Lock[K]{}, ErrReservationDone
 	}
-	if err != nil && !isClosed(done) { // some contexts set Err a moment before they close Done
+	if err != nil && !ended.Is(done) { // some contexts set Err a moment before they close Done
 		ended := make(chan struct{})
 		close(ended)
 		done = ended

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
@@ -129,7 +130,7 @@ func (o *owner[K]) serve() {
 		o.m.gate.receives()
 		msg := <-o.m.mailbox
 		o.meter.next(len(o.m.mailbox))
-		if isClosed(o.lifetime) {
+		if ended.Is(o.lifetime) {
 			o.end(ErrClosed)
 		} else if o.m.left.Load() != nil {
 			o.serveLeft()
@@ -154,7 +155,7 @@ func (o *owner[K]) goOn() bool {
 			break // more than it has room for want to send, and those that are granted would, too
 		}
 		o.m.gate.before("lets postponed waiters go on")
-		if isClosed(o.lifetime) {
+		if ended.Is(o.lifetime) {
 			o.end(ErrClosed)
 			return false
 		}
@@ -181,7 +182,7 @@ const seldom = 8
 // because the goroutine that abandoned one sees that in what it asks next.
 func (o *owner[K]) serveLeft() {
 	for r := o.m.left.Swap(nil); r != nil && !o.ended; {
-		if isClosed(o.lifetime) { // they may be very many
+		if ended.Is(o.lifetime) { // they may be very many
 			o.end(ErrClosed)
 			return
 		}
@@ -412,7 +413,7 @@ func (m *Manager[K]) wait(ctx context.Context, done <-chan struct{}, r *acquire[
 		}
 	}
 	m.gate.before("looks at its context")
-	if isClosed(done) {
+	if ended.Is(done) {
 		return m.tooLate(ctx, r)
 	}
 	return m.take(r)
@@ -781,7 +782,7 @@ func (m *Manager[K]) WaitIdle(ctx context.Context) error {
 	case <-done:
 	}
 	m.gate.before("looks at its context")
-	if isClosed(done) {
+	if ended.Is(done) {
 		w.leave(m)
 		return endOf(ctx, named[K]{})
 	}
@@ -833,7 +834,7 @@ func (m *Manager[K]) Shutdown(ctx context.Context) error {
 	}
 	m.gate.before("looks at its context")
 	switch {
-	case isClosed(done) || ctx.Err() != nil:
+	case ended.Is(done) || ctx.Err() != nil:
 		return endOf(ctx, named[K]{})
 	case drains:
 		return m.cause

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
@@ -486,8 +487,8 @@ func TestSnapshotWhoseTurnHasComeLeavesItToTheNext(t *testing.T) {
 	require.False(t, o.stops())
 	require.False(t, o.stops())
 	require.Empty(t, m.mailbox)
-	assert.True(t, isClosed(last.begun))
-	assert.False(t, isClosed(leaves.begun))
+	assert.True(t, ended.Is(last.begun))
+	assert.False(t, ended.Is(leaves.begun))
 
 	for _, s := range snapshots {
 		s.end(o)

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 	"github.com/seed-46f81e6d/keylock/internal/table"
 )
 
@@ -617,7 +618,7 @@ func askAs[K comparable, V any](ctx context.Context, m *Manager[K], answer func(
 	select {
 	case err := <-q.replied:
 		m.gate.before("looks at its context")
-		if isClosed(done) {
+		if ended.Is(done) {
 			return none, endOf(ctx, named[K]{})
 		}
 		return found, err

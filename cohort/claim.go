@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 	"github.com/seed-46f81e6d/keylock/internal/show"
 )
 
@@ -105,7 +106,7 @@ func (m *Manager) listen(c *claim) {
 }
 
 // isLost reports whether the engine's lock is lost; it asks the grant, which knows first.
-func (c *claim) isLost() bool { return isClosed(c.grant.Lost()) }
+func (c *claim) isLost() bool { return ended.Is(c.grant.Lost()) }
 
 // giveBack gives the key back to the engine, and waits for that for a while.
 func (m *Manager) giveBack(c *claim) error {
@@ -147,7 +148,7 @@ func (m *Manager) contend(ctx context.Context, done <-chan struct{}, local keylo
 		case <-returned:
 		case <-done:
 			local.Release()
-			return Lock{}, endOf(ctx)
+			return Lock{}, ended.Err(ctx)
 		}
 	}
 	for inherited := true; ; inherited = false {
@@ -160,9 +161,9 @@ func (m *Manager) contend(ctx context.Context, done <-chan struct{}, local keylo
 		case <-done:
 		}
 		switch {
-		case isClosed(done):
+		case ended.Is(done):
 			m.abandon(local, c)
-			return Lock{}, endOf(ctx)
+			return Lock{}, ended.Err(ctx)
 		case c.err != nil && !inherited:
 			local.Release()
 			return Lock{}, c.err
@@ -175,24 +176,6 @@ func (m *Manager) contend(ctx context.Context, done <-chan struct{}, local keylo
 			_ = m.leave(c) // it is lost, and its engine may forget it
 		}
 		c = nil
-	}
-}
-
-// endOf returns the error of a call whose context has ended. Some contexts close Done a moment before they set
-// Err; no error at all would mean that the call had succeeded.
-func endOf(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return context.Canceled
-}
-
-func isClosed(done <-chan struct{}) bool {
-	select {
-	case <-done:
-		return true
-	default:
-		return false
 	}
 }
 
@@ -340,7 +323,7 @@ func (r *registry) ask(ctx context.Context, f func(*claims)) error {
 	case <-r.done:
 		return ErrClosed
 	case <-ctx.Done():
-		return endOf(ctx)
+		return ended.Err(ctx)
 	}
 }
 

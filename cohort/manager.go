@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 )
 
 // Manager grants locks by key among processes. Its methods may be called from any
@@ -245,7 +246,7 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 	case <-m.done:
 		return m.err
 	case <-ctx.Done():
-		return endOf(ctx)
+		return ended.Err(ctx)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 )
 
 // A Group runs work that has keys. Its methods may be called from any goroutine. Use [New] or
@@ -166,18 +167,9 @@ func (g *Group[K]) WaitIdle(ctx context.Context) error {
 		select {
 		case <-idle:
 		case <-ctx.Done():
-			return endOf(ctx)
+			return ended.Err(ctx)
 		}
 	}
-}
-
-// endOf returns the error of a call whose context has ended. Some contexts close Done a moment
-// before they set Err; no error at all would mean that the call had succeeded.
-func endOf(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return context.Canceled
 }
 
 // Wait makes the group accept nothing more, waits until all that it accepted is done or dropped, and
@@ -289,7 +281,7 @@ func (g *Group[K]) waitForRoom(ctx context.Context) error {
 			w.answered <- err
 			abandoned = ctx.Err()
 		case <-ctx.Done():
-			abandoned = endOf(ctx)
+			abandoned = ended.Err(ctx)
 		}
 	}
 	s.lock()

@@ -22,6 +22,7 @@ import (
 	"runtime/debug"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 	"github.com/seed-46f81e6d/keylock/internal/show"
 )
 
@@ -125,10 +126,7 @@ func (g *Group[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V
 // left is how Do returns when its context has ended.
 func (g *Group[K, V]) left(ctx context.Context, key K) (V, error) {
 	var zero V
-	err := ctx.Err()
-	if err == nil {
-		err = context.Canceled // some contexts close Done a moment before they set Err
-	}
+	err := ended.Err(ctx)
 	if cause := context.Cause(ctx); cause != nil && cause != err {
 		return zero, fmt.Errorf("share: key %s: %w: %w", show.Quoted(&key), err, cause)
 	}

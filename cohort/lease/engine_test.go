@@ -17,6 +17,7 @@ import (
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/cohort/lease"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 )
 
 func TestMain(m *testing.M) {
@@ -103,15 +104,6 @@ func begin(t *testing.T, e *lease.Engine, key string) <-chan *lease.Grant {
 	return granted
 }
 
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}
-
 // failing makes one kind of call fail, after it was carried out or without.
 func failing(which call, carriedOut bool, err error) func(call, func()) error {
 	return func(c call, do func()) error {
@@ -141,7 +133,7 @@ func TestTrustCountsFromTheSending(t *testing.T) {
 			return nil
 		})
 		time.Sleep(9 * time.Second) // the renewal that was sent at 2.5 s was confirmed at 7.5 s
-		assert.False(t, isClosed(g.Lost()))
+		assert.False(t, ended.Is(g.Lost()))
 		l.set(failing("renew", true, errors.New("the reply is lost")))
 		<-g.Lost()
 		// Two more were sent before, at 5 and 7.5 s, and confirmed at 10 and 12.5 s: the last counts from 7.5 s.
@@ -156,7 +148,7 @@ func TestPausedHolderIsLateByTheClock(t *testing.T) {
 		e, _ := process(t, s)
 		g := acquire(t, e, "key")
 		e.Overdue()
-		assert.True(t, isClosed(g.Lost()))
+		assert.True(t, ended.Is(g.Lost()))
 		require.ErrorIs(t, g.Release(t.Context()), cohort.ErrLost)
 		g = acquire(t, e, "key")
 		e.Overdue()
@@ -406,7 +398,7 @@ func TestReleaseOutlastsErrors(t *testing.T) {
 					l.set(nil)
 					require.NoError(t, acquire(t, other, "key").Release(t.Context()))
 					require.NoError(t, g.Release(t.Context()), "it was a success, and says so")
-					assert.True(t, isClosed(g.Lost()))
+					assert.True(t, ended.Is(g.Lost()))
 				})
 			})
 		}
@@ -443,7 +435,7 @@ func TestEveryHeldKeyIsAudited(t *testing.T) {
 		}
 		time.Sleep(3*ttl/4 + time.Second)
 		for i, g := range held {
-			if lost := i%1500 == 0 || i == 2999; assert.Equal(t, lost, isClosed(g.Lost()), i) && lost {
+			if lost := i%1500 == 0 || i == 2999; assert.Equal(t, lost, ended.Is(g.Lost()), i) && lost {
 				require.ErrorIs(t, g.Release(t.Context()), cohort.ErrLost)
 			} else {
 				require.NoError(t, g.Release(t.Context()))
@@ -462,18 +454,18 @@ func TestWantedIsSignalled(t *testing.T) {
 		}
 		held := acquire(t, a, "key")
 		synctest.Wait()
-		assert.False(t, isClosed(held.Wanted()))
+		assert.False(t, ended.Is(held.Wanted()))
 		second := begin(t, b, "key")
 		third := begin(t, c, "key")
-		assert.True(t, isClosed(held.Wanted()))
+		assert.True(t, ended.Is(held.Wanted()))
 		require.NoError(t, held.Release(t.Context()))
 		g := <-second
 		synctest.Wait()
-		assert.True(t, isClosed(g.Wanted()), "from the start, because another waits")
+		assert.True(t, ended.Is(g.Wanted()), "from the start, because another waits")
 		require.NoError(t, g.Release(t.Context()))
 		g = <-third
 		synctest.Wait()
-		assert.False(t, isClosed(g.Wanted()))
+		assert.False(t, ended.Is(g.Wanted()))
 		require.NoError(t, g.Release(t.Context()))
 	})
 }
@@ -493,7 +485,7 @@ func TestRefusedTryIsSignalled(t *testing.T) {
 		_, err := b.TryAcquire(t.Context(), "key")
 		require.ErrorIs(t, err, cohort.ErrHeld)
 		synctest.Wait()
-		assert.True(t, isClosed(held.Wanted()))
+		assert.True(t, ended.Is(held.Wanted()))
 		require.NoError(t, held.Release(t.Context()))
 	})
 }
@@ -519,14 +511,14 @@ func TestWarnerIsAskedWhenItMatters(t *testing.T) {
 		late := acquire(t, e, "key")
 		waiting := begin(t, other, "key")
 		assert.Zero(t, l.count("warn"))
-		assert.True(t, isClosed(wantedOf(late)), "another waits already")
+		assert.True(t, ended.Is(wantedOf(late)), "another waits already")
 		assert.Equal(t, 1, l.count("warn"))
 		give(late, waiting)
 
 		expected := acquire(t, e, "key")
 		assert.True(t, expected.Entry().Warn)
 		waiting = begin(t, other, "key")
-		assert.True(t, isClosed(wantedOf(expected)))
+		assert.True(t, ended.Is(wantedOf(expected)))
 		assert.Equal(t, 1, l.count("warn"), "it was entered so")
 		give(expected, waiting)
 
@@ -536,10 +528,10 @@ func TestWarnerIsAskedWhenItMatters(t *testing.T) {
 		asked := acquire(t, e, "key")
 		assert.False(t, asked.Entry().Warn, "not needed for long")
 		wanted := wantedOf(asked)
-		assert.False(t, isClosed(wanted))
+		assert.False(t, ended.Is(wanted))
 		assert.Equal(t, 2, l.count("warn"))
 		waiting = begin(t, other, "key")
-		assert.True(t, isClosed(wanted))
+		assert.True(t, ended.Is(wanted))
 		give(asked, waiting)
 
 		for range 16 {
@@ -547,13 +539,13 @@ func TestWarnerIsAskedWhenItMatters(t *testing.T) {
 		}
 		l.set(failing("warn", false, errors.New("a failure")))
 		failed := acquire(t, e, "key")
-		assert.True(t, isClosed(wantedOf(failed)), "it cannot be asked")
+		assert.True(t, ended.Is(wantedOf(failed)), "it cannot be asked")
 		l.set(nil)
 		require.NoError(t, failed.Release(t.Context()))
 
 		closed := acquire(t, e, "key")
 		require.NoError(t, e.Close(t.Context()))
-		assert.True(t, isClosed(wantedOf(closed)))
+		assert.True(t, ended.Is(wantedOf(closed)))
 	})
 }
 
@@ -571,21 +563,21 @@ func TestKeysCountAsWantedWhileNothingIsHeard(t *testing.T) {
 		hear(t, e)
 		held := acquire(t, e, "held")
 		synctest.Wait()
-		require.False(t, isClosed(held.Wanted()))
+		require.False(t, ended.Is(held.Wanted()))
 
 		l.drop <- struct{}{}
 		synctest.Wait()
-		assert.True(t, isClosed(held.Wanted()))
+		assert.True(t, ended.Is(held.Wanted()))
 		deaf := acquire(t, e, "deaf")
-		assert.True(t, isClosed(deaf.Wanted()), "it was granted while nothing listened")
+		assert.True(t, ended.Is(deaf.Wanted()), "it was granted while nothing listened")
 
 		time.Sleep(time.Second) // it listens again
 		again := acquire(t, e, "again")
 		synctest.Wait()
-		assert.False(t, isClosed(again.Wanted()))
+		assert.False(t, ended.Is(again.Wanted()))
 		l.hear(lease.Notice{Kind: lease.Look}) // something was lost
 		synctest.Wait()
-		assert.True(t, isClosed(again.Wanted()))
+		assert.True(t, ended.Is(again.Wanted()))
 		for _, g := range []*lease.Grant{held, deaf, again} {
 			require.NoError(t, g.Release(t.Context()))
 		}
@@ -600,12 +592,12 @@ func TestLostGrantCountsAsWanted(t *testing.T) {
 		s.delete("deleted")
 		<-deleted.Lost()
 		synctest.Wait()
-		assert.True(t, isClosed(deleted.Wanted()))
-		require.False(t, isClosed(held.Wanted()))
+		assert.True(t, ended.Is(deleted.Wanted()))
+		require.False(t, ended.Is(held.Wanted()))
 		s.revoke(held.Entry().Session.ID)
 		<-held.Lost()
 		synctest.Wait()
-		assert.True(t, isClosed(held.Wanted()))
+		assert.True(t, ended.Is(held.Wanted()))
 		var called int
 		held.OnWanted(func() { called++ })
 		assert.Equal(t, 1, called, "at once, because it is too late otherwise")
@@ -655,7 +647,7 @@ func TestCloseOfAnUnreachableStoreIsBoundedAndCanBeRepeated(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		require.ErrorIs(t, e.Close(ctx), context.DeadlineExceeded)
-		assert.True(t, isClosed(g.Lost()))
+		assert.True(t, ended.Is(g.Lost()))
 		l.heal()
 		require.NoError(t, e.Close(t.Context()))
 		require.NoError(t, e.Close(t.Context()))
