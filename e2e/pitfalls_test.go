@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
 // The stock mutex lets two holders of one session in; goroutines that share an Engine
@@ -56,28 +57,11 @@ func TestP2ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 			e := newEngine(t, dial(t, n.to(t, "n0", node)), 30*time.Second)
 			kept := acquire(t, e, "kept") // so that there is a session, which the fault must not end
 
-			for err := error(nil); err == nil; lost.weather.Late *= 2 { // on a busy machine the reply may come before the caller gives up
-				n.set(func(_, _ string) weather { return lost.weather })
-				ctx, cancel := context.WithCancel(t.Context())
-				var g cohort.Grant
-				returned := make(chan error, 1)
-				go func() {
-					var err error
-					g, err = e.Acquire(ctx, "key")
-					returned <- err
-				}()
-				queue := awaitQueue(t, direct, e, "key", 1) // it was carried out
-				cancel()
-				err = receive(t, returned, "Acquire")
-				if err == nil && lost.weather.Late > 0 {
-					n.heal()
-					require.NoError(t, g.Release(t.Context()))
-					continue
-				}
-				require.ErrorIs(t, err, context.Canceled)
-				if lost.weather.Late == 0 {
-					assert.Len(t, keysUnder(t, direct, queue[0]), 1, "the orphan that this test is about")
-				}
+			var queue []string
+			locktest.GiveUp(t, e, "key", lost.weather, func(w weather) { n.set(func(_, _ string) weather { return w }) },
+				func() { queue = awaitQueue(t, direct, e, "key", 1) })
+			if lost.weather.Late == 0 {
+				assert.Len(t, keysUnder(t, direct, queue[0]), 1, "the orphan that this test is about")
 			}
 
 			n.heal()
@@ -112,14 +96,7 @@ func TestP3RepliesAreLate(t *testing.T) {
 	}
 
 	n.set(func(_, _ string) weather { return weather{NoRequests: true, Late: 2 * time.Second} })
-	silent, lost := time.Now(), held.Lost()
-	time.Sleep(time.Until(silent.Add(ttl)))
-	select {
-	case <-held.Lost(): // which asks the clock
-	default:
-		assert.Fail(t, "the deadline is counted from a request that was sent before")
-	}
-	receive(t, lost, "the loss")
+	locktest.LostBy(t, held, time.Now().Add(ttl))
 	receive(t, granted, "the next holder")
 }
 

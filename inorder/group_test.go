@@ -20,6 +20,7 @@ import (
 
 	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/inorder"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
 var errBad = errors.New("bad")
@@ -77,20 +78,10 @@ func TestGoWaitsForRoomUntilItsContextEnds(t *testing.T) {
 	}, inorder.WithQueue(2))
 }
 
-// earlyContext closes Done before it sets Err.
-type earlyContext struct {
-	context.Context
-	done chan struct{}
-}
-
-func (c earlyContext) Done() <-chan struct{} { return c.done }
-
-func (earlyContext) Err() error { return nil }
-
 func TestContextWithoutErrEndsAWait(t *testing.T) {
 	bubbles(t, 1, func(t *testing.T, g group) {
-		ctx := earlyContext{t.Context(), make(chan struct{})}
-		close(ctx.done)
+		ctx := locktest.EarlyContext{Context: t.Context(), Ended: make(chan struct{})}
+		close(ctx.Ended)
 		end := make(chan struct{})
 		require.NoError(t, g.Go(t.Context(), "k", func(context.Context) error { <-end; return nil }))
 		synctest.Wait()

@@ -19,6 +19,7 @@ import (
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/cohort/lease"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 	"github.com/seed-46f81e6d/keylock/pglock"
 	"github.com/seed-46f81e6d/keylock/pglock/internal/pgtest"
 )
@@ -74,27 +75,11 @@ func TestP1ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 			n := cohorttest.NewNetwork(t, s.Addr())
 			e := newEngine(t, s, n.Addr, pglock.WithTTL(20*time.Second))
 			kept := acquire(t, e, "kept "+how)
-			time.Sleep(1100 * time.Millisecond)                    // after a second, pgx would ask first whether the connection lives
-			for err := error(nil); err == nil; weather.Late *= 2 { // on a busy machine the reply may come before the caller gives up
-				n.Set(weather)
-				ctx, cancel := context.WithCancel(t.Context())
-				var g cohort.Grant
-				returned := make(chan error, 1)
-				go func() {
-					var err error
-					g, err = e.Acquire(ctx, "key")
-					returned <- err
-				}()
-				eventually(t, conn, 1, "SELECT count(*) FROM pglock_key WHERE key = '\\x006b6579' AND entry IS NOT NULL") // it was carried out
-				cancel()
-				err = receive(t, returned, "Acquire")
-				n.Set(cohorttest.Weather{})
-				if err == nil && weather.Late > 0 {
-					require.NoError(t, g.Release(t.Context()))
-					continue
-				}
-				require.ErrorIs(t, err, context.Canceled)
-			}
+			time.Sleep(1100 * time.Millisecond) // after a second, pgx would ask first whether the connection lives
+			locktest.GiveUp(t, e, "key", weather, n.Set, func() {
+				eventually(t, conn, 1, "SELECT count(*) FROM pglock_key WHERE key = '\\x006b6579' AND entry IS NOT NULL")
+			})
+			n.Set(cohorttest.Weather{})
 			eventually(t, conn, 0, "SELECT count(*) FROM pglock_key WHERE key = '\\x006b6579' AND entry IS NOT NULL")
 			require.NoError(t, kept.Release(t.Context()), "the session was kept")
 			closeEngine(e)

@@ -81,6 +81,12 @@ func acquire(t testing.TB, e cohort.Engine, key string) *redislock.Grant {
 	return g.(*redislock.Grant)
 }
 
+// newPatientEngine returns an engine that gives up no request, however busy the machine is.
+func newPatientEngine(t testing.TB, s *redistest.Server) *redislock.Engine {
+	client := newClient(t, rueidis.ClientOption{InitAddress: []string{s.Addr()}, ConnWriteTimeout: redistest.Patience})
+	return newEngine(t, client, redislock.WithTTL(4*redistest.Patience))
+}
+
 func receive[T any](t testing.TB, c <-chan T, what string) (v T) {
 	t.Helper()
 	select {
@@ -142,11 +148,7 @@ func TestTurnsLeaveNothingBehind(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	// A request that is given up and sent again leaves a note behind, so they get all the time that they need.
-	engine := func() *redislock.Engine {
-		client := newClient(t, rueidis.ClientOption{InitAddress: []string{s.Addr()}, ConnWriteTimeout: redistest.Patience})
-		return newEngine(t, client, redislock.WithTTL(4*redistest.Patience))
-	}
-	engines := []*redislock.Engine{engine(), engine()}
+	engines := []*redislock.Engine{newPatientEngine(t, s), newPatientEngine(t, s)}
 	var both sync.WaitGroup
 	for _, e := range engines {
 		both.Go(func() {

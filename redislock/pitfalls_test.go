@@ -17,6 +17,7 @@ import (
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/cohort/lease"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 	"github.com/seed-46f81e6d/keylock/redislock"
 	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
 	"github.com/seed-46f81e6d/keylock/redislock/rueidisadapter"
@@ -55,26 +56,8 @@ func TestP1ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 			e := newEngine(t, dialOnce(t, n.Addr), redislock.WithTTL(20*time.Second))
 			kept := acquire(t, e, "kept")
 			require.NoError(t, acquire(t, e, "key").Release(t.Context())) // its bucket is in use
-			for err := error(nil); err == nil; weather.Late *= 2 {        // on a busy machine the reply may come before the caller gives up
-				n.Set(weather)
-				ctx, cancel := context.WithCancel(t.Context())
-				var g cohort.Grant
-				returned := make(chan error, 1)
-				go func() {
-					var err error
-					g, err = e.Acquire(ctx, "key")
-					returned <- err
-				}()
-				awaitEntries(t, s, 2) // it was carried out
-				cancel()
-				err = receive(t, returned, "Acquire")
-				n.Set(cohorttest.Weather{})
-				if err == nil && weather.Late > 0 {
-					require.NoError(t, g.Release(t.Context()))
-					continue
-				}
-				require.ErrorIs(t, err, context.Canceled)
-			}
+			locktest.GiveUp(t, e, "key", weather, n.Set, func() { awaitEntries(t, s, 2) })
+			n.Set(cohorttest.Weather{})
 			redistest.Eventually(t, "the orphan is removed", func() bool {
 				return !strings.Contains(s.Must(t, "HGETALL", hashOf(e, "key")), "q:key")
 			})
@@ -237,14 +220,7 @@ func TestP3RenewalWithoutAReply(t *testing.T) {
 	held := acquire(t, e, "key")
 	n.Set(cohorttest.Weather{NoReplies: true})
 	began := time.Now()
-	lost := held.Lost()
-	time.Sleep(time.Until(began.Add(ttl)))
-	select {
-	case <-held.Lost(): // which asks the clock
-	default:
-		assert.Fail(t, "it is counted from a request that was sent before")
-	}
-	receive(t, lost, "the loss")
+	locktest.LostBy(t, held, began.Add(ttl))
 	require.ErrorIs(t, held.Release(t.Context()), cohort.ErrLost)
 }
 
@@ -433,11 +409,7 @@ func TestP13ConnectionsWereJustClosed(t *testing.T) {
 func TestP17LongKeys(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	engine := func() *redislock.Engine { // with time for megabytes
-		client := newClient(t, rueidis.ClientOption{InitAddress: []string{s.Addr()}, ConnWriteTimeout: redistest.Patience})
-		return newEngine(t, client, redislock.WithTTL(4*redistest.Patience))
-	}
-	holder, e := engine(), engine()
+	holder, e := newPatientEngine(t, s), newPatientEngine(t, s) // with time for megabytes
 	key := strings.Repeat("k \x00", 1<<20)
 	held := acquire(t, holder, key)
 	_, err := e.TryAcquire(t.Context(), key)

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 	"github.com/seed-46f81e6d/keylock/share"
 )
 
@@ -228,23 +229,13 @@ func TestContextThatHasEndedStartsNothing(t *testing.T) {
 
 type valueKey struct{}
 
-// earlyContext closes Done before it sets Err.
-type earlyContext struct {
-	context.Context
-	done chan struct{}
-}
-
-func (c earlyContext) Done() <-chan struct{} { return c.done }
-
-func (earlyContext) Err() error { return nil }
-
 func TestContextWithoutErrEndsAWait(t *testing.T) {
 	m := keylock.Start[string](t.Context())
 	defer m.Close()
 	lock, _ := m.TryAcquire("k")
 	defer lock.Release()
-	ctx := earlyContext{t.Context(), make(chan struct{})}
-	close(ctx.done)
+	ctx := locktest.EarlyContext{Context: t.Context(), Ended: make(chan struct{})}
+	close(ctx.Ended)
 	_, err := share.New[string, int](m).Do(ctx, "k", func(context.Context) (int, error) { return 1, nil })
 	require.ErrorIs(t, err, context.Canceled)
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,6 +21,9 @@ import (
 	"time"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 )
 
 // RaceEnabled is whether the race detector is on, which makes everything several times slower
@@ -73,6 +77,62 @@ type Stubborn struct{}
 func (Stubborn) Stats(ctx context.Context) (keylock.Stats, error) {
 	<-ctx.Done()
 	return keylock.Stats{}, ctx.Err()
+}
+
+// EarlyContext closes Done before it sets Err.
+type EarlyContext struct {
+	context.Context
+	Ended chan struct{}
+}
+
+// Done is closed when Ended is.
+func (c EarlyContext) Done() <-chan struct{} { return c.Ended }
+
+// Err returns nil.
+func (EarlyContext) Err() error { return nil }
+
+// patience is how long a test waits for what must happen, on a machine that is busy.
+const patience = 3 * time.Minute
+
+// GiveUp acquires a key in a weather that holds back the reply, and gives up when carriedOut has returned. A reply that is
+// only late may come before that on a busy machine; then it tries again, with twice the time. It leaves the weather as it is.
+func GiveUp(t testing.TB, e cohort.Engine, key string, w cohorttest.Weather, set func(cohorttest.Weather), carriedOut func()) {
+	t.Helper()
+	for ; ; w.Late *= 2 {
+		set(w)
+		ctx, cancel := context.WithCancel(t.Context())
+		var g cohort.Grant
+		var err error
+		returned := make(chan struct{})
+		go func() {
+			defer close(returned)
+			g, err = e.Acquire(ctx, key)
+		}()
+		carriedOut()
+		cancel()
+		Watch(t, patience, func() { <-returned })
+		if err != nil || w.Late == 0 {
+			if !errors.Is(err, context.Canceled) {
+				t.Fatalf("Acquire returned %v", err)
+			}
+			return
+		}
+		set(cohorttest.Weather{})
+		if err := g.Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// LostBy waits until a grant is lost. By then, says the clock, it must be.
+func LostBy(t testing.TB, g cohort.Grant, then time.Time) {
+	t.Helper()
+	lost := g.Lost()
+	time.Sleep(time.Until(then))
+	if !ended.Is(g.Lost()) { // which asks the clock
+		t.Error("the deadline is counted from a request that was sent before")
+	}
+	Watch(t, patience, func() { <-lost })
 }
 
 // Watch runs work that must end in real time. When it does not, it prints what every goroutine
