@@ -61,18 +61,16 @@ func (m *model) freshOf(fn *types.Func) *returnsFresh {
 // therefore not understood.
 func (m *model) learn() {
 	type candidate struct {
-		obj    *types.Func
 		fn     *function
 		params []int
 		result int
 	}
 	var all []candidate
 	for _, fn := range m.functions {
-		decl, ok := fn.node.(*ast.FuncDecl)
-		if !ok || decl.Body == nil || fn.sig == nil {
+		if fn.obj == nil || fn.body == nil {
 			continue
 		}
-		c := candidate{obj: m.TypesInfo.Defs[decl.Name].(*types.Func), fn: fn, result: -1}
+		c := candidate{fn: fn, result: -1}
 		for i := range fn.sig.Params().Len() {
 			if kindOf(fn.sig.Params().At(i).Type()) != other {
 				c.params = append(c.params, i)
@@ -92,16 +90,16 @@ func (m *model) learn() {
 		changed = false
 		for _, c := range all {
 			for _, i := range c.params {
-				if !m.borrowed[c.obj][i] && m.borrowsParam(c.fn.sig.Params().At(i)) {
-					if m.borrowed[c.obj] == nil {
-						m.borrowed[c.obj] = make(map[int]bool)
+				if !m.borrowed[c.fn.obj][i] && m.borrowsParam(c.fn.sig.Params().At(i)) {
+					if m.borrowed[c.fn.obj] == nil {
+						m.borrowed[c.fn.obj] = make(map[int]bool)
 					}
-					m.borrowed[c.obj][i] = true
+					m.borrowed[c.fn.obj][i] = true
 					changed = true
 				}
 			}
-			if c.result >= 0 && m.fresh[c.obj] == nil && m.isFreshResult(c.fn, c.result) {
-				m.fresh[c.obj] = &returnsFresh{Result: c.result, Fail: failIndex(c.fn.sig.Results())}
+			if c.result >= 0 && m.fresh[c.fn.obj] == nil && m.isFreshResult(c.fn, c.result) {
+				m.fresh[c.fn.obj] = &returnsFresh{Result: c.result, Fail: failIndex(c.fn.sig.Results())}
 				changed = true
 			}
 		}

@@ -339,12 +339,11 @@ func (p *pass) startsForCaller(call *ast.CallExpr) bool {
 		return false
 	}
 	for _, fn := range p.functions {
-		decl, ok := fn.node.(*ast.FuncDecl)
-		if !ok || decl.Body == nil || p.TypesInfo.Defs[decl.Name] != callee {
+		if fn.obj != callee || fn.body == nil {
 			continue
 		}
 		returns, others := 0, 0
-		ast.Inspect(decl.Body, func(n ast.Node) bool {
+		ast.Inspect(fn.body, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.FuncLit:
 				return false

@@ -44,7 +44,8 @@ var modelType = reflect.TypeFor[*model]()
 type function struct {
 	node  ast.Node // *ast.FuncDecl or *ast.FuncLit
 	body  *ast.BlockStmt
-	outer *function // which contains the literal; nil for a declared function
+	outer *function   // which contains the literal; nil for a declared function
+	obj   *types.Func // nil for a literal
 	sig   *types.Signature
 	graph *cfg.CFG
 
@@ -143,7 +144,7 @@ func (m *model) read(file *ast.File) {
 		case *ast.FuncDecl:
 			fn := &function{node: n, body: n.Body}
 			if obj, ok := m.TypesInfo.Defs[n.Name].(*types.Func); ok {
-				fn.sig = obj.Signature()
+				fn.obj, fn.sig = obj, obj.Signature()
 				if n.Body != nil {
 					fn.graph = m.cfgs.FuncDecl(n)
 				}
