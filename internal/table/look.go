@@ -53,7 +53,7 @@ func (t *Table[K]) view(q *queue[K]) View[K] {
 // Blocked reports whether a waiter has to wait for the key, and not only for others.
 func (v View[K]) Blocked() bool {
 	q := v.queue
-	return q != nil && q.blocked != nil && !q.fits(q.blocked.Terms, q.held, q.waiterBefore(q.blocked))
+	return q != nil && q.blocked != nil && q.unblocked() == nil
 }
 
 // Shown is how many holders and how many waiters of a key are shown.

@@ -62,6 +62,14 @@ func (q *queue[K]) admits(is Terms) bool {
 	return q.blocked == nil && q.fits(is, q.held, q.waiterBefore(nil))
 }
 
+// unblocked returns the first entry that was blocked, if it no longer is; else nil.
+func (q *queue[K]) unblocked() *entry[K] {
+	if p := q.blocked; p != nil && q.fits(p.Terms, q.held, q.waiterBefore(p)) {
+		return p
+	}
+	return nil
+}
+
 // waiterBefore returns the last waiter before an entry, or before the end; nil when there is
 // none.
 func (q *queue[K]) waiterBefore(p *entry[K]) *entry[K] {

@@ -509,7 +509,7 @@ func (t *Table[K]) advance(q *queue[K]) {
 			first, enough = nil, 0
 		}
 	}
-	for p := q.blocked; p != nil && q.fits(p.Terms, q.held, q.waiterBefore(p)); p = q.blocked {
+	for p := q.unblocked(); p != nil; p = q.unblocked() {
 		if p != first && t.worked >= enough {
 			t.postponed.add(q)
 			return
@@ -558,7 +558,7 @@ func (t *Table[K]) advanceOpened() {
 		t.opened[last], t.opened = nil, t.opened[:last]
 		if t.worked < t.enough {
 			t.advance(q)
-		} else if p := q.blocked; p != nil && q.fits(p.Terms, q.held, q.waiterBefore(p)) {
+		} else if q.unblocked() != nil {
 			t.postponed.add(q) // also the first, or each could open the next of very many queues
 		}
 	}
