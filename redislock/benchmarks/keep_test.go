@@ -41,6 +41,9 @@ import (
 
 var keepVariants = []string{"redsync", "off", "default", "keep"}
 
+// floors need no server.
+var floors = []string{"local", "handoff"}
+
 const measurerVariable = "KEYLOCK_REDIS_MEASURES" // the variant and the server's address
 
 // The test binary is also the processes that measure.
@@ -122,7 +125,7 @@ func keyLock(variant, addr string) (keyLocker, func() error, error) {
 			return func() error { _, err := m.UnlockContext(context.WithoutCancel(ctx)); return err }, m.LockContext(ctx)
 		}, client.Close, nil
 	}
-	if variant == "local" || variant == "handoff" {
+	if slices.Contains(floors, variant) {
 		m := keylock.Start[string](context.Background())
 		return func(ctx context.Context, key string) (func() error, error) {
 			l, err := m.Acquire(ctx, key)
@@ -304,7 +307,7 @@ func TestFigureKeep(t *testing.T) {
 	const steps = 10
 	s := server(t)
 	pairs := make(map[string][]*measurer)
-	for _, v := range append([]string{"local", "handoff"}, keepVariants...) {
+	for _, v := range slices.Concat(floors, keepVariants) {
 		pairs[v] = []*measurer{startMeasurer(t, v, s.Addr()), startMeasurer(t, v, s.Addr())}
 	}
 	keys := 0
@@ -332,7 +335,7 @@ func TestFigureKeep(t *testing.T) {
 			for range 3 {
 				variants := keepVariants
 				if c.task.Goroutines > 1 { // of which one process has the key at a time
-					variants = append(slices.Clone(variants), "local", "handoff")
+					variants = slices.Concat(variants, floors)
 				}
 				all := make(map[string]*counted)
 				for _, v := range variants {
@@ -345,7 +348,7 @@ func TestFigureKeep(t *testing.T) {
 					for _, v := range variants {
 						what, of := c.task, c.of
 						what.Key, what.For = all[v].key, c.task.For/steps
-						if v == "local" || v == "handoff" {
+						if slices.Contains(floors, v) {
 							of = 1
 						}
 						all[v].add(requests(t, s), atOnce(t, what, pairs[v][:of]...), requests(t, s))
@@ -356,7 +359,7 @@ func TestFigureKeep(t *testing.T) {
 				for _, v := range variants {
 					rates[v] = median(all[v].rates)
 					line := fmt.Sprintf("%s %.0f/s (%.2g requests/lock)", v, rates[v], all[v].sent/max(all[v].locks, 1))
-					if v == "local" || v == "handoff" {
+					if slices.Contains(floors, v) {
 						line = fmt.Sprintf("%s %.0f/s, %.1f times off, keep %.2f and default %.2f of that",
 							v, rates[v], rates[v]/rates["off"], rates["keep"]/rates[v], rates["default"]/rates[v])
 					} else if c.of == 2 {
