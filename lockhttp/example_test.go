@@ -7,6 +7,8 @@ import (
 	"net/http/httptest"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/lockhttp"
 )
 
@@ -29,4 +31,20 @@ func ExampleHandler() {
 	mux.ServeHTTP(reply, httptest.NewRequest("GET", "/debug/locks", nil))
 	fmt.Println(reply.Code, reply.Header().Get("Content-Type"))
 	// Output: 200 text/html; charset=utf-8
+}
+
+// The page of a cohort's manager shows its local queues, its claims at the engine, and the
+// session of the engine. In text it is for a terminal.
+func ExampleOfCohort() {
+	ctx := context.Background()
+	store := cohorttest.NewStore() // for tests; a service takes etcd and etcdlock.New
+	defer store.Close()
+	orders := cohort.Start(ctx, store.Engine())
+	defer orders.Close()
+
+	handler := lockhttp.Handler(map[string]lockhttp.Manager{"orders": lockhttp.OfCohort(orders)})
+	reply := httptest.NewRecorder()
+	handler.ServeHTTP(reply, httptest.NewRequest("GET", "/debug/locks?format=text", nil))
+	fmt.Println(reply.Code, reply.Header().Get("Content-Type"))
+	// Output: 200 text/plain; charset=utf-8
 }

@@ -11,6 +11,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/otelkeylock"
 )
 
@@ -43,6 +45,42 @@ func ExampleRegister() {
 		}
 	}
 	// Output: keylock.waiter.count 1
+}
+
+// The metrics of a cohort's manager are those of its local queues, and of its engine.
+func ExampleRegisterCohort() {
+	ctx := context.Background()
+	store := cohorttest.NewStore() // for tests; a service takes etcd and etcdlock.New
+	defer store.Close()
+	orders := cohort.Start(ctx, store.Engine())
+	defer orders.Close()
+
+	reader := sdkmetric.NewManualReader(sdkmetric.WithProducer(otelkeylock.NewCohortProducer("orders", orders)))
+	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
+	registration, err := otelkeylock.RegisterCohort(provider, "orders", orders)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer registration.Unregister()
+
+	lock, err := orders.Acquire(ctx, "order/42")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = lock.Release() }()
+	var collected metricdata.ResourceMetrics
+	if err := reader.Collect(ctx, &collected); err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, m := range collected.ScopeMetrics[0].Metrics {
+		if m.Name == "keylock.cohort.engine.grants" {
+			fmt.Println(m.Name, m.Data.(metricdata.Sum[int64]).DataPoints[0].Value)
+		}
+	}
+	// Output: keylock.cohort.engine.grants 1
 }
 
 // A wait is a span below that of the request which is being handled.
