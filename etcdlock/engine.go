@@ -76,6 +76,7 @@ package etcdlock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -153,7 +154,8 @@ func WithLabel(label string) Option {
 // New returns an engine that talks to etcd through client, with the client's
 // endpoints, TLS and credentials; the user needs read and write permission for
 // the prefix. It sends nothing before the first Acquire. The client stays the
-// caller's, who closes it after the engine.
+// caller's, who closes it after the engine. New returns an error for a nil client, and for an
+// option that is out of its bounds.
 //
 // A client whose connection dies silently waits for replies that will not come:
 // set DialKeepAliveTime and DialKeepAliveTimeout well below the TTL.
@@ -161,6 +163,9 @@ func New(client *clientv3.Client, opts ...Option) (*Engine, error) {
 	o := options{ttl: 10 * time.Second, prefix: "/locks/"}
 	for _, set := range opts {
 		set(&o)
+	}
+	if client == nil {
+		return nil, errors.New("etcdlock: nil client")
 	}
 	if o.ttl <= 0 {
 		return nil, fmt.Errorf("etcdlock: a TTL of %v: want more than 0", o.ttl)

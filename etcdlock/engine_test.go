@@ -68,8 +68,14 @@ func TestPrefixesDoNotMeet(t *testing.T) {
 	}
 }
 
+func TestClientMustBeGiven(t *testing.T) {
+	e, err := etcdlock.New(nil)
+	require.EqualError(t, err, "etcdlock: nil client")
+	require.Nil(t, e)
+}
+
 func TestPrefixWithACommaIsRefused(t *testing.T) {
-	_, err := etcdlock.New(nil, etcdlock.WithPrefix("/locks/a,/"))
+	_, err := etcdlock.New(new(clientv3.Client), etcdlock.WithPrefix("/locks/a,/"))
 	require.ErrorContains(t, err, "contains")
 }
 
@@ -93,8 +99,8 @@ func TestErrorsDoNotFloodALog(t *testing.T) {
 }
 
 func TestTTLMustBePositive(t *testing.T) {
-	_, err := etcdlock.New(nil, etcdlock.WithTTL(0))
-	require.Error(t, err)
+	_, err := etcdlock.New(new(clientv3.Client), etcdlock.WithTTL(0))
+	require.ErrorContains(t, err, "a TTL of 0s")
 }
 
 func TestUnreachableEtcdEndsWithTheContext(t *testing.T) {

@@ -52,7 +52,8 @@ import (
 	"github.com/seed-46f81e6d/keylock/internal/show"
 )
 
-// Handler shows the managers under their names. It serves any path, to GET and HEAD.
+// Handler shows the managers under their names. It serves any path, to GET and HEAD. It panics for
+// a Manager that neither Of nor OfCohort made.
 func Handler(managers map[string]Manager) http.Handler {
 	for name, m := range managers {
 		if m.look == nil {

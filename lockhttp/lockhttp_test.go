@@ -395,6 +395,7 @@ func (w *stuckWriter) Write(b []byte) (int, error) {
 
 func TestNilManagersPanicWhereTheyArePassed(t *testing.T) {
 	assert.PanicsWithValue(t, "lockhttp: Of with a nil manager", func() { lockhttp.Of[string](nil) })
+	assert.PanicsWithValue(t, "lockhttp: OfCohort with a nil manager", func() { lockhttp.OfCohort(nil) })
 	assert.PanicsWithValue(t, `lockhttp: Handler with manager "locks", which Of did not make`, func() {
 		lockhttp.Handler(map[string]lockhttp.Manager{"locks": {}})
 	})

@@ -31,7 +31,7 @@ type Source[K comparable] interface {
 	Inspect(ctx context.Context, key K) (keylock.KeyInfo[K], error)
 }
 
-// Of makes a manager fit for [Handler].
+// Of makes a manager fit for [Handler]. A nil m panics.
 func Of[K comparable](m Source[K]) Manager {
 	if m == nil {
 		panic("lockhttp: Of with a nil manager")

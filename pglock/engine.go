@@ -82,7 +82,8 @@ func WithDurable() Option { return func(o *options) { o.durable = true } }
 func WithListener(config *pgx.ConnConfig) Option { return func(o *options) { o.listener = config } }
 
 // New returns an engine that connects to PostgreSQL as config says. It connects when a key is first asked
-// for. Close ends it and its connections.
+// for. Close ends it and its connections. New returns an error for a nil config, and for an option that
+// is out of its bounds.
 func New(config *pgx.ConnConfig, opts ...Option) (*Engine, error) {
 	o := options{ttl: 10 * time.Second}
 	for _, set := range opts {

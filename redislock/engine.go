@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha1"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -70,7 +71,8 @@ func WithQuarantine(d time.Duration) Option {
 }
 
 // New returns an engine that talks to Redis through client. It sends nothing
-// before a key is asked for. The client stays the caller's, who closes it after the engine.
+// before a key is asked for. The client stays the caller's, who closes it after the engine. New returns
+// an error for a nil client, and for an option that is out of its bounds.
 func New(client Client, opts ...Option) (*Engine, error) {
 	o := options{ttl: 10 * time.Second, prefix: "kl"}
 	for _, set := range opts {
@@ -80,6 +82,8 @@ func New(client Client, opts ...Option) (*Engine, error) {
 		o.quarantine = o.ttl
 	}
 	switch {
+	case client == nil:
+		return nil, errors.New("redislock: nil client")
 	case o.ttl < 100*time.Millisecond:
 		return nil, fmt.Errorf("redislock: a TTL of %v is below 100 ms", o.ttl)
 	case o.prefix == "" || strings.ContainsAny(o.prefix, "{}"):

@@ -648,13 +648,19 @@ func TestOptionsAreChecked(t *testing.T) {
 		redislock.WithTTL(0), redislock.WithTTL(99 * time.Millisecond), redislock.WithPrefix(""), redislock.WithPrefix("a{b"),
 		redislock.WithReplicas(-1), redislock.WithQuarantine(-1),
 	} {
-		_, err := redislock.New(nil, bad)
+		_, err := redislock.New(unused{}, bad)
 		assert.Error(t, err)
 	}
+	_, err := redislock.New(nil)
+	assert.EqualError(t, err, "redislock: nil client")
+	assert.Panics(t, func() { rueidisadapter.New(nil) })
 }
 
+// unused is a client that is never called.
+type unused struct{ redislock.Client }
+
 func TestClosedBeforeUse(t *testing.T) {
-	e, err := redislock.New(nil)
+	e, err := redislock.New(unused{})
 	require.NoError(t, err)
 	require.NoError(t, e.Close(t.Context()))
 	require.NoError(t, e.Close(t.Context()))

@@ -99,9 +99,12 @@ type failure struct {
 }
 
 // New returns an engine on the store. It calls the store only when a key is
-// first asked for. Close ends it. New returns an error for a TTL that is not positive, and for a
-// label that cohort.ThisProcess refuses.
+// first asked for. Close ends it. New returns an error for a nil store, for a TTL that is not
+// positive, and for a label that cohort.ThisProcess refuses.
 func New(store Store, c Config) (*Engine, error) {
+	if store == nil {
+		return nil, fmt.Errorf("%s: nil store", c.Name)
+	}
 	if c.TTL <= 0 {
 		return nil, fmt.Errorf("%s: a TTL of %v", c.Name, c.TTL)
 	}

@@ -727,6 +727,11 @@ func TestTTLMustBePositive(t *testing.T) {
 	require.ErrorContains(t, err, "memory: a TTL of 0s")
 }
 
+func TestStoreMustBeGiven(t *testing.T) {
+	_, err := lease.New(nil, lease.Config{Name: "memory", TTL: ttl})
+	require.EqualError(t, err, "memory: nil store")
+}
+
 // session returns the ID of the link's last session.
 func (l *link) session() string {
 	l.server.mu.Lock()

@@ -11,8 +11,11 @@ import (
 )
 
 // New returns the client as package redislock uses it. A connection that dies
-// silently is noticed after the client's ConnWriteTimeout: set it well below the TTL.
+// silently is noticed after the client's ConnWriteTimeout: set it well below the TTL. A nil client panics.
 func New(client rueidis.Client) redislock.Client {
+	if client == nil {
+		panic("rueidisadapter: New with a nil client")
+	}
 	return adapter{client}
 }
 
