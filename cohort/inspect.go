@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 )
 
 // Stats are the totals of a Manager.
@@ -157,6 +158,7 @@ func (m *Manager) stats(ctx context.Context, local keylock.Stats) (Stats, error)
 // returns [ErrClosed] after the end, and ctx.Err() when ctx ends first.
 func (m *Manager) Snapshot(ctx context.Context) ([]KeyInfo, error) {
 	m.mustBeStarted()
+	ctx = ended.Sound(ctx)
 	local, err := m.local.Snapshot(ctx)
 	if err != nil {
 		return nil, err

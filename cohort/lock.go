@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 	"github.com/seed-46f81e6d/keylock/internal/show"
 )
 
@@ -197,6 +198,7 @@ type heldKeys struct {
 // AcquireAll or Acquire for other keys, and the processes spell keys alike.
 func (m *Manager) AcquireAll(ctx context.Context, keys ...string) (Locks, error) {
 	m.mustBeStarted()
+	ctx = ended.Sound(ctx)
 	keys = slices.Clone(keys)
 	slices.Sort(keys)
 	keys = slices.Compact(keys)

@@ -217,7 +217,7 @@ func (m *Manager) Do(ctx context.Context, key string, fn func(context.Context) e
 		}
 	}()
 	held := l.Context()
-	ctx, cancel := context.WithCancelCause(withToken(ctx, l.Token()))
+	ctx, cancel := context.WithCancelCause(withToken(ended.Sound(ctx), l.Token()))
 	defer cancel(nil)
 	defer context.AfterFunc(held, func() { cancel(context.Cause(held)) })()
 	return fn(ctx)

@@ -19,6 +19,7 @@ import (
 	"github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
 func TestMain(m *testing.M) {
@@ -414,6 +415,42 @@ func TestContextWithoutErrAndWithPanicsStrandsNoKey(t *testing.T) {
 			l, err = m.Acquire(after, "k")
 			require.NoError(t, err, "%d calls of its methods", calls)
 			require.NoError(t, l.Release())
+		})
+	}
+}
+
+// What is derived from a context that ends without an error must not, because package context panics then.
+func TestContextWithoutErrMayBeDerivedFrom(t *testing.T) {
+	for name, call := range map[string]func(context.Context, *cohort.Manager) error{
+		"AcquireAll": func(ctx context.Context, m *cohort.Manager) error {
+			_, err := m.AcquireAll(ctx, "j", "k")
+			return err
+		},
+		"Do": func(ctx context.Context, m *cohort.Manager) error {
+			return m.Do(ctx, "j", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+		},
+		"Snapshot": func(ctx context.Context, m *cohort.Manager) error { _, err := m.Snapshot(ctx); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				theirs, _ := w.process()
+				holder := acquire(t, theirs, "k")
+				m, e := w.process()
+				next := wait(t.Context(), m, "k")
+				synctest.Wait()
+				if name == "Snapshot" {
+					e.Cut() // it asks the engine who holds the key, and waits
+				}
+				ctx := locktest.EarlyContext{Context: t.Context(), Ended: make(chan struct{})}
+				returned := make(chan error, 1)
+				go func() { returned <- call(ctx, m) }()
+				synctest.Wait()
+				close(ctx.Ended)
+				require.ErrorIs(t, <-returned, context.Canceled)
+				e.Heal()
+				require.NoError(t, holder.Release())
+				require.NoError(t, (<-next).lock.Release())
+			})
 		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/internal/crew"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 )
 
 // call is an Acquire or a TryAcquire that is under way. It belongs to the goroutine that runs it.
@@ -37,7 +38,7 @@ func (e *Engine) Ask(ctx context.Context, key string, try bool, reply func(cohor
 		reply(nil, err)
 		return
 	}
-	c := &call{engine: e, ctx: ctx, key: key, try: try, reply: reply}
+	c := &call{engine: e, ctx: ended.Sound(ctx), key: key, try: try, reply: reply}
 	if !e.crew.Start(c.run) {
 		c.fail(cohort.ErrClosed)
 	}

@@ -2,6 +2,7 @@ package etcdlock
 
 import (
 	"context"
+	"runtime"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
 // A caller that is told that it has failed finds the key as free within its process as it was before.
@@ -52,4 +54,32 @@ func TestCloseLeavesNoCallBehind(t *testing.T) {
 		})
 		require.EqualValues(t, 21, replied.Load())
 	}
+}
+
+// Some contexts close Done before they set Err. A call that waited for its turn took the one for its end and the missing
+// other for its turn, and what package context derives from such a context panics.
+func TestContextThatEndsWithoutAnErrorEndsTheCall(t *testing.T) {
+	e := unreachableEngine(t, WithTTL(time.Second))
+	holder, err := e.turns.take(t.Context(), "key", true)
+	require.NoError(t, err)
+	ctx := locktest.EarlyContext{Context: t.Context(), Ended: make(chan struct{})}
+	returned := make(chan error, 2)
+	for _, key := range []string{"key", "other"} {
+		go func() {
+			_, err := e.Acquire(ctx, key)
+			returned <- err
+		}()
+	}
+	for waits := false; !waits; runtime.Gosched() { // one for its turn, and one for a session
+		e.turns.mu.Lock()
+		waits = e.turns.byKey["key"].Len() == 2 && e.turns.byKey["other"] != nil
+		e.turns.mu.Unlock()
+	}
+	close(ctx.Ended)
+	require.ErrorIs(t, <-returned, context.Canceled)
+	require.ErrorIs(t, <-returned, context.Canceled)
+	_, err = e.TryAcquire(ctx, "key")
+	require.ErrorIs(t, err, context.Canceled)
+	holder.end()
+	_ = e.Close(ctx) // which may find nothing to wait for
 }

@@ -88,6 +88,7 @@ import (
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/internal/crew"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 )
 
 // Engine is a cohort.Engine that keeps its locks in etcd. Use it through a
@@ -231,6 +232,7 @@ func (e *Engine) tooLong(key string) error {
 // ctx ends before etcd has confirmed that, or if etcd refuses, Close returns an error, and the lease ends
 // by itself within its TTL. Either way the engine leaves no goroutine behind.
 func (e *Engine) Close(ctx context.Context) error {
+	ctx = ended.Sound(ctx)
 	e.end()
 	e.crew.Dismiss()
 	stop := context.AfterFunc(ctx, e.abort)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/internal/crew"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 )
 
 // entry is one attempt's entry in the queue of a key.
@@ -436,6 +437,7 @@ func (g *Grant) IsOwner() clientv3.Cmp {
 // replied, the key is given back in the background until etcd confirms it; if that fails for three TTLs, the
 // lease is given up, so that the key is gone at most one TTL later.
 func (g *Grant) Release(ctx context.Context) error {
+	ctx = ended.Sound(ctx)
 	if g.releasing.CompareAndSwap(false, true) {
 		err := ctx.Err()
 		if err == nil {

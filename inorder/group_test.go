@@ -93,6 +93,17 @@ func TestContextWithoutErrEndsAWait(t *testing.T) {
 	}, inorder.WithQueue(1))
 }
 
+func TestContextWithoutErrEndsAGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := locktest.EarlyContext{Context: t.Context(), Ended: make(chan struct{})}
+		g := inorder.New[string](ctx, 1)
+		require.NoError(t, g.Go(t.Context(), "k", func(ctx context.Context) error { <-ctx.Done(); return nil }))
+		synctest.Wait()
+		close(ctx.Ended)
+		require.ErrorIs(t, g.Wait(), context.Canceled)
+	})
+}
+
 func TestRoomIsGivenInTheOrderOfTheCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := inorder.New[string](t.Context(), 1, inorder.WithQueue(1))

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 )
 
 // A scheduler decides which work runs. A group and its parts share one.
@@ -132,6 +133,7 @@ type insideOf[K comparable] struct{ *scheduler[K] }
 
 func (s *scheduler[K]) newGroup(ctx context.Context, parent *Group[K]) *Group[K] {
 	g := &Group[K]{sched: s, parent: parent}
+	ctx = ended.Sound(ctx)
 	g.ctx, g.cancel = context.WithCancelCause(context.WithValue(ctx, insideOf[K]{s}, true))
 	g.forget = context.AfterFunc(ctx, func() {
 		s.lock()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/internal/crew"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 )
 
 // Grant is a key held at the store. It implements cohort.Grant.
@@ -56,6 +57,7 @@ func (g *Grant) OnWanted(f func()) {
 // Release implements cohort.Grant. While the store cannot be reached, the key is
 // released in the background until the session has ended.
 func (g *Grant) Release(ctx context.Context) error {
+	ctx = ended.Sound(ctx)
 	if g.releasing.CompareAndSwap(false, true) {
 		if outcome, over := g.attempt.leaveNow(ctx); over {
 			g.finish(outcome)

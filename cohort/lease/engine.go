@@ -54,6 +54,7 @@ import (
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/internal/crew"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 )
 
 // Config says how an Engine works.
@@ -142,6 +143,7 @@ func (e *Engine) acquire(ctx context.Context, key string, try bool) (cohort.Gran
 		grant cohort.Grant
 		err   error
 	}
+	ctx = ended.Sound(ctx)
 	over := make(chan outcome, 1)
 	c := &call{engine: e, ctx: ctx, key: key, try: try, tell: func(g cohort.Grant, err error) { over <- outcome{g, err} }}
 	if e.crew.Start(c.run) {
@@ -159,6 +161,7 @@ func (e *Engine) acquire(ctx context.Context, key string, try bool) (cohort.Gran
 
 // Ask implements cohort.Asker. The grant is a *Grant.
 func (e *Engine) Ask(ctx context.Context, key string, try bool, reply func(cohort.Grant, error)) {
+	ctx = ended.Sound(ctx)
 	c := &call{engine: e, ctx: ctx, key: key, try: try, tell: reply}
 	c.stop = context.AfterFunc(ctx, c.giveUp)
 	if !e.crew.Start(c.run) {
@@ -253,6 +256,7 @@ func (e *Engine) explain(ctx context.Context, key string, err error) error {
 // session ends by itself within its TTL; a later Close tries again. No goroutine of the engine is left,
 // but for requests that the store's client does not abandon at once: those end when it does.
 func (e *Engine) Close(ctx context.Context) error {
+	ctx = ended.Sound(ctx)
 	e.end()
 	e.crew.Dismiss()
 	stop := context.AfterFunc(ctx, e.abort)

@@ -18,6 +18,7 @@ import (
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/cohort/lease"
 	"github.com/seed-46f81e6d/keylock/internal/ended"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
 func TestMain(m *testing.M) {
@@ -814,4 +815,39 @@ func TestGrantThatMeetsTheEndOfItsCallerIsGivenBack(t *testing.T) {
 			cancel()
 		}
 	})
+}
+
+// Some contexts close Done before they set Err. A call that saw the one and asked the other had no error to
+// return: its entry stayed in the queue, and what package context derives from such a context panics.
+func TestContextThatEndsWithoutAnErrorEndsTheCall(t *testing.T) {
+	for name, call := range map[string]func(context.Context, *lease.Engine) error{
+		"Acquire": func(ctx context.Context, e *lease.Engine) error { _, err := e.Acquire(ctx, "key"); return err },
+		"Ask": func(ctx context.Context, e *lease.Engine) error {
+			replied := make(chan error, 1)
+			e.Ask(ctx, "key", false, func(_ cohort.Grant, err error) { replied <- err })
+			return <-replied
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *server) {
+				holder, _ := process(t, s)
+				e, _ := process(t, s)
+				g := acquire(t, holder, "key")
+				ctx := locktest.EarlyContext{Context: t.Context(), Ended: make(chan struct{})}
+				returned := make(chan error, 1)
+				go func() { returned <- call(ctx, e) }()
+				synctest.Wait()
+				close(ctx.Ended)
+				require.ErrorIs(t, <-returned, context.Canceled)
+				require.ErrorIs(t, call(ctx, e), context.Canceled)
+				require.NoError(t, g.Release(t.Context()))
+				synctest.Wait()
+				again, err := e.TryAcquire(t.Context(), "key")
+				require.NoError(t, err, "nothing is left in the queue")
+				if err := again.Release(ctx); err != nil { // the store may be as fast
+					require.ErrorIs(t, err, context.Canceled)
+				}
+			})
+		})
+	}
 }

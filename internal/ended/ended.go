@@ -22,3 +22,21 @@ func Err(ctx context.Context) error {
 	}
 	return context.Canceled
 }
+
+// Sound returns a context that ends with ctx, and whose Err is not nil when its Done is closed. Package context panics
+// when one that it derives ends without an error. That of a nil context is nil.
+func Sound(ctx context.Context) context.Context {
+	if ctx == nil {
+		return nil
+	}
+	return sound{ctx}
+}
+
+type sound struct{ context.Context }
+
+func (s sound) Err() error {
+	if Is(s.Done()) {
+		return Err(s.Context)
+	}
+	return s.Context.Err()
+}
