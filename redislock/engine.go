@@ -52,9 +52,9 @@ func WithPrefix(p string) Option {
 	return func(o *options) { o.prefix = p }
 }
 
-// WithReplicas makes every grant and every renewal wait until n replicas have acknowledged it. A grant
-// that fewer acknowledge within an eighth of the TTL is given back, and a
-// renewal does not count then. The default is 0.
+// WithReplicas makes every grant and every renewal wait until n replicas have acknowledged it, which takes a connection of
+// its own meanwhile. A grant that fewer acknowledge within an eighth of the TTL is not used: it is asked for again until the
+// caller's context ends, and given back then. A renewal does not count then. The default is 0.
 //
 // WAIT counts replicas, and does not know which of them will be promoted: only
 // n = all of them makes it certain that a failover loses no grant.

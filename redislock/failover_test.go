@@ -1,6 +1,8 @@
 package redislock_test
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/redislock"
 	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
+	"github.com/seed-46f81e6d/keylock/redislock/rueidisadapter"
 )
 
 // disaster makes the server forget its newest data. What it returns is where clients find the server afterwards.
@@ -191,6 +194,54 @@ func TestP12ReplicasAcknowledgeGrants(t *testing.T) {
 	const why = "too few replicas acknowledged"
 	assert.ErrorContains(t, abandoned(t, e, 1500*time.Millisecond, why), why)
 	awaitEntries(t, master, 0)
+}
+
+// A grant is not acknowledged. Whatever was sent to give it back and was late must not undo the grant of the repeated request.
+func TestP12NothingLateUndoesAGrant(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	e, err := redislock.New(&fewReplicas{Client: rueidisadapter.New(dial(t, s.Addr()))},
+		redislock.WithQuarantine(0), redislock.WithTTL(20*time.Minute), redislock.WithReplicas(1))
+	require.NoError(t, err)
+	defer closeEngine(e)
+	g := acquire(t, e, "key")
+	hash, field, epoch := g.Guard()
+	assert.Equal(t, epoch, s.Must(t, "HGET", hash, field), "another process could have the key now")
+	require.NoError(t, g.Release(t.Context()))
+}
+
+// fewReplicas is a client of a server with a replica that does not acknowledge the first grant. What is sent after it fails, and
+// arrives at the server just before the reply to the next.
+type fewReplicas struct {
+	redislock.Client
+	grants int
+	late   []func()
+}
+
+func (c *fewReplicas) Run(ctx context.Context, call redislock.Call) ([]string, int, error) {
+	grant := call.Replicas > 0 && !call.Aside
+	acknowledged := call.Replicas
+	call.Replicas = 0
+	run := func() ([]string, int, error) {
+		reply, _, err := c.Client.Run(ctx, call)
+		return reply, acknowledged, err
+	}
+	switch {
+	case call.Aside || c.grants != 1 && !grant:
+		return run()
+	case !grant:
+		c.late = append(c.late, func() { _, _, _ = c.Client.Run(context.WithoutCancel(ctx), call) })
+		return nil, 0, errors.New("the connection was lost")
+	}
+	reply, _, err := run()
+	if c.grants++; c.grants == 1 {
+		return reply, 0, err
+	}
+	for _, arrives := range c.late {
+		arrives()
+	}
+	c.late = nil
+	return reply, acknowledged, err
 }
 
 // awaitEntries waits until the server has n entries.

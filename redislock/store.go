@@ -354,10 +354,8 @@ func (s *store) Enter(ctx context.Context, e lease.Entry, try bool) (lease.Stand
 		err = nil // a waiter has nothing to lose
 	}
 	if err != nil {
-		if errors.Is(err, errFewReplicas) { // what may be forgotten must not be held
-			_, leaveErr := s.Leave(ctx, e, false)
-			err = errors.Join(err, leaveErr)
-		}
+		// What may be forgotten must not be held. The entry stays all the same: to leave and to enter again could arrive in
+		// the other order.
 		return lease.Standing{}, err
 	}
 	switch {
