@@ -240,6 +240,55 @@ func TestP5EvictionIsRefused(t *testing.T) {
 	require.NoError(t, acquire(t, newEngine(t, dial(t, s.Addr())), "key").Release(t.Context()), "without a bound nothing is removed")
 }
 
+// With noeviction a server whose memory is full refuses what may need more: no new locks are to be had, but those that are
+// held are kept, released and passed on.
+func TestP5FullMemoryLosesNoLock(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t, "--maxmemory-policy", "noeviction")
+	e := newEngine(t, dial(t, s.Addr()))
+	store, ctx := e.Store(), t.Context()
+	a, b := lease.Session{ID: "A", TTL: time.Minute}, lease.Session{ID: "B", TTL: time.Minute}
+	require.NoError(t, store.Begin(ctx, a))
+	require.NoError(t, store.Begin(ctx, b))
+	var queue []lease.Entry
+	for i := range uint64(5) {
+		for _, session := range []lease.Session{a, b} {
+			queue = append(queue, lease.Entry{Session: session, Key: "k", Attempt: i + 1})
+			_, err := store.Enter(ctx, queue[len(queue)-1], false)
+			require.NoError(t, err)
+		}
+	}
+	s.Must(t, "CONFIG", "SET", "maxmemory", "1")
+	_, err := store.Enter(ctx, lease.Entry{Session: a, Key: "k", Attempt: 9}, false)
+	require.ErrorContains(t, err, "OOM")
+	for i := range 8 {
+		if i == 6 { // B takes what A held, and what it waited for is gone too
+			require.NoError(t, store.End(ctx, a))
+		}
+		if i >= 6 && queue[i].Session == a {
+			continue
+		}
+		standing, err := store.Enter(ctx, queue[i], false)
+		require.NoError(t, err)
+		require.NotZero(t, standing.Epoch, "entry %d has the key", i)
+		missing, err := store.Renew(ctx, queue[i].Session, []lease.Held{{Key: "k", Attempt: queue[i].Attempt, Epoch: standing.Epoch}})
+		require.NoError(t, err)
+		assert.Empty(t, missing)
+		if i == 2 {
+			broken, err := e.Break(ctx, "k", standing.Epoch)
+			require.NoError(t, err)
+			assert.True(t, broken)
+			continue
+		}
+		found, err := store.Leave(ctx, queue[i], i%2 == 1)
+		require.NoError(t, err)
+		assert.True(t, found)
+	}
+	require.NoError(t, store.End(ctx, b))
+	sessions, entries := s.Left(t)
+	assert.Zero(t, sessions+entries)
+}
+
 // Epochs are exact beyond what %g prints, and go on by one when the server's clock is behind the last (pitfall 22).
 func TestP6AndP22EpochsAheadOfTheClock(t *testing.T) {
 	t.Parallel()

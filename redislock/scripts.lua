@@ -49,6 +49,12 @@ local ms = math.floor(us / 1000)
 
 local function text(n) return string.format('%.0f', n) end
 
+-- free comes before the other writes of a script that must not fail when the memory of the server is full: the server then
+-- refuses a write that may need more, but only as the first write of a script. This one needs none, and removes nothing.
+local function free()
+  redis.call('HDEL', hash, 'none')
+end
+
 -- read returns the fence and the end of the quarantine, and after them the fields that are asked for. On a
 -- server that was started or promoted since the bucket was last used, or whose bucket is gone, grants may be
 -- missing, and what was released may be back: every session ends, and nothing is granted until no process
@@ -198,6 +204,7 @@ local fence, quiet = read()
 if (deadline(ARGV[1]) or 0) <= ms then
   return {'gone'}
 end
+free()
 redis.call('ZADD', sessions, 'XX', text(ms + tonumber(ARGV[2])), ARGV[1])
 local reply = {'ok'}
 local fields = {}
@@ -311,10 +318,12 @@ if ARGV[4] ~= '1' then
     local head, waiter, attempt = string.match(rest, '^(([^:]+):(%d+)w?)')
     if tonumber(v[3] or 0) * 1000 <= us and tonumber(redis.call('ZSCORE', sessions, waiter) or 0) * 1000 > us then
       local epoch = string.format('%.0f', math.max(tonumber(v[2]) + 1, us))
-      redis.call('HSET', hash, 'fence', epoch, 'g:' .. key, epoch, 'q:' .. key, rest)
-      redis.call(cluster and 'SPUBLISH' or 'PUBLISH', channel(waiter),
-        'granted ' .. epoch .. ' ' .. attempt .. (rest == head and '' or ' 1'))
-      return {'ok', '1'}
+      local stored = redis.pcall('HSET', hash, 'fence', epoch, 'g:' .. key, epoch, 'q:' .. key, rest)
+      if type(stored) == 'number' then -- else the memory may be full
+        redis.call(cluster and 'SPUBLISH' or 'PUBLISH', channel(waiter),
+          'granted ' .. epoch .. ' ' .. attempt .. (rest == head and '' or ' 1'))
+        return {'ok', '1'}
+      end
     end
   end
 end
@@ -328,6 +337,7 @@ local fence, quiet, queue, epoch = read('q:' .. key, 'g:' .. key)
 if (deadline(session) or 0) <= ms then
   return {'gone'}
 end
+free()
 if ARGV[4] == '1' then
   redis.call('HSET', hash, 'x:' .. entry, '')
 end
@@ -373,6 +383,7 @@ local ends = deadline(ARGV[1])
 if not ends then
   return {'ok'}
 end
+free()
 local anew = ends > ms - 1
 if anew then
   redis.call('ZADD', sessions, text(ms - 1), ARGV[1])
@@ -432,6 +443,7 @@ local fence, quiet, queue, epoch = read('q:' .. key, 'g:' .. key)
 if not queue or epoch ~= ARGV[2] then
   return {'ok', '0'}
 end
+free()
 local head = string.match(queue, '^%S+')
 settle(key, string.sub(queue, #head + 2), nil, '', fence, quiet)
 return {'ok', '1'}
