@@ -185,12 +185,7 @@ func (e *Engine) List(ctx context.Context, yield func(key string, first cohort.C
 // Break implements cohort.Operator. A process that did not release in time learns of it within a quarter of its
 // TTL, as long as it holds no more than 1,024 keys.
 func (e *Engine) Break(ctx context.Context, key string, epoch uint64) (bool, error) {
-	b := bucketOf(key)
-	cluster, err := e.store.begin(ctx, b, lease.Session{}, 0)
-	if err != nil {
-		return false, operatorError(ctx, "break", err)
-	}
-	reply, err := e.store.run(ctx, e.store.scripts(cluster).force, b, e.store.replicas, key, strconv.FormatUint(epoch, 10))
+	reply, err := e.store.run(ctx, e.store.single.force, bucketOf(key), e.store.replicas, key, strconv.FormatUint(epoch, 10))
 	if err != nil {
 		return false, operatorError(ctx, "break", err)
 	}

@@ -496,6 +496,28 @@ func TestRemovedLockIsNoticed(t *testing.T) {
 	require.NoError(t, kept.Release(t.Context()))
 }
 
+// An operator who breaks a lock after a restart, before any process has renewed its session, has another TTL than they: it does
+// not shorten the quarantine that they count on.
+func TestBreakBeginsNoQuarantine(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(20*time.Minute))
+	held := acquire(t, e, "key")
+	s.Must(t, "SAVE")
+	s.Kill()
+	s.Restart(t)
+	operator := newEngine(t, dial(t, s.Addr()), redislock.WithQuarantine(time.Second))
+	broken, err := operator.Break(t.Context(), "key", held.Epoch())
+	require.NoError(t, err)
+	assert.False(t, broken, "the restart has ended it")
+	restarted := time.Now()
+	_, err = newEngine(t, dial(t, s.Addr()), redislock.WithQuarantine(20*time.Minute)).TryAcquire(t.Context(), "key")
+	require.ErrorIs(t, err, cohort.ErrHeld)
+	quiet, err := strconv.ParseInt(s.Must(t, "HGET", hashOf(e, "key"), "quiet"), 10, 64)
+	require.NoError(t, err)
+	assert.Greater(t, time.UnixMilli(quiet), restarted.Add(10*time.Minute))
+}
+
 // A holder is told that another process waits, however the waiter came, and a waiter that it has the key, long
 // before any of them would ask.
 func TestNoticesOfGrantsAndOfWaiters(t *testing.T) {

@@ -439,6 +439,14 @@ return reply
 -- ARGV    key, the epoch with which it is held
 -- Returns {'ok', '1' if it was held so}.
 local key = ARGV[1]
+local server = redis.pcall('INFO', 'server')
+if type(server) == 'string' then
+  cluster = string.find(server, 'redis_mode:cluster', 1, true)
+  local life = redis.call('HGET', hash, 'life')
+  if not life or not string.find(server, 'run_id:' .. life, 1, true) then
+    return {'ok', '0'} -- it is lost already, and how long nothing is granted now is not for an operator to set
+  end
+end
 local fence, quiet, queue, epoch = read('q:' .. key, 'g:' .. key)
 if not queue or epoch ~= ARGV[2] then
   return {'ok', '0'}
