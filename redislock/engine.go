@@ -95,6 +95,7 @@ func New(client Client, opts ...Option) (*Engine, error) {
 	}
 	s := &store{
 		client: client, options: o, single: newScripts(o, false), clustered: newScripts(o, true),
+		asides:   make(chan struct{}, mostAside),
 		sessions: make(map[string]*session),
 	}
 	e, err := lease.New(s, lease.Config{Name: "redislock", TTL: o.ttl, Label: o.label})

@@ -518,6 +518,28 @@ func TestBreakBeginsNoQuarantine(t *testing.T) {
 	assert.Greater(t, time.UnixMilli(quiet), restarted.Add(10*time.Minute))
 }
 
+// A process that asks about many locks at once, here whether another process wants them, does not make a connection for each.
+func TestConnectionsDoNotGrowWithTheLocks(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	e := newEngine(t, dial(t, s.Addr()), redislock.WithTTL(20*time.Minute))
+	var held []*redislock.Grant
+	for i := range 500 {
+		held = append(held, acquire(t, e, strconv.Itoa(i)))
+	}
+	for _, g := range held {
+		g.OnWanted(func() {})
+	}
+	redistest.Eventually(t, "all are told", func() bool {
+		_, entries := s.Left(t)
+		return entries == 2*len(held) // each with its note
+	})
+	assert.Less(t, strings.Count(s.Must(t, "CLIENT", "LIST"), "id="), 20)
+	for _, g := range held {
+		require.NoError(t, g.Release(t.Context()))
+	}
+}
+
 // A holder is told that another process waits, however the waiter came, and a waiter that it has the key, long
 // before any of them would ask.
 func TestNoticesOfGrantsAndOfWaiters(t *testing.T) {

@@ -88,6 +88,7 @@ type store struct {
 	client Client
 	options
 	single, clustered *scripts
+	asides            chan struct{} // has room for as many calls as may have connections of their own
 
 	mu       sync.Mutex
 	sessions map[string]*session // by ID, from Begin to End
@@ -139,8 +140,20 @@ func (s *store) run(ctx context.Context, script *Script, b int, replicas int, ar
 	return s.runAside(ctx, script, b, replicas, false, args...)
 }
 
+// mostAside is how many calls that no lock waits for have connections of their own at a time. There can be one such call for
+// each key that is held, and some clients keep each connection that they have made.
+const mostAside = 4
+
 // runAside is run for a call that no lock waits for, if aside is true.
 func (s *store) runAside(ctx context.Context, script *Script, b int, replicas int, aside bool, args ...string) ([]string, error) {
+	if aside {
+		select {
+		case s.asides <- struct{}{}:
+			defer func() { <-s.asides }()
+		default:
+			aside = false
+		}
+	}
 	reply, acknowledged, err := s.client.Run(ctx, Call{
 		Script: script, Keys: s.names(b), Args: args, Aside: aside, Replicas: replicas, Within: s.ttl / 8,
 	})
