@@ -47,7 +47,8 @@ func WithLabel(label string) Option {
 }
 
 // WithPrefix sets what the names of the Redis keys begin with, within the braces
-// of their hash tags. The default is "kl". It must not be empty or contain braces.
+// of their hash tags. The default is "kl". It must not be empty, contain braces or end with a digit: the number of
+// a bucket follows it.
 func WithPrefix(p string) Option {
 	return func(o *options) { o.prefix = p }
 }
@@ -86,8 +87,8 @@ func New(client Client, opts ...Option) (*Engine, error) {
 		return nil, errors.New("redislock: nil client")
 	case o.ttl < 100*time.Millisecond:
 		return nil, fmt.Errorf("redislock: a TTL of %v is below 100 ms", o.ttl)
-	case o.prefix == "" || strings.ContainsAny(o.prefix, "{}"):
-		return nil, fmt.Errorf("redislock: the prefix %q is empty or contains braces", o.prefix)
+	case o.prefix == "" || strings.ContainsAny(o.prefix, "{}") || strings.ContainsAny(o.prefix[len(o.prefix)-1:], "0123456789"):
+		return nil, fmt.Errorf("redislock: the prefix %q is empty, contains braces or ends with a digit", o.prefix)
 	case o.replicas < 0:
 		return nil, fmt.Errorf("redislock: %d replicas", o.replicas)
 	case o.quarantine < 0:

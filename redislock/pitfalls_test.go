@@ -739,6 +739,7 @@ func TestPermissions(t *testing.T) {
 func TestOptionsAreChecked(t *testing.T) {
 	for _, bad := range []redislock.Option{
 		redislock.WithTTL(0), redislock.WithTTL(99 * time.Millisecond), redislock.WithPrefix(""), redislock.WithPrefix("a{b"),
+		redislock.WithPrefix("kl1"), // its bucket 7 would be the 17th of "kl"
 		redislock.WithReplicas(-1), redislock.WithQuarantine(-1),
 	} {
 		_, err := redislock.New(unused{}, bad)
