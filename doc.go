@@ -29,11 +29,12 @@
 //     shared request passes one that shares the key with it and waits for another key, see
 //     [Manager.AcquireSet]. With [WithKeptGrants] a request counts from when the owner has
 //     received it: who takes a kept grant may overtake one that is on its way there.
-//  3. Independence. A key never waits for the holder of another key.
+//  3. Independence. A key never waits for the holder of another key, unless requests for many
+//     keys connect the two, see [Manager.AcquireAll].
 //  4. Cancellation. When its context ends, a wait returns an error that wraps ctx.Err(),
 //     leaves the queue at a cost that does not depend on its length, and does not change
 //     the order of other requests. A context that is done never acquires, even when the
-//     key is free.
+//     key is free, but for a lock that is handed off with a value, see [Lock.Handoff].
 //  5. Grant or cancel, never both, never neither. A grant that races with a
 //     cancellation is given back and goes to the next waiter; no grant is lost. What
 //     [Lock.Handoff] passes on goes to the next waiter in one transition.
@@ -61,8 +62,8 @@
 //  12. The owner never runs user code and never waits for a caller. A key that cannot be
 //     a map key fails in its own call, on the caller's goroutine, and every other caller
 //     goes on undisturbed. See "What a call costs others".
-//  13. Memory model. A release happens before the return of the next acquisition of
-//     that key.
+//  13. Memory model. A release is synchronized before the return of the next acquisition of
+//     that key, as the Go memory model has it.
 //  14. Bubbles. A manager started in a testing/synctest bubble is fully visible to it,
 //     so users can test their own code in fake time. A bubble is closed to the channels
 //     of a manager that was started outside: using one ends the process. Start one in
@@ -75,8 +76,8 @@
 // A context that is done wins over everything: over a free key, over a reservation
 // that was granted, over [ErrClosed]. Every call that takes a context keeps to that, but
 // for a lock that was handed off with a value, see [Lock.Handoff]. The errors of calls
-// whose context has ended name the key, and wrap ctx.Err() and its cause: compare them
-// with [errors.Is]. A nil context panics in the caller, as in the standard library.
+// whose context has ended name the key, if there is one, and wrap ctx.Err() and its cause:
+// compare them with [errors.Is]. A nil context panics in the caller, as in the standard library.
 //
 // # Shared locks, many keys, sessions
 //
@@ -90,8 +91,8 @@
 // [*DeadlockError].
 //
 // A holder is never made to let go. It hears that another request waits ([Lock.Wanted]), may
-// share what it held alone ([Lock.Downgrade]), and may choose who comes next with what
-// ([Lock.Handoff]).
+// share what it held alone ([Lock.Downgrade]), and may pass a value to the next waiter with the
+// lock ([Lock.Handoff]).
 //
 // Declined are the upgrade of a shared lock in place, because if two holders both try to
 // upgrade, each waits for the other forever; re-entrancy; and leases that expire under a
@@ -116,14 +117,13 @@
 //     and waiters. [Manager.Snapshot] is served in small parts, others in between; while
 //     it is, the first change of each key costs as much as to inspect it, at most 0.1 ms.
 //   - A request of a session that has to wait, while others wait for the session: to the
-//     holders and waiters from which it looks for a way back. Sessions that no request
-//     waits for, as those that hold nothing, do not look. A way over 64,000 sessions, each
+//     holders and waiters among which it looks for a cycle. Sessions that no request
+//     waits for, as those that hold nothing, do not look. A chain of 64,000 sessions, each
 //     of which holds a key and waits for the next, takes 14 ms.
 //   - The end of a context with which very many calls wait: each call that it ends is a request
 //     of its own, as short as others, but they come all at once, and a request that comes after
 //     them is served after them. 100,000 take 0.2 s.
-//   - [Manager.Close], the end of Start's context, and the end of a Shutdown: to the waiters.
-//     A million take 0.3 s.
+//   - [Manager.Close] and the end of Start's context: to the waiters. A million take 0.3 s.
 //
 // # When the manager ends
 //

@@ -32,8 +32,8 @@ func (m *Manager[K]) Top(ctx context.Context, n int) (Top[K], error) {
 }
 
 // Inspect returns what is known of one key at one point of the manager's history: how many
-// holders and waiters there are, none of which means that the key is free, and at most the
-// first 1,000 of either. There is no way to ask for those behind them: what a key waits for is
+// holders and waiters it has, which is 0 and 0 for a free key, and at most the first 1,000
+// of either. There is no way to ask for those behind them: what a key waits for is
 // at the front of its queue, and a second call would show another queue, of a later point.
 //
 // It returns an error that wraps ctx.Err() when ctx is done, [ErrClosed] after the end, and [ErrInvalidKey] for a
@@ -165,7 +165,7 @@ type Stats struct {
 	OldestWait time.Duration // how long the request that has waited for longest has
 
 	// How busy the owner has been since Start. Serving is an estimate, never more than Uptime:
-	// questions, Session.Close, and what is for more than 16 keys or lets very many waiters in are
+	// questions, Session.Close, and what is for more than 16 keys or grants very many waiters are
 	// timed, and of other requests one in 61, which stands for the others for as much time as has
 	// passed. So a few long ones among many short ones may be missed, such as one of a session
 	// whose search for a deadlock meets thousands of others.
@@ -204,7 +204,7 @@ func (s Stats) String() string {
 // KeyInfo describes one key at one point of the manager's history.
 type KeyInfo[K comparable] struct {
 	Key     K
-	At      time.Time // when
+	At      time.Time // that point
 	Held    int       // how many hold it
 	Waiting int       // how many wait for it
 

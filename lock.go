@@ -29,8 +29,8 @@ func (l *Lock[K]) ofMany() bool {
 	return many
 }
 
-// Release ends the grant, so that the next waiter gets the key; that of many keys at one
-// instant. Only the first Release of a grant, by whichever copy, does anything; none after
+// Release ends the grant, so that the next waiter gets the key; of many keys it ends all at
+// one instant. Only the first Release of a grant, by whichever copy, does anything; none after
 // the manager has ended does, nor does that of the zero Lock. It does not wait until the
 // next waiter runs.
 func (l Lock[K]) Release() {
@@ -81,8 +81,8 @@ func (l Lock[K]) Handoff(value any) bool {
 	return <-r.passed
 }
 
-// Value returns what the last holder handed off with the lock; nil when it just released, and
-// of the lock of many keys.
+// Value returns the value with which the last holder handed the lock off; nil when it called
+// Release, and for a lock of many keys.
 func (l Lock[K]) Value() any {
 	switch l.value.(type) {
 	case manyKeys, *cellWord:
@@ -211,7 +211,8 @@ type Session[K comparable] struct {
 }
 
 // Session returns a new session. The label names it to people, in errors and snapshots;
-// it need not be unique. A session costs nothing while it neither holds nor waits.
+// it need not be unique. A session costs nothing while it neither holds nor waits, and then
+// need not be closed.
 func (m *Manager[K]) Session(label string) *Session[K] {
 	m.mustBeStarted()
 	return &Session[K]{m: m, state: sessionState[K]{entries: table.NewSession[K](label)}}

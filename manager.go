@@ -718,9 +718,9 @@ func (m *Manager[K]) do(ctx context.Context, s *sessionState[K], want table.Requ
 // own Lock has acquired, and an Unlock without a Lock panics, as that of a sync.Mutex does. A
 // Locker that is locked by several goroutines gives the key to one after the other.
 //
-// Lock has neither a context nor an error. It panics with [ErrClosed] when the manager is or
-// becomes closed, with [ErrInvalidKey] for a key that is not equal to itself, and with
-// [ErrQueueFull] where [WithMaxWaiters] says so. Unlock does nothing after the end.
+// Lock has neither a context nor an error. It panics with the error of [Manager.Acquire]:
+// [ErrClosed] when the manager is or becomes closed, [ErrInvalidKey] for a key that is not equal
+// to itself, and [ErrQueueFull] where [WithMaxWaiters] says so. Unlock does nothing after the end.
 //
 // End the goroutines that wait for a sync.Cond on a Locker before the manager: one that wakes up
 // after Shutdown panics with ErrClosed in its Wait, and if it has deferred an Unlock, that ends what
