@@ -42,7 +42,7 @@
 //     get the key if the lock is lost because the engine cannot be reached, and after that
 //     if the process was paused, or if a person took the claim away: then the notice comes when the
 //     process goes on, or within the bound that the engine documents.
-//  3. Exclusion. Short of such pauses and such persons, and of clocks that run at different speeds, one
+//  3. Exclusion. Short of such pauses and interventions, and of clocks that run at different speeds, one
 //     holder at a time has the key. Within the process it is certain.
 //  4. Order. Within the process a key is granted in the order in which it was asked for.
 //     Among processes the engine's order holds, with many local holders for each grant.
@@ -56,7 +56,6 @@
 //     given back in the background.
 //     With [WithKeep] a Release that keeps the key asks no engine: then it returns ErrLost only
 //     for a loss that has been noticed by then.
-//  8. The state that a key has here travels with its handoff, and there is no mutex.
 //
 // # One engine, one manager
 //

@@ -22,8 +22,9 @@ var (
 	// holds it, the error is a *HeldError.
 	ErrHeld = errors.New("cohort: key held")
 
-	// ErrClosed is returned by every call on a Manager or an Engine that is
-	// closed or shutting down. It is keylock.ErrClosed.
+	// ErrClosed is returned by requests for locks to a Manager or an Engine that is
+	// closed or shutting down, and by the questions and the WaitIdle of a Manager that has
+	// ended. It is keylock.ErrClosed.
 	ErrClosed = keylock.ErrClosed
 )
 

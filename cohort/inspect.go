@@ -20,7 +20,7 @@ type Stats struct {
 
 	Waiting int // claims that wait at the engine now
 	Held    int // claims that the engine has granted and not got back
-	Kept    int // those of them that no caller of this process uses, see [WithKeep]
+	Kept    int // those of them that no caller of this process uses, see WithKeep
 
 	Granted  uint64 // claims that the engine granted
 	Refused  uint64 // claims that ended without a grant: held for a try, withdrawn, refused
@@ -34,7 +34,7 @@ type Stats struct {
 
 	SlowLogLost uint64 // records that WithSlowLog did not log
 
-	Engine EngineReport // the zero report if the engine is no [Reporter]
+	Engine EngineReport // the zero report if the engine is no Reporter
 }
 
 // A State is where a claim is at the engine.
@@ -77,7 +77,7 @@ type KeyInfo struct {
 
 	// Engine is who holds the key at the engine and who waits there, in all processes, first the holder.
 	// Inspect asks for it, and Snapshot for the keys that the process waits for at the engine; it is nil if the engine
-	// is no [Inspector], or if EngineErr says why it could not tell.
+	// is no Inspector, or if EngineErr says why it could not tell.
 	Engine    []Contender
 	EngineErr error
 }
@@ -118,7 +118,8 @@ type Top struct {
 }
 
 // Stats returns the manager's totals. Those of Local are of one moment; the others are
-// of a moment later. It returns [ErrClosed] after the end, and ctx.Err() when ctx ends first.
+// of a moment later. It returns [ErrClosed] after the end, and an error that wraps ctx.Err() when ctx ends
+// first.
 func (m *Manager) Stats(ctx context.Context) (Stats, error) {
 	m.mustBeStarted()
 	local, err := m.local.Stats(ctx)
@@ -155,7 +156,7 @@ func (m *Manager) stats(ctx context.Context, local keylock.Stats) (Stats, error)
 // Snapshot returns every key that this process holds or contends for, as of one moment, and after them those that it
 // keeps, see [WithKeep], as of a moment later. A key that this process waits for at the engine counts as held locally; who
 // holds it there, the engine is then asked, for at most [WithEngineTimeout]. It
-// returns [ErrClosed] after the end, and ctx.Err() when ctx ends first.
+// returns [ErrClosed] after the end, and an error that wraps ctx.Err() when ctx ends first.
 func (m *Manager) Snapshot(ctx context.Context) ([]KeyInfo, error) {
 	m.mustBeStarted()
 	ctx = ended.Sound(ctx)
@@ -206,7 +207,7 @@ func (m *Manager) withClaims(ctx context.Context, local []keylock.KeyInfo[string
 }
 
 // Top returns at most n keys of each kind, and the totals. It asks the engine nothing. It returns
-// [ErrClosed] after the end, and ctx.Err() when ctx ends first.
+// [ErrClosed] after the end, and an error that wraps ctx.Err() when ctx ends first. A negative n is 0.
 func (m *Manager) Top(ctx context.Context, n int) (Top, error) {
 	m.mustBeStarted()
 	local, err := m.local.Top(ctx, n)
@@ -243,7 +244,7 @@ func (m *Manager) Top(ctx context.Context, n int) (Top, error) {
 
 // Inspect describes one key, and asks the engine who holds it and who waits for it in all processes. If the
 // engine cannot tell, the rest is returned all the same. It returns [ErrClosed] after the
-// end, and ctx.Err() when ctx ends first.
+// end, and an error that wraps ctx.Err() when ctx ends first.
 func (m *Manager) Inspect(ctx context.Context, key string) (KeyInfo, error) {
 	m.mustBeStarted()
 	local, err := m.local.Inspect(ctx, key)

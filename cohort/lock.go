@@ -98,10 +98,10 @@ func (l Lock) Context() context.Context {
 	return ctx
 }
 
-// Wanted returns a channel that is closed when another caller has to wait for the key: in this
-// process, or in another as far as the engine can tell, see [Recaller], which then has been refused
-// by a try perhaps. It is closed as well when an engine that can tell cannot for a while, when the lock is lost and when it
-// is released; that of the zero Lock is closed. A holder that can stop may release the lock then; nothing ends it.
+// Wanted returns a channel that is closed when another caller has to wait for the key: in this process
+// or, as far as the engine can tell, in another, also one whose try was refused, see [Recaller]. It is closed
+// as well when an engine that can tell cannot for a while, when the lock is lost and when it is released; that
+// of the zero Lock is closed. A holder that can stop may release the lock then; nothing ends it.
 func (l Lock) Wanted() <-chan struct{} {
 	if l.holder == nil {
 		return keylock.Lock[string]{}.Wanted()

@@ -146,9 +146,9 @@ func (m *Manager) closeEngine() {
 }
 
 // Acquire waits until key is granted: in the queue of this process, then in the
-// engine's. It returns ctx.Err() when ctx ends first, [ErrClosed] when the manager is or
-// becomes closed or is shutting down, and else the engine's error. When it fails it
-// returns the zero Lock.
+// engine's. It returns an error that wraps ctx.Err() when ctx ends first, [ErrClosed] when the
+// manager is or becomes closed or is shutting down, and else the engine's error. When it fails
+// it returns the zero Lock. A nil context panics.
 func (m *Manager) Acquire(ctx context.Context, key string) (Lock, error) {
 	m.mustBeStarted()
 	if ctx == nil {
@@ -165,8 +165,8 @@ func (m *Manager) Acquire(ctx context.Context, key string) (Lock, error) {
 }
 
 // TryAcquire returns the lock of key if it is free. It returns [ErrHeld] when the key is held or
-// waited for, in this process or in another, or is still being given back; a [*HeldError] where it is known who has it; ctx.Err() when ctx
-// ends before the engine has replied; [ErrClosed] when the manager is closed or shutting down; and
+// waited for, in this process or in another, or is still being given back; a [*HeldError] where it is known who
+// has it; an error that wraps ctx.Err() when ctx ends before the engine has replied; [ErrClosed] when the manager is closed or shutting down; and
 // else the engine's error, for instance that it cannot be reached. When it fails it returns the
 // zero Lock.
 func (m *Manager) TryAcquire(ctx context.Context, key string) (Lock, error) {
@@ -224,7 +224,7 @@ func (m *Manager) Do(ctx context.Context, key string, fn func(context.Context) e
 }
 
 // WaitIdle waits until this process neither holds nor contends for any key. It returns
-// [ErrClosed] when the manager ends first, and ctx.Err() when ctx does.
+// [ErrClosed] when the manager ends first, and an error that wraps ctx.Err() when ctx does.
 func (m *Manager) WaitIdle(ctx context.Context) error {
 	m.mustBeStarted()
 	return m.local.WaitIdle(ctx)
@@ -232,7 +232,7 @@ func (m *Manager) WaitIdle(ctx context.Context) error {
 
 // Shutdown refuses new requests with [ErrClosed], serves those that wait, waits until every
 // lock is released, and closes the engine. It returns the engine's error, if any. When ctx ends
-// first it returns ctx.Err() and goes on in the background; it can be called again, or Close.
+// first it returns an error that wraps ctx.Err() and goes on in the background; it can be called again, or Close.
 func (m *Manager) Shutdown(ctx context.Context) error {
 	m.mustBeStarted()
 	m.draining.Store(true)
@@ -279,7 +279,7 @@ func (m *Manager) String() string {
 	}
 }
 
-// Done is closed when the manager has ended and its engine is closed.
+// Done returns a channel that is closed when the manager has ended and its engine is closed.
 func (m *Manager) Done() <-chan struct{} {
 	m.mustBeStarted()
 	return m.done

@@ -67,8 +67,8 @@ func WithKeep(idle time.Duration, keys int) Option {
 	return func(o *options) { o.keepIdle, o.keepKeys = idle, keys }
 }
 
-// WithEngineTimeout bounds how long a Release and a Close wait for an engine that cannot be
-// reached. The default is 5 s; a d that is not positive panics.
+// WithEngineTimeout bounds how long a Release, a Close and a Snapshot wait for an engine that
+// cannot be reached. The default is 5 s; a d that is not positive panics.
 func WithEngineTimeout(d time.Duration) Option {
 	mustBePositive("WithEngineTimeout", d)
 	return func(o *options) { o.engineTimeout = d }
@@ -85,7 +85,7 @@ func WithLocal(opts ...keylock.Option) Option {
 // it does, when it has lasted twice as long, four times and so on, and once more at level Info when it
 // is over. A record has the key, how long the wait has lasted, and, where the engine is an [Inspector], who
 // holds the key there and how many are ahead. The logger is called on a goroutine of
-// its own; of a logger that blocks, more than 64 records are lost, which Stats.SlowLogLost counts. Waits in the
+// its own; while a call of it lasts 64 records wait, and further ones are lost, which Stats.SlowLogLost counts. Waits in the
 // queues of this process are logged by keylock.WithSlowLog, see [WithLocal]; to it, a wait at the engine is a hold.
 //
 // A nil logger panics, and so does an after that is not positive.

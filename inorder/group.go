@@ -173,7 +173,7 @@ func (g *Group[K]) WaitIdle(ctx context.Context) error {
 }
 
 // Wait makes the group accept nothing more, waits until all that it accepted is done or dropped, and
-// returns the first error: of a function, of the group's context, or of Stop. Errors after it
+// returns the first error: of a function, the cause of the group's context, or that of Stop. Errors after it
 // are not kept. With [WithKeyFailures] it also returns, joined, the first 16 failures of keys and
 // the number of the others. It ends the group's context.
 //

@@ -161,8 +161,8 @@ func newGroup[K comparable](ctx context.Context, locks *keylock.Manager[K], limi
 
 // Each calls fn for every value of seq, concurrently for different keys, at most limit at a
 // time, and for the values of one key one after another, in their order. It returns when no
-// call is under way: nil if every value was handled, else the first error. After an error no
-// further call begins, and the context of the others ends.
+// call is under way: nil if every value was handled, else the first error, of fn or the cause
+// of ctx. After an error no further call begins, and the context of the others ends.
 //
 // It takes no more values from seq while 10,000 wait.
 func Each[K comparable, V any](ctx context.Context, limit int, seq iter.Seq[V], key func(V) K, fn func(context.Context, V) error) error {

@@ -17,8 +17,8 @@
 //
 // Accept: application/json or ?format=json gets the same as JSON, text/plain or ?format=text
 // as text. The other parameters are manager=NAME for one manager, with it key=KEY for one
-// key, and n=N for at most N rows of each list: from 1 to 1000, 20 by default, 5 where several
-// managers are shown, and 100 for one key. Anything else is answered with status 400, and a
+// key, and n=N for at most N rows of each list: from 1 to 1000, of several managers at most 1000 in
+// all; by default 20, 5 where several managers are shown, and 100 for one key. Anything else is answered with status 400, and a
 // manager that does not exist with 404.
 //
 // A look costs the managers next to nothing, however much they hold, see

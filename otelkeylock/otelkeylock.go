@@ -290,7 +290,7 @@ func cohortMetrics(made *instruments) {
 
 // NewProducer returns a producer of the manager's histograms, under the name of [Register].
 // Give it to a reader by sdk/metric's WithProducer. They are cumulative since the manager was
-// started, whatever temporality the reader prefers.
+// started, whatever temporality the reader prefers. A nil manager panics.
 func NewProducer(name string, manager Source) sdkmetric.Producer {
 	if manager == nil {
 		panic("otelkeylock: NewProducer with a nil manager")

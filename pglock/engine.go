@@ -73,8 +73,8 @@ func WithQuarantine(d time.Duration) Option {
 }
 
 // WithDurable makes every statement wait until it is on disk, and on the synchronous standbys if the server
-// has any, so that locks survive a crash. It wants logged tables, see [Schema]. It is an order of
-// magnitude slower, as each lock waits for the disk twice.
+// has any, so that locks survive a crash. It wants logged tables, see [Schema]. Each
+// lock then waits for the disk twice.
 func WithDurable() Option { return func(o *options) { o.durable = true } }
 
 // WithListener sets how to connect for LISTEN, where the connections of New lead to a pooler in transaction

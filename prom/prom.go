@@ -61,7 +61,7 @@ type Source interface {
 }
 
 // NewCollector returns a collector of a manager's totals, under a name that no other
-// manager has in the same registry.
+// manager has in the same registry. A nil manager panics.
 func NewCollector(name string, manager Source) prometheus.Collector {
 	if manager == nil {
 		panic("prom: NewCollector with a nil manager")

@@ -11,7 +11,7 @@
 //
 // # What it promises
 //
-// Fencing, as every engine of package cohort: [Grant.Epoch], and with it every cohort.Token,
+// Fencing, as every engine of package cohort: the epoch of a grant, and with it every cohort.Token,
 // grows from one holder of a key to the next, also when the server has lost its newest
 // data, or all of it. It is the server's clock in microseconds, or one more than the last.
 // For data in the same Redis, [Grant.Guard] lets a script of yours check the lock in the same step.
@@ -20,7 +20,7 @@
 // failover to a replica that lags behind, or at a restart. Therefore a server that was
 // started or promoted, or whose data are gone, grants nothing for one TTL, see [WithQuarantine]: until then every
 // process that is not paused has learned that its locks are lost. And a master that was
-// replaced must stop to confirm renewals: see [WithReplicas] and min-replicas-to-write in the README.
+// replaced must stop confirming renewals: see [WithReplicas] and min-replicas-to-write in the README.
 //
 // # How it works
 //

@@ -33,7 +33,7 @@ type Harness struct {
 	// back. The checks that need it are left out where it is nil.
 	Revoke func(cohort.Engine) error
 
-	// Cut makes the store unreachable for the engine, and Heal reachable again. A [Network] between
+	// Cut makes the store unreachable for the engine, and Heal reachable again. A Network between
 	// them can do both. The checks that need them are left out where they are nil.
 	Cut, Heal func(cohort.Engine) error
 

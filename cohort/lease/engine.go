@@ -6,14 +6,13 @@
 //	engine, err := lease.New(store, lease.Config{Name: "mylock", TTL: 10 * time.Second})
 //	locks := cohort.Start(ctx, engine)
 //
-// See [Store] for what to implement. The package redislock does, with three
-// short scripts.
+// See [Store] for what to implement. Packages redislock and pglock do.
 //
 // # What the engine does
 //
 //   - One session per process, renewed four times per TTL, however many keys are
 //     held or waited for. It is trusted until four fifths of the TTL after the
-//     *sending* of the last renewal that was confirmed. A grant is checked against the clock
+//     sending of the last renewal that was confirmed. A grant is checked against the clock
 //     and not only by a timer, because a process that was paused wakes before its timers.
 //   - An entry is unique, so that every call can be repeated, and a late one harms no
 //     other. A request outlives the context of its caller, whose Acquire returns at
