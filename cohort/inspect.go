@@ -145,7 +145,8 @@ func (m *Manager) stats(ctx context.Context, local keylock.Stats) (Stats, error)
 	}
 	s.Handoffs = m.handoffs.Load()
 	if k := m.keeper; k != nil {
-		s.Kept, s.Hits, s.Recalls = int(max(k.kept.Load(), 0)), k.hits.Load(), k.recalls.Load()
+		s.Kept = min(int(max(k.kept.Load(), 0)), s.Held) // it may have grown since the others were counted
+		s.Hits, s.Recalls = k.hits.Load(), k.recalls.Load()
 	}
 	if r, ok := m.engine.(Reporter); ok {
 		s.Engine = r.Report()

@@ -3,6 +3,7 @@ package cohort
 import (
 	"container/heap"
 	"hash/maphash"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -65,13 +66,16 @@ const (
 	mostShy     = 6  // so 1<<6 - 1 claims are not kept
 )
 
+// longestIdle outlasts every process. Added to the time since its start, it does not overflow.
+const longestIdle = math.MaxInt64 / 2
+
 func newKeeper(idle time.Duration, most int, listen func(*claim), release func(*claim) (lost bool)) *keeper {
 	buckets := 1
 	for buckets < most && buckets < 1<<16 {
 		buckets *= 2
 	}
 	return &keeper{
-		idle: idle, most: int64(most), epoch: time.Now(), listen: listen, release: release,
+		idle: min(idle, longestIdle), most: int64(most), epoch: time.Now(), listen: listen, release: release,
 		store: make([]atomic.Pointer[stored], buckets),
 		shy:   make([]atomic.Uint64, min(max(4*buckets, 64), 1<<16)),
 		seed:  maphash.MakeSeed(),

@@ -3,6 +3,7 @@ package cohort_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 )
 
 const idle = time.Second
@@ -126,6 +128,47 @@ func TestIdleKeyIsGivenBack(t *testing.T) {
 		assert.Zero(t, s.Held)
 		assert.Zero(t, s.Recalls, "no other process wanted one")
 	})
+}
+
+// A key may be kept until another process wants it. The end of that time used to lie in the past.
+func TestKeyIsKeptForTheLongestTime(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.process(cohort.WithKeep(math.MaxInt64, 1))
+		theirs, _ := w.process()
+		for range 2 {
+			time.Sleep(time.Hour)
+			keepsKey(t, m, "k")
+			synctest.Wait()
+			require.Equal(t, 1, statsOf(t, m).Kept)
+		}
+		l := acquire(t, theirs, "k")
+		require.NoError(t, l.Release())
+	})
+}
+
+// Claims are granted and kept between the moment at which Stats learns how many there are and the one at which it learns
+// how many are kept. The others, which metrics show, were fewer than none.
+func TestStatsCountNoMoreKeptThanHeld(t *testing.T) {
+	store := cohorttest.NewStore()
+	defer store.Close()
+	const most = 2000
+	m := cohort.Start(t.Context(), store.Engine(), cohort.WithKeep(time.Hour, most))
+	defer m.Close()
+	used := make(chan struct{})
+	go func() {
+		defer close(used)
+		for i := range most {
+			l, err := m.Acquire(t.Context(), fmt.Sprint(i))
+			if assert.NoError(t, err) {
+				assert.NoError(t, l.Release())
+			}
+		}
+	}()
+	for !ended.Is(used) {
+		s := statsOf(t, m)
+		assert.LessOrEqual(t, s.Kept, s.Held)
+	}
+	assert.Equal(t, most, statsOf(t, m).Kept)
 }
 
 func TestFullStoreKeepsNothingNew(t *testing.T) {
