@@ -5,9 +5,11 @@ import (
 	"flag"
 	"os"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -110,6 +112,31 @@ func conform(t *testing.T, s *pgtest.Server, addr string, opts ...pglock.Option)
 	assert.Eventually(t, func() bool {
 		return pgtest.Count(t, conn, "SELECT count(*) FROM pglock_key WHERE pglock_alive(entry) OR queue <> '{}'") == 0
 	}, pgtest.Patience, 20*time.Millisecond, "entries are left behind")
+}
+
+// The statements that the README has for an operator find the holder of a key, and break its lock.
+func TestStatementsOfTheReadme(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	statements := regexp.MustCompile("`((?:SELECT|DELETE) [^`]* pglock_key [^`]*)`").FindAllSubmatch(text, -1)
+	require.Len(t, statements, 2)
+
+	s := migrated(t)
+	conn := s.Connect(t)
+	e := newEngine(t, s, s.Addr())
+	held := acquire(t, e, "order/42")
+	acquire(t, e, strings.Repeat("long", 1000))
+	rows, err := conn.Query(t.Context(), string(statements[0][1]))
+	require.NoError(t, err)
+	shown, err := pgx.CollectRows(rows, pgx.RowToMap)
+	require.NoError(t, err)
+	require.Len(t, shown, 1)
+	assert.Equal(t, "order/42", shown[0]["convert_from"])
+	assert.Equal(t, held.Entry().ID(), shown[0]["entry"])
+	pgtest.Must(t, conn, string(statements[1][1]))
+	queue, err := e.Inspect(t.Context(), "order/42")
+	require.NoError(t, err)
+	assert.Empty(t, queue)
 }
 
 // The statement of docs/RECIPES.md refuses a holder that a later one has written after.
