@@ -8,6 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -19,31 +22,42 @@ import (
 // a client that repeats requests whose outcome is unknown: set MaxRetries to -1, so that an
 // unlock that was carried out is not repeated and then taken for one that found nothing.
 //
-// A connection that dies silently is noticed after the client's ReadTimeout: set it well below the TTL.
+// A connection that dies silently is noticed after the client's ReadTimeout, that of a subscription after twice as much: set
+// it well below the TTL. A client without one is refused too.
 func New(client redis.UniversalClient) (redislock.Client, error) {
 	switch c := client.(type) {
 	case *redis.Client:
 		if c.Options().MaxRetries > 0 {
 			return nil, errors.New("goredisadapter: the client repeats requests; set its MaxRetries to -1")
 		}
-		return adapter{
+		return bounded(adapter{
 			master:    func(context.Context, string) (*redis.Client, error) { return c, nil },
 			subscribe: c.Subscribe,
-		}, nil
+			patience:  c.Options().ReadTimeout,
+		})
 	case *redis.ClusterClient:
 		if c.Options().MaxRetries > 0 {
 			return nil, errors.New("goredisadapter: the client repeats requests; leave its MaxRetries 0")
 		}
-		return adapter{master: c.MasterForKey, subscribe: c.SSubscribe, moved: c.ReloadState}, nil
+		return bounded(adapter{master: c.MasterForKey, subscribe: c.SSubscribe, moved: c.ReloadState, patience: c.Options().ReadTimeout})
 	default:
 		return nil, fmt.Errorf("goredisadapter: a %T has no single master for a key", client)
 	}
+}
+
+// bounded returns a unless it waits for replies without a bound.
+func bounded(a adapter) (redislock.Client, error) {
+	if a.patience <= 0 {
+		return nil, errors.New("goredisadapter: the client waits for replies without a bound; set its ReadTimeout")
+	}
+	return a, nil
 }
 
 type adapter struct {
 	master    func(ctx context.Context, key string) (*redis.Client, error) // of a key
 	subscribe func(ctx context.Context, channels ...string) *redis.PubSub
 	moved     func(ctx context.Context) // nil but in a cluster
+	patience  time.Duration             // for how long a reply is waited for
 }
 
 // scripter is what a client and a connection have in common.
@@ -89,11 +103,38 @@ func (a adapter) Subscribe(ctx context.Context, channel string, subscribed func(
 	subscription := a.subscribe(ctx, channel)
 	defer subscription.Close()
 	defer context.AfterFunc(ctx, func() { _ = subscription.Close() })() // Receive does not heed ctx while it reads
+	var pinged atomic.Bool                                              // since the last that was received
+	over := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() { // nothing need be published for long: only the reply to a ping shows that the connection lives
+		ticks := time.NewTicker(a.patience)
+		defer ticks.Stop()
+		for {
+			select {
+			case <-ticks.C:
+				if pinged.Swap(true) || subscription.Ping(ctx) != nil {
+					_ = subscription.Close()
+					return
+				}
+			case <-over:
+				return
+			}
+		}
+	})
+	defer watch.Wait()
+	defer close(over)
 	for {
 		received, err := subscription.Receive(ctx)
+		if s, ok := received.(*redis.Subscription); ok && strings.HasSuffix(s.Kind, "unsubscribe") {
+			err = fmt.Errorf("goredisadapter: %s is not at that server any more", channel)
+		}
 		if err != nil {
+			if a.moved != nil && ctx.Err() == nil {
+				a.moved(ctx)
+			}
 			return err
 		}
+		pinged.Store(false)
 		switch r := received.(type) {
 		case *redis.Subscription:
 			subscribed()

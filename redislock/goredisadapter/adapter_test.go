@@ -1,7 +1,12 @@
 package goredisadapter_test
 
 import (
+	"bytes"
 	"context"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,6 +120,122 @@ func TestNotices(t *testing.T) {
 	}
 }
 
+// The connection of a subscription carries nothing any more, as when a NAT forgets it, and neither end is told.
+func TestSubscriptionThatDiesSilentlyIsMadeAgain(t *testing.T) {
+	s := redistest.Start(t)
+	var mu sync.Mutex
+	var subscriptions []*hushed
+	client := redis.NewClient(&redis.Options{
+		Addr: s.Addr(), MaxRetries: -1, ReadTimeout: time.Second,
+		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+			c := &hushed{Conn: conn}
+			c.subscribes = func() {
+				mu.Lock()
+				defer mu.Unlock()
+				subscriptions = append(subscriptions, c)
+			}
+			return c, err
+		},
+	})
+	holder := newEngine(t, newClient(s.Addr()), redislock.WithTTL(20*time.Minute))
+	waiter := newEngine(t, client, redislock.WithTTL(20*time.Minute))
+	held, err := holder.Acquire(t.Context(), "key")
+	require.NoError(t, err)
+	granted := make(chan cohort.Grant, 1)
+	go func() {
+		g, err := waiter.Acquire(t.Context(), "key")
+		if assert.NoError(t, err) {
+			granted <- g
+		}
+	}()
+	redistest.Eventually(t, "the waiter waits", func() bool {
+		_, entries := s.Left(t)
+		return entries == 2
+	})
+	mu.Lock()
+	require.NotEmpty(t, subscriptions)
+	for _, c := range subscriptions {
+		c.silent.Store(true)
+	}
+	mu.Unlock()
+	began := time.Now()
+	require.NoError(t, held.Release(t.Context()))
+	g := <-granted
+	assert.Less(t, time.Since(began), 4*time.Minute, "it would have looked after five")
+	require.NoError(t, g.Release(t.Context()))
+}
+
+// hushed is a connection that loses all that is said on it from either side once it is silent.
+type hushed struct {
+	net.Conn
+	subscribes func() // is called when it is that of a subscription
+	silent     atomic.Bool
+}
+
+func (c *hushed) Write(data []byte) (int, error) {
+	if bytes.Contains(bytes.ToLower(data), []byte("\nsubscribe\r")) {
+		c.subscribes()
+	}
+	if c.silent.Load() {
+		return len(data), nil
+	}
+	return c.Conn.Write(data)
+}
+
+func (c *hushed) Read(data []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(data)
+		if err != nil || !c.silent.Load() {
+			return n, err
+		}
+	}
+}
+
+// A slot moves to another master: what was subscribed in it ends, and is heard at the other the next time.
+func TestSubscriptionEndsWhenItsSlotMoves(t *testing.T) {
+	nodes := redistest.Cluster(t)
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: addresses(nodes), ReadTimeout: redistest.Patience, ClusterStateReloadInterval: time.Hour})
+	defer client.Close()
+	adapter, err := goredisadapter.New(client)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	const channel = "{kl3}:session"
+	begun, heard, ended := make(chan bool, 100), make(chan string, 100), make(chan error)
+	subscribe := func() {
+		ended <- adapter.Subscribe(ctx, channel, func() { begun <- true }, func(message string) { heard <- message })
+	}
+	go subscribe()
+	<-begun
+	var from, to *redistest.Server
+	for _, n := range nodes {
+		switch {
+		case n.Must(t, "PUBSUB", "SHARDCHANNELS") != "":
+			from = n
+		case strings.Contains(n.Must(t, "INFO", "replication"), "role:master"):
+			to = n
+		}
+	}
+	slot, id := to.Must(t, "CLUSTER", "KEYSLOT", channel), to.Must(t, "CLUSTER", "MYID")
+	to.Must(t, "CLUSTER", "SETSLOT", slot, "NODE", id)
+	from.Must(t, "CLUSTER", "SETSLOT", slot, "NODE", id)
+	require.Error(t, <-ended)
+	assert.Empty(t, begun, "what has ended was taken for a subscription")
+	for again := true; again; {
+		go subscribe()
+		select {
+		case <-begun:
+			again = false
+		case <-ended: // the client has yet to learn of the other master
+		}
+	}
+	to.Must(t, "SPUBLISH", channel, "message")
+	assert.Equal(t, "message", <-heard)
+	cancel()
+	<-ended
+}
+
 func TestReplicasAcknowledge(t *testing.T) {
 	master := redistest.Start(t)
 	replica := master.Replica(t)
@@ -144,6 +265,14 @@ func TestClientsThatDoNotFitAreRefused(t *testing.T) {
 	defer ring.Close()
 	_, err = goredisadapter.New(ring)
 	require.ErrorContains(t, err, "Ring")
+	patient := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1, ReadTimeout: -1})
+	defer patient.Close()
+	_, err = goredisadapter.New(patient)
+	require.ErrorContains(t, err, "ReadTimeout")
+	patientCluster := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}, ReadTimeout: -1})
+	defer patientCluster.Close()
+	_, err = goredisadapter.New(patientCluster)
+	require.ErrorContains(t, err, "ReadTimeout")
 }
 
 // A service's locks, by the client that it has already.
