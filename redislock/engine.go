@@ -34,7 +34,7 @@ type options struct {
 type Option func(*options)
 
 // WithTTL sets how long the keys of a process stay locked that has died or is cut off:
-// at least 100 ms. The default is 10 s. All processes that share keys should use the same TTL, because
+// at least 100 ms, and many times what a request takes. The default is 10 s. All processes that share keys should use the same TTL, because
 // each counts on the quarantine of the others.
 func WithTTL(d time.Duration) Option {
 	return func(o *options) { o.ttl = d }

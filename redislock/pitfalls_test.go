@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -452,6 +453,60 @@ func TestP13ConnectionsWereJustClosed(t *testing.T) {
 		assert.Zero(t, sessions)
 		assert.Zero(t, entries)
 	}
+}
+
+// A server that is far away is asked about many buckets at once: two after the other would take longer than a session lives.
+func TestP10RenewalIsInTimeForAServerThatIsFarAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ttl = 10 * time.Second
+		e, err := redislock.New(far{ttl / 16}, redislock.WithTTL(ttl), redislock.WithQuarantine(0))
+		require.NoError(t, err)
+		defer func() { require.NoError(t, e.Close(context.Background())) }()
+		var held []*redislock.Grant
+		used := make(map[string]bool)
+		for i := 0; len(used) < 64; i++ {
+			if key := strconv.Itoa(i); !used[hashOf(e, key)] {
+				used[hashOf(e, key)] = true
+				ctx, cancel := context.WithTimeout(t.Context(), 10*ttl)
+				g, err := e.Acquire(ctx, key)
+				cancel()
+				require.NoError(t, err)
+				held = append(held, g.(*redislock.Grant))
+			}
+		}
+		time.Sleep(10 * ttl)
+		for _, g := range held {
+			require.NoError(t, g.Release(t.Context()))
+		}
+		assert.EqualValues(t, 1, e.Report().Sessions)
+	})
+}
+
+// far is a client of a server that grants each key that it is asked for, and is so far away.
+type far struct{ trip time.Duration }
+
+func (c far) Run(ctx context.Context, call redislock.Call) ([]string, int, error) {
+	select {
+	case <-time.After(c.trip):
+	case <-ctx.Done():
+		return nil, 0, ctx.Err()
+	}
+	switch entry := len(call.Args) > 1 && strings.Contains(call.Args[1], ":"); {
+	case entry && len(call.Args) == 5:
+		return []string{"granted", "1", "0"}, 0, nil
+	case entry:
+		return []string{"ok", "1"}, 0, nil // it has left
+	case len(call.Args) == 3:
+		return []string{"ok", "0"}, 0, nil // a bucket is open
+	default:
+		return []string{"ok"}, 0, nil // nothing is missing, and no more is to be ended
+	}
+}
+
+func (c far) Subscribe(ctx context.Context, _ string, subscribed func(), _ func(string)) error {
+	subscribed()
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 // Keys may be of any size and content: notices do not carry them, and errors cut them.

@@ -216,16 +216,24 @@ func (s *store) Begin(ctx context.Context, id lease.Session) error {
 	})
 }
 
-// each calls f for every bucket, two at a time, and returns the error that decides.
+// each calls f for every bucket and returns the error that decides. It has two calls under way, and more when the server is
+// so far away that all would take longer than a quarter of the TTL.
 func (s *store) each(f func(b int) error) error {
 	var all sync.WaitGroup
 	errs := make([]error, buckets)
-	abreast := make(chan struct{}, 2)
+	returned := make(chan struct{}, buckets)
+	patience := time.NewTicker(s.ttl / (4 * buckets))
+	defer patience.Stop()
 	for b := range buckets {
-		abreast <- struct{}{}
+		if b >= 2 {
+			select {
+			case <-returned:
+			case <-patience.C:
+			}
+		}
 		all.Go(func() {
 			errs[b] = f(b)
-			<-abreast
+			returned <- struct{}{}
 		})
 	}
 	all.Wait()
