@@ -193,7 +193,7 @@ func (s *store) session(id string) *session {
 	own := s.sessions[id]
 	if own == nil {
 		for other, o := range s.sessions { // whose End never succeeded
-			if time.Since(o.touched) > 4*s.ttl {
+			if time.Since(o.touched)/4 > s.ttl {
 				delete(s.sessions, other)
 			}
 		}

@@ -62,7 +62,7 @@ type Config struct {
 	Name string
 
 	// TTL is how long the keys of a process stay locked that has died or is cut off.
-	// It must be positive.
+	// It must be at least a millisecond.
 	TTL time.Duration
 
 	// Label says to people what the process is, see cohort.ThisProcess; "" for nothing.
@@ -99,13 +99,13 @@ type failure struct {
 }
 
 // New returns an engine on the store. It calls the store only when a key is
-// first asked for. Close ends it. New returns an error for a nil store, for a TTL that is not
-// positive, and for a label that cohort.ThisProcess refuses.
+// first asked for. Close ends it. New returns an error for a nil store, for a TTL below a
+// millisecond, and for a label that cohort.ThisProcess refuses.
 func New(store Store, c Config) (*Engine, error) {
 	if store == nil {
 		return nil, fmt.Errorf("%s: nil store", c.Name)
 	}
-	if c.TTL <= 0 {
+	if c.TTL < time.Millisecond {
 		return nil, fmt.Errorf("%s: a TTL of %v", c.Name, c.TTL)
 	}
 	process, err := cohort.ThisProcess(c.Label)

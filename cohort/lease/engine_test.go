@@ -3,6 +3,7 @@ package lease_test
 import (
 	"context"
 	"errors"
+	"math"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -723,9 +724,25 @@ func TestErrorsCutLongKeys(t *testing.T) {
 	})
 }
 
-func TestTTLMustBePositive(t *testing.T) {
-	_, err := lease.New(newServer().link(), lease.Config{Name: "memory"})
-	require.ErrorContains(t, err, "memory: a TTL of 0s")
+// A number without a unit is nanoseconds, in which no session can be renewed.
+func TestTTLMustBeAMillisecond(t *testing.T) {
+	for _, short := range []time.Duration{-1, 0, 10, time.Millisecond - 1} {
+		_, err := lease.New(newServer().link(), lease.Config{Name: "memory", TTL: short})
+		require.ErrorContains(t, err, "memory: a TTL of "+short.String())
+	}
+}
+
+func TestTTLMayBeTheLongestDuration(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, err := lease.New(s.link(), lease.Config{Name: "memory", TTL: math.MaxInt64})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		g, err := e.Acquire(ctx, "key")
+		require.NoError(t, err)
+		require.NoError(t, g.Release(ctx))
+		require.NoError(t, e.Close(ctx))
+	})
 }
 
 func TestStoreMustBeGiven(t *testing.T) {

@@ -145,7 +145,7 @@ func (s *session) settle() {
 // trust moves the deadline: the session was prolonged at some moment after the
 // request was sent, and is given up a fifth before its earliest end.
 func (s *session) trust(sent time.Time) {
-	until := int64(sent.Sub(s.epoch) + s.TTL*4/5)
+	until := int64(sent.Sub(s.epoch) + s.TTL - s.TTL/5)
 	for {
 		old := s.until.Load()
 		if until <= old || s.until.CompareAndSwap(old, until) {
