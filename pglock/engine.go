@@ -22,7 +22,8 @@ var Schema string
 // Migrate executes [Schema] in a transaction. Processes that do so at the same time wait for each other. It
 // returns the error of the database, such as that of a role that may not create tables.
 func Migrate(ctx context.Context, conn *pgx.Conn) error {
-	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	mode := pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite} // whatever the defaults of the database
+	err := pgx.BeginTxFunc(ctx, conn, mode, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtext('pglock'))"); err != nil {
 			return err
 		}

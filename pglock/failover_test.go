@@ -49,8 +49,8 @@ func forgets(t *testing.T, forget oblivion, opts ...pglock.Option) (believes boo
 	mine, others := cohorttest.NewNetwork(t, s.Addr()), cohorttest.NewNetwork(t, s.Addr())
 	e := newEngine(t, s, mine.Addr, opts...)
 	g := acquire(t, e, "key")
-	mine.Set(cohorttest.Weather{Silent: true}) // the holder's side of the network is cut
-	others.Target(forget(t, s).Addr())
+	mine.Set(cohorttest.Weather{Silent: true})     // the holder's side of the network is cut
+	others.Target(migrate(t, forget(t, s)).Addr()) // a process that starts again may migrate before any lock is asked for
 	h := acquire(t, newEngine(t, s, others.Addr, opts...), "key")
 	select {
 	case <-g.Lost():

@@ -581,6 +581,25 @@ func TestP21GuardExcludesAfterTheRelease(t *testing.T) {
 	case <-granted:
 		require.Fail(t, "the next holder is let in while the guarded transaction is open")
 	case <-time.After(500 * time.Millisecond):
+// Migrate does not depend on these defaults either: the second of two processes sees what the first has made.
+func TestP19MigrationsAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	watch := s.Connect(t)
+	pgtest.Must(t, watch, "ALTER DATABASE "+s.Database+" SET default_transaction_isolation = 'serializable'")
+	pgtest.Must(t, watch, "ALTER DATABASE "+s.Database+" SET default_transaction_read_only = on")
+	first, second := s.Connect(t), s.Connect(t)
+	pgtest.Must(t, first, "BEGIN READ WRITE")
+	pgtest.Must(t, first, "SELECT pg_advisory_xact_lock(hashtext('pglock'))")
+	migrated := make(chan error, 1)
+	go func() { migrated <- pglock.Migrate(t.Context(), second) }()
+	eventually(t, watch, 1, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+	pgtest.Must(t, first, pglock.Schema)
+	pgtest.Must(t, first, "COMMIT")
+	require.NoError(t, receive(t, migrated, "Migrate"))
+	hammer(t, s)
+}
+
 	}
 	require.NoError(t, tx.Commit(t.Context()))
 	require.NoError(t, receive(t, released, "the release"))

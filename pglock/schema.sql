@@ -31,14 +31,18 @@ CREATE UNLOGGED TABLE IF NOT EXISTS pglock_key (
 
 -- One row, which a server does not have after a crash, or after it was promoted from a standby, because
 -- the table is unlogged whatever the others are. The call that finds it missing writes it, with the moment
--- from which on keys may be granted: by then no process can believe in a grant that was forgotten.
-CREATE UNLOGGED TABLE IF NOT EXISTS pglock_life (
-  one   boolean     PRIMARY KEY DEFAULT true CHECK (one),
-  quiet timestamptz NOT NULL
-);
-
--- This is the first time: nothing can have been forgotten.
-INSERT INTO pglock_life (quiet) SELECT clock_timestamp() WHERE NOT EXISTS (SELECT FROM pglock_session) ON CONFLICT DO NOTHING;
+-- from which on keys may be granted: by then no process can believe in a grant that was forgotten. Only
+-- the table itself comes with its row: when this file is applied again, the server may just have crashed.
+DO $$
+BEGIN
+  IF to_regclass(format('%I.pglock_life', current_schema())) IS NULL THEN
+    CREATE UNLOGGED TABLE pglock_life (
+      one   boolean     PRIMARY KEY DEFAULT true CHECK (one),
+      quiet timestamptz NOT NULL
+    );
+    INSERT INTO pglock_life (quiet) VALUES (clock_timestamp());
+  END IF;
+END $$;
 
 -- Returns from when on keys may be granted. Without the row, the server has been started after a crash,
 -- or promoted: unless the locks are durable, every session ends.
