@@ -223,6 +223,48 @@ func TestP2RenewalUnderWayKeepsTheKey(t *testing.T) {
 	assert.Zero(t, receive(t, renewed, "the renewal"))
 }
 
+// Nor is an entry that waits taken for one of the dead, or an entry that is to be refused forgotten.
+func TestP2RenewalUnderWayKeepsThePlace(t *testing.T) {
+	t.Parallel()
+	for how, test := range map[string]struct {
+		goes  string // how the holder goes
+		try   bool   // whether the third, who has seen it, waits
+		third string // what becomes of it
+	}{
+		"the holder leaves": {"SELECT pglock_leave('key', 'holder', 1, false, '0', false)", false, "waits"},
+		"the holder dies":   {"DELETE FROM pglock_session WHERE id = 'holder'", true, "held"},
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			s := migrated(t)
+			one, other := s.Connect(t), s.Connect(t)
+			outcome := func(session string, attempt int, try bool) (text string) {
+				const enter = "SELECT outcome FROM pglock_enter('key', $1, $2, $3, '0', false)"
+				require.NoError(t, other.QueryRow(t.Context(), enter, session, attempt, try).Scan(&text))
+				return text
+			}
+			for _, session := range []string{"holder", "next", "third"} {
+				pgtest.Must(t, other, "SELECT pglock_begin($1, '1 hour', '0', false, '', '', 0)", session)
+			}
+			require.Equal(t, "granted", outcome("holder", 1, false))
+			pgtest.Must(t, other, "SELECT pglock_leave('key', 'next', 1, true, '0', false)")
+			require.Equal(t, "waits", outcome("next", 2, false))
+
+			pgtest.Must(t, other, "UPDATE pglock_session SET expires = clock_timestamp() WHERE id = 'next'")
+			pgtest.Must(t, one, "BEGIN")
+			pgtest.Must(t, one, "UPDATE pglock_session SET expires = clock_timestamp() + interval '1 hour' WHERE id = 'next'") // it has looked in time
+			if !test.try {
+				require.Equal(t, "waits", outcome("third", 1, false))
+			}
+			pgtest.Must(t, other, test.goes)
+			assert.Equal(t, test.third, outcome("third", 1, test.try))
+			pgtest.Must(t, one, "COMMIT")
+			assert.Equal(t, "granted", outcome("next", 2, false))
+			assert.Equal(t, "left", outcome("next", 1, false))
+		})
+	}
+}
+
 // In a quarantine a try finds every key held, and who waits is not passed when it is over.
 func TestQuarantineOfTriesAndWaiters(t *testing.T) {
 	t.Parallel()
@@ -539,6 +581,25 @@ func TestP21GuardExcludes(t *testing.T) {
 	var grant *pglock.Grant
 	go func() {
 		g, err := next.Acquire(t.Context(), "key")
+// Migrate does not depend on these defaults either: the second of two processes sees what the first has made.
+func TestP19MigrationsAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	watch := s.Connect(t)
+	pgtest.Must(t, watch, "ALTER DATABASE "+s.Database+" SET default_transaction_isolation = 'serializable'")
+	pgtest.Must(t, watch, "ALTER DATABASE "+s.Database+" SET default_transaction_read_only = on")
+	first, second := s.Connect(t), s.Connect(t)
+	pgtest.Must(t, first, "BEGIN READ WRITE")
+	pgtest.Must(t, first, "SELECT pg_advisory_xact_lock(hashtext('pglock'))")
+	migrated := make(chan error, 1)
+	go func() { migrated <- pglock.Migrate(t.Context(), second) }()
+	eventually(t, watch, 1, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+	pgtest.Must(t, first, pglock.Schema)
+	pgtest.Must(t, first, "COMMIT")
+	require.NoError(t, receive(t, migrated, "Migrate"))
+	hammer(t, s)
+}
+
 		if assert.NoError(t, err) {
 			grant = g.(*pglock.Grant)
 		}
@@ -581,25 +642,6 @@ func TestP21GuardExcludesAfterTheRelease(t *testing.T) {
 	case <-granted:
 		require.Fail(t, "the next holder is let in while the guarded transaction is open")
 	case <-time.After(500 * time.Millisecond):
-// Migrate does not depend on these defaults either: the second of two processes sees what the first has made.
-func TestP19MigrationsAtTheSameTime(t *testing.T) {
-	t.Parallel()
-	s := pgtest.Shared(t)
-	watch := s.Connect(t)
-	pgtest.Must(t, watch, "ALTER DATABASE "+s.Database+" SET default_transaction_isolation = 'serializable'")
-	pgtest.Must(t, watch, "ALTER DATABASE "+s.Database+" SET default_transaction_read_only = on")
-	first, second := s.Connect(t), s.Connect(t)
-	pgtest.Must(t, first, "BEGIN READ WRITE")
-	pgtest.Must(t, first, "SELECT pg_advisory_xact_lock(hashtext('pglock'))")
-	migrated := make(chan error, 1)
-	go func() { migrated <- pglock.Migrate(t.Context(), second) }()
-	eventually(t, watch, 1, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
-	pgtest.Must(t, first, pglock.Schema)
-	pgtest.Must(t, first, "COMMIT")
-	require.NoError(t, receive(t, migrated, "Migrate"))
-	hammer(t, s)
-}
-
 	}
 	require.NoError(t, tx.Commit(t.Context()))
 	require.NoError(t, receive(t, released, "the release"))

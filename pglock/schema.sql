@@ -77,6 +77,9 @@ LANGUAGE plpgsql AS $$
 DECLARE
   session text := split_part(entry, ':', 1);
 BEGIN
+  IF pglock_alive(entry) THEN -- as a rule
+    RETURN false;
+  END IF;
   DELETE FROM pglock_session WHERE id IN (
     SELECT id FROM pglock_session WHERE id = session AND expires <= clock_timestamp() FOR UPDATE SKIP LOCKED);
   RETURN NOT EXISTS (SELECT FROM pglock_session WHERE id = session);
@@ -130,20 +133,20 @@ BEGIN
   missing := coalesce(missing, '{}');
 END $$;
 
--- Grants the key of a locked row to the first living entry, if no living entry holds it and the time has come, and
+-- Grants the key of a locked row to the first entry that is not dead, if none holds it and the time has come, and
 -- writes the row. The process of the new holder gets a notice, unless it is the one that asks.
 CREATE OR REPLACE FUNCTION pglock_settle(k pglock_key, asks text, quiet timestamptz) RETURNS pglock_key
 LANGUAGE plpgsql AS $$
 DECLARE
   next text;
 BEGIN
-  IF k.entry IS NOT NULL AND NOT pglock_alive(k.entry) AND pglock_dead(k.entry) THEN
+  IF k.entry IS NOT NULL AND pglock_dead(k.entry) THEN
     k.entry := NULL;
   END IF;
   WHILE k.entry IS NULL AND cardinality(k.queue) > 0 AND quiet <= clock_timestamp() LOOP
     next := k.queue[1];
     k.queue := k.queue[2:];
-    IF pglock_alive(next) THEN
+    IF NOT pglock_dead(next) THEN
       k.entry := next;
       k.epoch := greatest(k.epoch + 1, pglock_us());
       IF next <> asks THEN
@@ -193,7 +196,7 @@ BEGIN
       outcome := 'left';
       RETURN;
     END IF;
-    k.refused := ARRAY (SELECT r FROM unnest(k.refused) AS r WHERE pglock_alive(r));
+    k.refused := ARRAY (SELECT r FROM unnest(k.refused) AS r WHERE NOT pglock_dead(r));
   END IF;
   queued := name = ANY (k.queue);
   IF k.entry IS NOT NULL THEN
@@ -205,7 +208,7 @@ BEGIN
 
   IF ends IS NULL THEN -- no living entry holds it
     IF try THEN -- only the living are in its way
-      k.queue := ARRAY (SELECT q FROM unnest(k.queue) WITH ORDINALITY AS u (q, i) WHERE pglock_alive(q) ORDER BY i);
+      k.queue := ARRAY (SELECT q FROM unnest(k.queue) WITH ORDINALITY AS u (q, i) WHERE NOT pglock_dead(q) ORDER BY i);
     END IF;
     IF NOT try OR k.queue = '{}' AND quiet <= clock_timestamp() THEN
       IF NOT queued THEN
