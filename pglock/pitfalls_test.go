@@ -327,6 +327,10 @@ func TestP4P15P22EpochsGrow(t *testing.T) {
 	g = acquire(t, e, "key")
 	assert.Equal(t, ahead+1, g.Epoch())
 	assert.Less(t, g.Epoch(), uint64(math.MaxInt64))
+	require.NoError(t, g.Release(t.Context()))
+	pgtest.Must(t, conn, "UPDATE pglock_key SET used = clock_timestamp() - interval '2 hours'")
+	pgtest.Must(t, conn, "SELECT pglock_sweep()")
+	assert.Equal(t, ahead+2, acquire(t, e, "key").Epoch(), "idle for an hour since")
 }
 
 // The holder's process is gone without a word, and others wait: the next one gets the key when the session
@@ -371,6 +375,23 @@ func TestP8LeftoversAreSwept(t *testing.T) {
 	assert.Equal(t, 1, pgtest.Count(t, conn, "SELECT count(*) FROM pglock_key"))
 	assert.Zero(t, pgtest.Count(t, conn, "SELECT count(*) FROM pglock_session WHERE id = 'A'"))
 	require.NoError(t, held.Release(t.Context()))
+}
+
+// However many rows there are, they go: a service that locks a new key for each order makes more than a thousand in ten minutes.
+func TestP8SweepGoesOn(t *testing.T) {
+	t.Parallel()
+	s := migrated(t)
+	conn := s.Connect(t)
+	store := newEngine(t, s, "").Store()
+	pgtest.Must(t, conn, `INSERT INTO pglock_key (key, used)
+		SELECT convert_to(i::text, 'UTF8'), clock_timestamp() - interval '2 hours' FROM generate_series(1, 3000) AS i`)
+	a := lease.Session{ID: "A", TTL: time.Minute}
+	require.NoError(t, store.Begin(t.Context(), a))
+	for range 2 { // each removes another thousand at least
+		_, err := store.Renew(t.Context(), a, nil)
+		require.NoError(t, err)
+	}
+	assert.Zero(t, pgtest.Count(t, conn, "SELECT count(*) FROM pglock_key"))
 }
 
 // While the connection that listens is down, the key is granted and the notice lost.
@@ -560,6 +581,25 @@ func hammer(t *testing.T, s *pgtest.Server, opts ...pglock.Option) {
 
 // In a transaction that has begun long ago, now() is long ago.
 func TestP20TimeIsThatOfTheStatement(t *testing.T) {
+// Migrate does not depend on these defaults either: the second of two processes sees what the first has made.
+func TestP19MigrationsAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	watch := s.Connect(t)
+	pgtest.Must(t, watch, "ALTER DATABASE "+s.Database+" SET default_transaction_isolation = 'serializable'")
+	pgtest.Must(t, watch, "ALTER DATABASE "+s.Database+" SET default_transaction_read_only = on")
+	first, second := s.Connect(t), s.Connect(t)
+	pgtest.Must(t, first, "BEGIN READ WRITE")
+	pgtest.Must(t, first, "SELECT pg_advisory_xact_lock(hashtext('pglock'))")
+	migrated := make(chan error, 1)
+	go func() { migrated <- pglock.Migrate(t.Context(), second) }()
+	eventually(t, watch, 1, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+	pgtest.Must(t, first, pglock.Schema)
+	pgtest.Must(t, first, "COMMIT")
+	require.NoError(t, receive(t, migrated, "Migrate"))
+	hammer(t, s)
+}
+
 	assert.NotRegexp(t, `(?i)\bnow\(\)|current_timestamp`, pglock.Schema)
 }
 
@@ -581,25 +621,6 @@ func TestP21GuardExcludes(t *testing.T) {
 	var grant *pglock.Grant
 	go func() {
 		g, err := next.Acquire(t.Context(), "key")
-// Migrate does not depend on these defaults either: the second of two processes sees what the first has made.
-func TestP19MigrationsAtTheSameTime(t *testing.T) {
-	t.Parallel()
-	s := pgtest.Shared(t)
-	watch := s.Connect(t)
-	pgtest.Must(t, watch, "ALTER DATABASE "+s.Database+" SET default_transaction_isolation = 'serializable'")
-	pgtest.Must(t, watch, "ALTER DATABASE "+s.Database+" SET default_transaction_read_only = on")
-	first, second := s.Connect(t), s.Connect(t)
-	pgtest.Must(t, first, "BEGIN READ WRITE")
-	pgtest.Must(t, first, "SELECT pg_advisory_xact_lock(hashtext('pglock'))")
-	migrated := make(chan error, 1)
-	go func() { migrated <- pglock.Migrate(t.Context(), second) }()
-	eventually(t, watch, 1, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
-	pgtest.Must(t, first, pglock.Schema)
-	pgtest.Must(t, first, "COMMIT")
-	require.NoError(t, receive(t, migrated, "Migrate"))
-	hammer(t, s)
-}
-
 		if assert.NoError(t, err) {
 			grant = g.(*pglock.Grant)
 		}

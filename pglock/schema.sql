@@ -319,7 +319,8 @@ BEGIN
   RETURN n = 1000;
 END $$;
 
--- Removes what was not used for an hour: free keys, and sessions that have expired. It returns how many keys.
+-- Removes what was not used for an hour: free keys, at most 1,000, and sessions that have expired. It returns how many keys. A key whose
+-- last epoch is ahead of the clock, which was set back, stays: without its row the next epoch would be smaller.
 CREATE OR REPLACE FUNCTION pglock_sweep() RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -328,9 +329,9 @@ BEGIN
   DELETE FROM pglock_session WHERE expires < clock_timestamp() - interval '1 hour';
   DELETE FROM pglock_key WHERE key IN (
     SELECT key FROM pglock_key
-    WHERE used < clock_timestamp() - interval '1 hour'
-      AND (entry IS NULL OR NOT pglock_alive(entry) AND pglock_dead(entry))
-      AND NOT EXISTS (SELECT FROM unnest(queue || refused) AS q WHERE pglock_alive(q))
+    WHERE used < clock_timestamp() - interval '1 hour' AND epoch < pglock_us()
+      AND (entry IS NULL OR pglock_dead(entry))
+      AND NOT EXISTS (SELECT FROM unnest(queue || refused) AS q WHERE NOT pglock_dead(q))
     LIMIT 1000 FOR UPDATE SKIP LOCKED);
   GET DIAGNOSTICS n = ROW_COUNT;
   RETURN n;

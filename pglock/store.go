@@ -194,7 +194,7 @@ func (s *store) Begin(ctx context.Context, id lease.Session) error {
 	err := s.call(ctx, []any{&void}, "SELECT pglock_begin($1, $2::interval, $3::interval, $4, $5, $6, $7)::text",
 		id.ID, interval(id.TTL), interval(s.quarantine), s.durable, id.Process.Label, id.Process.Host, int32(id.Process.PID))
 	if err == nil {
-		s.sweep(ctx)
+		s.sweep(ctx, 0)
 	}
 	return err
 }
@@ -224,25 +224,38 @@ func (s *store) Renew(ctx context.Context, id lease.Session, held []lease.Held) 
 		}
 		missing = append(missing, held[p-1])
 	}
-	s.sweep(ctx)
+	s.sweep(ctx, id.TTL/8)
 	return missing, nil
 }
 
-// sweepEvery is how often a process removes what was not used for an hour.
-const sweepEvery = 10 * time.Minute
+const (
+	sweepEvery = 10 * time.Minute // how often a process removes what was not used for an hour
+	sweepMost  = 1000             // how many keys pglock_sweep removes at most
+)
 
-// sweep removes rows that were not used for an hour, now and then. Its error is of no interest: the
-// next process will sweep.
-func (s *store) sweep(ctx context.Context) {
+// sweep removes rows that were not used for an hour, now and then. What is left after so long is for the next renewal.
+// Its error is of no interest: the next process will sweep.
+func (s *store) sweep(ctx context.Context, patience time.Duration) {
+	begun := time.Now()
 	s.mu.Lock()
-	due := time.Since(s.swept) > sweepEvery
+	due := begun.Sub(s.swept) > sweepEvery
 	if due {
-		s.swept = time.Now()
+		s.swept = begun
 	}
 	s.mu.Unlock()
-	if due {
-		var n int32
-		_ = s.call(ctx, []any{&n}, "SELECT pglock_sweep()")
+	if !due {
+		return
+	}
+	for n := int32(sweepMost); n == sweepMost; {
+		if err := s.call(ctx, []any{&n}, "SELECT pglock_sweep()"); err != nil {
+			return
+		}
+		if n == sweepMost && time.Since(begun) > patience {
+			s.mu.Lock()
+			s.swept = time.Time{}
+			s.mu.Unlock()
+			return
+		}
 	}
 }
 
