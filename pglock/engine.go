@@ -147,6 +147,7 @@ func (e *Engine) grant(g cohort.Grant, err error) (cohort.Grant, error) {
 
 // Close implements cohort.Engine, and closes the engine's connections.
 func (e *Engine) Close(ctx context.Context) error {
+	e.store.closes()
 	err := e.Engine.Close(ctx)
 	disconnect := e.store.close()
 	if err != nil {

@@ -51,6 +51,7 @@ const inspect = `
 
 // Inspect implements cohort.Inspector; it returns at most the first 1,000. Since when the first holds the key is
 // told by its epoch, which is the clock of the server, as long as that is not set back. Since when the others wait is not known.
+// After Close it returns cohort.ErrClosed, as List and Break do.
 func (e *Engine) Inspect(ctx context.Context, key string) ([]cohort.Contender, error) {
 	var found seen
 	if err := e.store.call(ctx, found.columns(), inspect, keyOf(key)); err != nil {

@@ -770,3 +770,21 @@ func TestOptionsAreChecked(t *testing.T) {
 	_, err = pglock.New(nil)
 	assert.EqualError(t, err, "pglock: nil config")
 }
+// Calls after Close connect no more: nothing would end the connections.
+func TestClosedEngineDoesNotConnect(t *testing.T) {
+	t.Parallel()
+	s := migrated(t)
+	n := cohorttest.NewNetwork(t, s.Addr())
+	e := newEngine(t, s, n.Addr)
+	_, err := e.Inspect(t.Context(), "key")
+	require.NoError(t, err)
+	require.NoError(t, e.Close(t.Context()))
+	_, err = e.Inspect(t.Context(), "key")
+	assert.ErrorIs(t, err, cohort.ErrClosed)
+	assert.ErrorIs(t, e.List(t.Context(), func(string, cohort.Contender) bool { return true }), cohort.ErrClosed)
+	_, err = e.Break(t.Context(), "key", 1)
+	assert.ErrorIs(t, err, cohort.ErrClosed)
+	require.NoError(t, e.Close(t.Context()), "again")
+	require.Eventually(t, func() bool { return n.Connections() == 0 }, pgtest.Patience, time.Millisecond)
+}
+

@@ -27,15 +27,20 @@ type store struct {
 
 	contended hints
 
-	mu    sync.Mutex
-	pool  *pgxpool.Pool // nil until it is needed, and after close
-	swept time.Time     // when this process last swept
+	mu      sync.Mutex
+	pool    *pgxpool.Pool // nil until it is needed, and after close
+	closed  bool          // once close was called
+	closing int           // how many calls of the engine's Close are under way: one that failed may be repeated
+	swept   time.Time     // when this process last swept; zero while it has not finished
 }
 
-// connections returns the pool. After close it is another one: a Close that failed may be repeated.
+// connections returns the pool. After close it returns cohort.ErrClosed, unless a Close is under way, which gets another one.
 func (s *store) connections() (*pgxpool.Pool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed && s.closing == 0 {
+		return nil, cohort.ErrClosed
+	}
 	if s.pool == nil {
 		pool, err := pgxpool.NewWithConfig(context.Background(), s.config)
 		if err != nil {
@@ -46,15 +51,25 @@ func (s *store) connections() (*pgxpool.Pool, error) {
 	return s.pool, nil
 }
 
-// close returns a function that closes the connections, and waits until they are not in use.
+// closes is called when a Close of the engine begins.
+func (s *store) closes() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing++
+}
+
+// close is called when a Close of the engine ends. It returns a function that closes the connections, and waits until they
+// are not in use; that of the last Close that is under way does.
 func (s *store) close() func() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closed = true
+	s.closing--
 	pool := s.pool
-	s.pool = nil
-	if pool == nil {
+	if pool == nil || s.closing > 0 {
 		return func() {}
 	}
+	s.pool = nil
 	return pool.Close
 }
 
