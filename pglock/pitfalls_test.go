@@ -412,6 +412,34 @@ func TestP9NoticeIsLostWhileListeningAgain(t *testing.T) {
 	require.NoError(t, receive(t, granted, "the grant").Release(t.Context()))
 }
 
+// A connection that listens is idle for long, and a router may forget it without a word to either end. A key that is held counts as
+// wanted when that is noticed.
+func TestP9ListenerIsCutWithoutAWord(t *testing.T) {
+	t.Parallel()
+	s := migrated(t)
+	n := cohorttest.NewNetwork(t, s.Addr())
+	ttl := pglock.WithTTL(8 * time.Second)
+	e := newEngine(t, s, "", ttl, pglock.WithListener(s.Config(t, n.Addr)))
+	require.NoError(t, acquire(t, e, "another").Release(t.Context()))
+	var g *pglock.Grant
+	require.Eventually(t, func() bool { // it may be granted before notices arrive
+		g = acquire(t, e, "key")
+		select {
+		case <-g.Wanted():
+			assert.NoError(t, g.Release(t.Context()))
+			return false
+		default:
+			return true
+		}
+	}, pgtest.Patience, 10*time.Millisecond)
+	n.Set(cohorttest.Weather{Silent: true})
+	granted := waits(t, s.Connect(t), newEngine(t, s, "", ttl), "key", 2)
+	receive(t, g.Wanted(), "the notice that others wait")
+	require.NoError(t, g.Release(t.Context()))
+	require.NoError(t, receive(t, granted, "the key").Release(t.Context()))
+	n.Set(cohorttest.Weather{})
+}
+
 // Connections that the pool believes in were closed a moment ago.
 func TestP13ConnectionsWereJustClosed(t *testing.T) {
 	t.Parallel()
@@ -553,6 +581,25 @@ func TestP19DatabaseDefaultsToSerializable(t *testing.T) {
 	hammer(t, s)
 }
 
+// Migrate does not depend on these defaults either: the second of two processes sees what the first has made.
+func TestP19MigrationsAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	watch := s.Connect(t)
+	pgtest.Must(t, watch, "ALTER DATABASE "+s.Database+" SET default_transaction_isolation = 'serializable'")
+	pgtest.Must(t, watch, "ALTER DATABASE "+s.Database+" SET default_transaction_read_only = on")
+	first, second := s.Connect(t), s.Connect(t)
+	pgtest.Must(t, first, "BEGIN READ WRITE")
+	pgtest.Must(t, first, "SELECT pg_advisory_xact_lock(hashtext('pglock'))")
+	migrated := make(chan error, 1)
+	go func() { migrated <- pglock.Migrate(t.Context(), second) }()
+	eventually(t, watch, 1, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+	pgtest.Must(t, first, pglock.Schema)
+	pgtest.Must(t, first, "COMMIT")
+	require.NoError(t, receive(t, migrated, "Migrate"))
+	hammer(t, s)
+}
+
 // hammer has four processes contend for two keys.
 func hammer(t *testing.T, s *pgtest.Server, opts ...pglock.Option) {
 	var held [2]int // plain: the locks are what protects them
@@ -581,25 +628,6 @@ func hammer(t *testing.T, s *pgtest.Server, opts ...pglock.Option) {
 
 // In a transaction that has begun long ago, now() is long ago.
 func TestP20TimeIsThatOfTheStatement(t *testing.T) {
-// Migrate does not depend on these defaults either: the second of two processes sees what the first has made.
-func TestP19MigrationsAtTheSameTime(t *testing.T) {
-	t.Parallel()
-	s := pgtest.Shared(t)
-	watch := s.Connect(t)
-	pgtest.Must(t, watch, "ALTER DATABASE "+s.Database+" SET default_transaction_isolation = 'serializable'")
-	pgtest.Must(t, watch, "ALTER DATABASE "+s.Database+" SET default_transaction_read_only = on")
-	first, second := s.Connect(t), s.Connect(t)
-	pgtest.Must(t, first, "BEGIN READ WRITE")
-	pgtest.Must(t, first, "SELECT pg_advisory_xact_lock(hashtext('pglock'))")
-	migrated := make(chan error, 1)
-	go func() { migrated <- pglock.Migrate(t.Context(), second) }()
-	eventually(t, watch, 1, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
-	pgtest.Must(t, first, pglock.Schema)
-	pgtest.Must(t, first, "COMMIT")
-	require.NoError(t, receive(t, migrated, "Migrate"))
-	hammer(t, s)
-}
-
 	assert.NotRegexp(t, `(?i)\bnow\(\)|current_timestamp`, pglock.Schema)
 }
 
@@ -760,16 +788,6 @@ func TestAProcessUsesAtMostSixConnections(t *testing.T) {
 	assert.LessOrEqual(t, least, 6)
 }
 
-func TestOptionsAreChecked(t *testing.T) {
-	config, err := pgx.ParseConfig("")
-	require.NoError(t, err)
-	for _, opts := range [][]pglock.Option{{pglock.WithTTL(time.Millisecond)}, {pglock.WithQuarantine(-1)}} {
-		_, err := pglock.New(config, opts...)
-		assert.ErrorContains(t, err, "pglock: ")
-	}
-	_, err = pglock.New(nil)
-	assert.EqualError(t, err, "pglock: nil config")
-}
 // Calls after Close connect no more: nothing would end the connections.
 func TestClosedEngineDoesNotConnect(t *testing.T) {
 	t.Parallel()
@@ -788,3 +806,13 @@ func TestClosedEngineDoesNotConnect(t *testing.T) {
 	require.Eventually(t, func() bool { return n.Connections() == 0 }, pgtest.Patience, time.Millisecond)
 }
 
+func TestOptionsAreChecked(t *testing.T) {
+	config, err := pgx.ParseConfig("")
+	require.NoError(t, err)
+	for _, opts := range [][]pglock.Option{{pglock.WithTTL(time.Millisecond)}, {pglock.WithQuarantine(-1)}} {
+		_, err := pglock.New(config, opts...)
+		assert.ErrorContains(t, err, "pglock: ")
+	}
+	_, err = pglock.New(nil)
+	assert.EqualError(t, err, "pglock: nil config")
+}

@@ -442,8 +442,9 @@ func (s *store) End(ctx context.Context, id lease.Session) error {
 func channel(session string) string { return "pglock_" + session }
 
 // Listen passes on what the server sends to the session's channel. A pooler in transaction mode says yes to
-// LISTEN and passes nothing on, so it notifies itself first, over another connection; where that is not
-// heard it asks by the clock.
+// LISTEN and passes nothing on, so it notifies itself first, over another connection; until something is
+// heard it asks by the clock, four times per TTL. After a TTL without a word it asks the server for one, because a connection
+// that was cut in between, as routers do with those that are idle, is silent too.
 func (s *store) Listen(ctx context.Context, id lease.Session, notify func(lease.Notice)) error {
 	config := s.listener.Copy()
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
@@ -459,61 +460,48 @@ func (s *store) Listen(ctx context.Context, id lease.Session, notify func(lease.
 	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel(id.ID)}.Sanitize()); err != nil {
 		return err
 	}
-	arrives, err := s.probe(ctx, conn, id)
-	if err != nil {
-		return err
-	}
-	if !arrives {
-		return s.poll(ctx, id, notify)
-	}
-	notify(lease.Notice{Kind: lease.Look})
-	for {
-		message, err := conn.WaitForNotification(ctx)
-		if err != nil {
-			return err
-		}
-		for _, n := range parseNotices(message.Payload) {
-			notify(n)
-		}
-	}
-}
-
-// probe reports whether a notification to the session's channel arrives.
-func (s *store) probe(ctx context.Context, conn *pgx.Conn, id lease.Session) (arrives bool, err error) {
 	var void any
 	if err := s.call(ctx, []any{&void}, "SELECT pg_notify($1, 'probe')::text", channel(id.ID)); err != nil {
-		return false, err
+		return err
 	}
-	short, cancel := context.WithTimeout(ctx, id.TTL/4)
-	defer cancel()
-	for {
-		message, err := conn.WaitForNotification(short)
+	for hears, patience := false, id.TTL/4; ; {
+		message, err := await(ctx, conn, patience)
 		switch {
-		case err == nil && message.Payload == "probe":
-			return true, nil
-		case err == nil: // of a grant meanwhile; a look follows
-		case ctx.Err() != nil:
-			return false, ctx.Err()
-		case short.Err() != nil:
-			return false, nil
+		case err != nil:
+			return err
+		case message != nil && hears:
+			for _, n := range parseNotices(message.Payload) {
+				notify(n)
+			}
+		case message != nil:
+			hears, patience = true, id.TTL
+			notify(lease.Notice{Kind: lease.Look})
+		case hears:
+			if err := ping(ctx, conn, id.TTL); err != nil {
+				return err
+			}
 		default:
-			return false, err
+			notify(lease.Notice{Kind: lease.Look})
 		}
 	}
 }
 
-// poll has every waiting entry ask four times per TTL.
-func (s *store) poll(ctx context.Context, id lease.Session, notify func(lease.Notice)) error {
-	every := time.NewTicker(id.TTL / 4)
-	defer every.Stop()
-	for {
-		notify(lease.Notice{Kind: lease.Look})
-		select {
-		case <-every.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+// await returns the next notification, or nil when none has come for so long.
+func await(ctx context.Context, conn *pgx.Conn, patience time.Duration) (*pgconn.Notification, error) {
+	short, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	message, err := conn.WaitForNotification(short)
+	if err != nil && short.Err() != nil && ctx.Err() == nil {
+		return nil, nil
 	}
+	return message, err
+}
+
+// ping returns an error unless the server replies within so long.
+func ping(ctx context.Context, conn *pgx.Conn, patience time.Duration) error {
+	short, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return conn.Ping(short)
 }
 
 // parseNotices reads "granted EPOCH ATTEMPT", "wanted 0 ATTEMPT", and both in one, "granted,wanted EPOCH ATTEMPT".
