@@ -125,14 +125,17 @@ func TestStatementsOfTheReadme(t *testing.T) {
 	conn := s.Connect(t)
 	e := newEngine(t, s, s.Addr())
 	held := acquire(t, e, "order/42")
+	odd := acquire(t, e, "\xff")
 	acquire(t, e, strings.Repeat("long", 1000))
 	rows, err := conn.Query(t.Context(), string(statements[0][1]))
 	require.NoError(t, err)
 	shown, err := pgx.CollectRows(rows, pgx.RowToMap)
 	require.NoError(t, err)
-	require.Len(t, shown, 1)
-	assert.Equal(t, "order/42", shown[0]["convert_from"])
-	assert.Equal(t, held.Entry().ID(), shown[0]["entry"])
+	holders := make(map[any]any)
+	for _, row := range shown {
+		holders[row["encode"]] = row["entry"]
+	}
+	assert.Equal(t, map[any]any{"order/42": held.Entry().ID(), `\377`: odd.Entry().ID()}, holders)
 	pgtest.Must(t, conn, string(statements[1][1]))
 	queue, err := e.Inspect(t.Context(), "order/42")
 	require.NoError(t, err)
