@@ -116,6 +116,8 @@
 //   - [Manager.Top] and [Manager.Inspect]: to what they show, at most n keys or 1,000 holders
 //     and waiters. [Manager.Snapshot] is served in small parts, others in between; while
 //     it is, the first change of each key costs as much as to inspect it, at most 0.1 ms.
+//   - With [WithKeptGrants], each call that looks at all keys: to the grants that are kept, some at
+//     a time, see there.
 //   - A request of a session that has to wait, while others wait for the session: to the
 //     holders and waiters among which it looks for a cycle. Sessions that no request
 //     waits for, as those that hold nothing, do not look. A chain of 64,000 sessions, each

@@ -11,18 +11,18 @@ import (
 )
 
 // Stats returns the manager's totals at one point of its history. It costs the same
-// however many keys there are. It returns an error that wraps ctx.Err() when ctx is done, and
-// [ErrClosed] after the end.
+// however many keys there are, but for those that [WithKeptGrants] keeps, which it calls in. It
+// returns an error that wraps ctx.Err() when ctx is done, and [ErrClosed] after the end.
 func (m *Manager[K]) Stats(ctx context.Context) (Stats, error) {
 	mustContext(ctx)
 	return askAll(ctx, m, func(o *owner[K]) Stats { return o.stats(o.meter.read()) })
 }
 
-// Top returns the totals, the n keys with the most waiters, and the n keys whose first
+// Top returns the totals, the n keys with the most waiters, if any, and the n keys whose first
 // holder has held them for longest, or fewer if there are fewer, all at one point of the
 // manager's history. Of each key it shows at most the first 16 holders and the first 16
 // waiters. It costs in proportion to what it shows, whatever the manager holds, so it may be
-// called often.
+// called often; what [WithKeptGrants] keeps it calls in, as Stats does.
 //
 // The oldest holders are known only with [WithHoldTimes] or [WithCallers]. It returns an error
 // that wraps ctx.Err() when ctx is done, and [ErrClosed] after the end. A negative n is 0.
@@ -280,7 +280,7 @@ func whoText(mode Mode, session string, at, since time.Time, caller Caller) stri
 // A Top is what one would look at first, at one point of the manager's history.
 type Top[K comparable] struct {
 	Stats         Stats
-	LongestQueues []KeyInfo[K] // the keys with the most waiters, most first
+	LongestQueues []KeyInfo[K] // the keys with the most waiters, most first; none without a waiter
 	OldestHolds   []KeyInfo[K] // the keys that have been held for longest, longest first
 }
 

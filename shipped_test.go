@@ -72,7 +72,7 @@ func TestCancelledWriterDoesNotStrandTheReadersBehindHim(t *testing.T) {
 
 // The grant was sent, and the waiter has stopped listening: to lose the grant locks the key
 // forever. To queue the next waiter anew instead changes the order.
-func TestWaiterCancelledAtTheHandOverPassesTheGrantToTheNext(t *testing.T) {
+func TestWaiterCancelledAtTheHandoffPassesTheGrantToTheNext(t *testing.T) {
 	bubble(t, func(t *testing.T, m manager) {
 		for range 500 {
 			l := hold(t, m, "k")

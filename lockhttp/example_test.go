@@ -12,8 +12,7 @@ import (
 	"github.com/seed-46f81e6d/keylock/lockhttp"
 )
 
-// A handler shows any number of managers. Serve it where only people may see it who are
-// trusted with keys and labels.
+// A handler shows any number of managers. Serve it only to people who may see keys and labels.
 func ExampleHandler() {
 	ctx := context.Background()
 	orders := keylock.Start[string](ctx, keylock.WithHoldTimes(), keylock.WithCallers())

@@ -24,8 +24,8 @@
 // A look costs the managers next to nothing, however much they hold, see
 // [keylock.Manager.Top] and [keylock.Manager.Inspect], and it costs the page what it shows.
 // Nothing can be changed through the handler. It shows keys, labels and lines of code to all
-// who can reach it, so serve it where only people may who are trusted with them: nothing here
-// registers itself in [http.DefaultServeMux].
+// who can reach it, so serve it only to people who may see them: nothing here registers itself
+// in [http.DefaultServeMux].
 //
 // Keys and labels may be hostile. A key is shown by its content: what a pointer points to is
 // not read, and no method of a key is called. Long ones are cut, invisible characters are

@@ -255,10 +255,10 @@ func TestTagIsForgottenAfterTheGrantWasTold(t *testing.T) {
 	runtime.KeepAlive(tab)
 }
 
-// TestCancelCostsTheSameInALongLine compares a long queue with one 128 times shorter. A
+// TestCancelCostsTheSameInALongQueue compares a long queue with one 128 times shorter. A
 // cancellation that walked the queue would cost about as much more; the bound leaves room for
 // caches and for a busy machine.
-func TestCancelCostsTheSameInALongLine(t *testing.T) {
+func TestCancelCostsTheSameInALongQueue(t *testing.T) {
 	const (
 		short   = 1 << 7
 		long    = short << 7
