@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/pglock"
 	"github.com/seed-46f81e6d/keylock/pglock/internal/pgtest"
@@ -119,6 +120,32 @@ func TestDurableLocksSurviveACrash(t *testing.T) {
 	assert.Greater(t, free.Epoch(), uint64(begun.Add(quarantine).UnixMicro()), "the quarantine")
 	require.NoError(t, free.Release(t.Context()))
 	require.NoError(t, g.Guard(t.Context(), begin(t, s)), "it is still held")
+}
+
+// An operator who breaks a lock after a crash, before any process has asked for something, has other settings than they: the
+// other durable locks stay, and the quarantine is theirs.
+func TestBreakAfterACrashLeavesTheRestToTheProcesses(t *testing.T) {
+	t.Parallel()
+	s := alone(t)
+	conn := s.Connect(t)
+	pgtest.Must(t, conn, "ALTER TABLE pglock_session SET LOGGED")
+	pgtest.Must(t, conn, "ALTER TABLE pglock_key SET LOGGED")
+	e := newEngine(t, s, "", pglock.WithDurable(), pglock.WithTTL(20*time.Minute))
+	hangs, kept := acquire(t, e, "hangs"), acquire(t, e, "kept")
+	s.Crash(t)
+	require.NoError(t, s.StartAgain())
+	operator := newEngine(t, s, "", pglock.WithQuarantine(time.Second))
+	broken, err := operator.Break(t.Context(), "hangs", hangs.Epoch())
+	require.NoError(t, err)
+	assert.True(t, broken)
+	require.Error(t, hangs.Guard(t.Context(), begin(t, s)))
+	require.NoError(t, kept.Guard(t.Context(), begin(t, s)), "it is still held")
+	asked := time.Now()
+	_, err = newEngine(t, s, "", pglock.WithDurable(), pglock.WithQuarantine(20*time.Minute)).TryAcquire(t.Context(), "hangs")
+	require.ErrorIs(t, err, cohort.ErrHeld)
+	var quiet time.Time
+	require.NoError(t, s.Connect(t).QueryRow(t.Context(), "SELECT quiet FROM pglock_life").Scan(&quiet))
+	assert.Greater(t, quiet, asked.Add(10*time.Minute))
 }
 
 // A standby that streams, and applies what it got an hour later, delays no lock. An engine that is led to it finds

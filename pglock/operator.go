@@ -118,7 +118,7 @@ func (e *Engine) Break(ctx context.Context, key string, epoch uint64) (bool, err
 	s := e.store
 	for {
 		var broken bool
-		err := s.call(ctx, []any{&broken}, "SELECT pglock_break($1, $2, $3::interval, $4)", keyOf(key), int64(epoch), interval(s.quarantine), s.durable)
+		err := s.call(ctx, []any{&broken}, "SELECT pglock_break($1, $2)", keyOf(key), int64(epoch))
 		var reply *pgconn.PgError
 		if err == nil || !errors.As(err, &reply) || reply.Code != "55P03" {
 			return broken, operatorError(ctx, "break", err)

@@ -283,7 +283,8 @@ BEGIN
 END $$;
 
 -- Takes a key from the entry that holds it with the epoch, and grants it to the next. It returns whether there was one.
-CREATE OR REPLACE FUNCTION pglock_break(key_ bytea, epoch_ bigint, quarantine interval, durable boolean) RETURNS boolean
+-- After a crash it grants nothing: when that begins again, and what is left, is for the processes that lock to set.
+CREATE OR REPLACE FUNCTION pglock_break(key_ bytea, epoch_ bigint) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
   k pglock_key;
@@ -293,7 +294,7 @@ BEGIN
     RETURN false;
   END IF;
   k.entry := NULL;
-  PERFORM pglock_settle(k, '', pglock_quiet(quarantine, durable));
+  PERFORM pglock_settle(k, '', coalesce((SELECT quiet FROM pglock_life), 'infinity'));
   RETURN true;
 END $$;
 
