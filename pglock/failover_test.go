@@ -149,7 +149,7 @@ func TestBreakAfterACrashLeavesTheRestToTheProcesses(t *testing.T) {
 }
 
 // A standby that streams, and applies what it got an hour later, delays no lock. An engine that is led to it finds
-// that it is no primary, and goes on trying.
+// that it is no primary, and goes on trying, over new connections.
 func TestLaggingStandbyDelaysNothing(t *testing.T) {
 	t.Parallel()
 	s := alone(t)
@@ -162,12 +162,15 @@ func TestLaggingStandbyDelaysNothing(t *testing.T) {
 		require.NoError(t, acquire(t, e, "key").Release(t.Context()))
 	}
 
-	wrong := newEngine(t, b, "")
+	way := cohorttest.NewNetwork(t, b.Addr())
+	wrong := newEngine(t, b, way.Addr)
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err := wrong.Acquire(short, "key")
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.NoError(t, acquire(t, e, "key").Release(t.Context()))
+	way.Target(s.Addr()) // as when the name of the primary has another address
+	require.NoError(t, acquire(t, wrong, "key").Release(t.Context()), "it connects anew, although its connections are whole")
 }
 
 // Processes contend while the primary dies and a standby is promoted that has missed the newest grants. The

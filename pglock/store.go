@@ -142,7 +142,11 @@ func (s *store) call(ctx context.Context, into []any, sql string, args ...any) e
 	}
 	defer conn.Release()
 	if conn.Conn().PgConn().CustomData()[direct] != nil {
-		return judge(conn.QueryRow(ctx, sql, args...).Scan(into...))
+		err := conn.QueryRow(ctx, sql, args...).Scan(into...)
+		if outdated(err) {
+			_ = conn.Conn().Close(ctx)
+		}
+		return judge(err)
 	}
 	var batch pgx.Batch
 	batch.Queue("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
@@ -172,6 +176,20 @@ func (s *store) call(ctx context.Context, into []any, sql string, args ...any) e
 		return pgx.ErrNoRows
 	}
 	return judge(closeErr)
+}
+
+// outdated reports whether err says that the connection will not do any more, though it is whole, and another may: it leads to what is
+// a standby now, or its prepared statements are of other tables, or gone.
+func outdated(err error) bool {
+	var reply *pgconn.PgError
+	if !errors.As(err, &reply) {
+		return false
+	}
+	switch reply.Code {
+	case "25006", "0A000", "26000":
+		return true
+	}
+	return false
 }
 
 func interval(d time.Duration) string {
