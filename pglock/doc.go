@@ -15,7 +15,7 @@
 // a row too, with the entry that holds it and the entries that wait. Every change of a key locks its row,
 // and an entry that leaves grants the key to the next living one in the same statement, whose process
 // alone hears of it by NOTIFY. So waiting costs no connection: a process uses at most six, one of them to
-// LISTEN.
+// LISTEN, and one that locks do not use, for renewals.
 //
 // Session-level advisory locks are not used. They have no lease, so that a paused client keeps them for
 // hours; each waiter occupies a connection; the keys are hashes, which collide; and a pooler in transaction

@@ -36,7 +36,7 @@ func Migrate(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// connections is how many an engine uses at most, besides the one to listen on.
+// connections is how many an engine uses at most, besides the one to listen on. One of them is for renewals.
 const connections = 5
 
 // Engine is a cohort.Engine that keeps its locks in PostgreSQL.
@@ -108,7 +108,7 @@ func New(config *pgx.ConnConfig, opts ...Option) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pglock: %w", err) // PGHOST and its kin may be wrong
 	}
-	s := &store{config: pooled, options: o}
+	s := &store{config: pooled, options: o, turns: make(chan struct{}, connections-1)}
 	pooled.ConnConfig = config.Copy()
 	pooled.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // prepares nothing, for the sake of poolers
 	pooled.MaxConns, pooled.MinConns = connections, 0

@@ -8,6 +8,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -804,6 +805,33 @@ func TestClosedEngineDoesNotConnect(t *testing.T) {
 	assert.ErrorIs(t, err, cohort.ErrClosed)
 	require.NoError(t, e.Close(t.Context()), "again")
 	require.Eventually(t, func() bool { return n.Connections() == 0 }, pgtest.Patience, time.Millisecond)
+}
+
+// More locks are asked for at once than the server replies to in a TTL. What the process holds it keeps meanwhile.
+func TestBurstOfLocksDelaysNoRenewal(t *testing.T) {
+	t.Parallel()
+	s := migrated(t)
+	n := cohorttest.NewNetwork(t, s.Addr())
+	e := newEngine(t, s, n.Addr, pglock.WithTTL(8*time.Second))
+	held := acquire(t, e, "held")
+	ends := e.Report().SessionEnds
+	n.Set(cohorttest.Weather{Late: 100 * time.Millisecond})
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for i := range 2000 { // 40 s
+		all.Go(func() { _, _ = e.Acquire(ctx, strconv.Itoa(i)) })
+	}
+	for renewed := time.Duration(0); renewed < 10*time.Second; renewed = e.Report().SessionEnds.Sub(ends) {
+		select {
+		case <-held.Lost():
+			require.Fail(t, "the lease is lost")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	cancel()
+	all.Wait()
+	n.Set(cohorttest.Weather{})
+	require.NoError(t, held.Release(t.Context()))
 }
 
 func TestOptionsAreChecked(t *testing.T) {

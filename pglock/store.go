@@ -26,6 +26,7 @@ type store struct {
 	options
 
 	contended hints
+	turns     chan struct{} // receives a value for each connection that locks are asked for over
 
 	mu      sync.Mutex
 	pool    *pgxpool.Pool // nil until it is needed, and after close
@@ -129,9 +130,21 @@ func (s *store) settle(ctx context.Context, conn *pgx.Conn) error {
 // direct is the name of a connection's mark that it leads to the server, and not to a pooler.
 const direct = "pglock.direct"
 
-// call executes one statement that returns at most one row, in a transaction of its own that does not depend on the
-// database's defaults, in one round trip. It returns pgx.ErrNoRows if there was none.
+// call is urgent, but waits until one of the connections for locks is free. There is one more, so that a renewal does not stand
+// behind thousands of locks that are asked for at once.
 func (s *store) call(ctx context.Context, into []any, sql string, args ...any) error {
+	select {
+	case s.turns <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-s.turns }()
+	return s.urgent(ctx, into, sql, args...)
+}
+
+// urgent executes one statement that returns at most one row, in a transaction of its own that does not depend on the
+// database's defaults, in one round trip. It returns pgx.ErrNoRows if there was none.
+func (s *store) urgent(ctx context.Context, into []any, sql string, args ...any) error {
 	pool, err := s.connections()
 	if err != nil {
 		return err
@@ -224,7 +237,7 @@ func judge(err error) error {
 
 func (s *store) Begin(ctx context.Context, id lease.Session) error {
 	var void any
-	err := s.call(ctx, []any{&void}, "SELECT pglock_begin($1, $2::interval, $3::interval, $4, $5, $6, $7)::text",
+	err := s.urgent(ctx, []any{&void}, "SELECT pglock_begin($1, $2::interval, $3::interval, $4, $5, $6, $7)::text",
 		id.ID, interval(id.TTL), interval(s.quarantine), s.durable, id.Process.Label, id.Process.Host, int32(id.Process.PID))
 	if err == nil {
 		s.sweep(ctx, 0)
@@ -241,7 +254,7 @@ func (s *store) Renew(ctx context.Context, id lease.Session, held []lease.Held) 
 		alive     bool
 		positions []int32
 	)
-	err := s.call(ctx, []any{&alive, &positions},
+	err := s.urgent(ctx, []any{&alive, &positions},
 		"SELECT alive, missing FROM pglock_renew($1, $2::interval, $3, $4, $5, $6)",
 		id.ID, interval(id.TTL), keys, attempts, epochs, s.durable)
 	if err != nil {
@@ -266,8 +279,8 @@ const (
 	sweepMost  = 1000             // how many keys pglock_sweep removes at most
 )
 
-// sweep removes rows that were not used for an hour, now and then. What is left after so long is for the next renewal.
-// Its error is of no interest: the next process will sweep.
+// sweep removes rows that were not used for an hour, now and then. What is left after so long, or when all connections are in use, is
+// for the next renewal. Its error is of no interest: the next process will sweep.
 func (s *store) sweep(ctx context.Context, patience time.Duration) {
 	begun := time.Now()
 	s.mu.Lock()
@@ -279,17 +292,22 @@ func (s *store) sweep(ctx context.Context, patience time.Duration) {
 	if !due {
 		return
 	}
-	for n := int32(sweepMost); n == sweepMost; {
-		if err := s.call(ctx, []any{&n}, "SELECT pglock_sweep()"); err != nil {
-			return
-		}
-		if n == sweepMost && time.Since(begun) > patience {
-			s.mu.Lock()
-			s.swept = time.Time{}
-			s.mu.Unlock()
-			return
+	for n, done := int32(0), false; !done; {
+		select {
+		case s.turns <- struct{}{}:
+			err := s.urgent(ctx, []any{&n}, "SELECT pglock_sweep()")
+			<-s.turns
+			if err != nil || n < sweepMost {
+				return
+			}
+			done = time.Since(begun) > patience
+		default:
+			done = true
 		}
 	}
+	s.mu.Lock()
+	s.swept = time.Time{}
+	s.mu.Unlock()
 }
 
 // The statements that are prepared. Most locks are enterFree and leaveAlone, and those of a key that others contend for are
@@ -479,7 +497,7 @@ func (s *store) Listen(ctx context.Context, id lease.Session, notify func(lease.
 		return err
 	}
 	var void any
-	if err := s.call(ctx, []any{&void}, "SELECT pg_notify($1, 'probe')::text", channel(id.ID)); err != nil {
+	if err := s.urgent(ctx, []any{&void}, "SELECT pg_notify($1, 'probe')::text", channel(id.ID)); err != nil {
 		return err
 	}
 	for hears, patience := false, id.TTL/4; ; {
