@@ -199,12 +199,12 @@ func mustContext(ctx context.Context) {
 
 // Errors are told apart with [errors.Is].
 var (
-	// ErrStopped is returned by [Group.Go] when the group begins nothing more: after Stop,
+	// ErrStopped is returned by Group.Go when the group begins nothing more: after Stop,
 	// after a failure or the end of the group's context, both of which it wraps too, and
 	// after Wait. It is what Wait returns after Stop(nil).
 	ErrStopped = errors.New("inorder: stopped")
 
-	// ErrFull is returned by [Group.Go] to work of the same group that calls it while the
+	// ErrFull is returned by Group.Go to work of the same group that calls it while the
 	// queue is full: if it waited for room, the whole group could wait for itself.
 	ErrFull = errors.New("inorder: queue is full")
 

@@ -5,9 +5,10 @@
 //	traced := otelkeylock.Trace(orders, otelkeylock.WithName("orders"))
 //	lock, err := traced.Acquire(ctx, "order/42") // a wait is a span below that of ctx
 //
-// A collection asks the manager once for its Stats, which costs the same however many keys
-// it has. No key is an attribute of a metric, and a key is one of a span only
-// [WithKeys]. The attribute keylock.manager.name carries the name.
+// A collection asks the manager once for its Stats, and a producer once more, which costs the
+// same however many keys it has, but for those that keylock.WithKeptGrants keeps. No key is an
+// attribute of a metric, and a key is one of a span only [WithKeys]. The attribute
+// keylock.manager.name carries the name.
 //
 // # Metrics
 //

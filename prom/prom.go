@@ -3,7 +3,7 @@
 //	registry.MustRegister(prom.NewCollector("orders", orders))
 //
 // A scrape asks the manager once for its Stats, which costs the same however many keys it
-// has. No key is ever a label: the cardinality does not depend on what is locked. The
+// has, but for those that keylock.WithKeptGrants keeps. No key is ever a label: the cardinality does not depend on what is locked. The
 // label manager carries the name.
 //
 //	keylock_up                           1; 0, and nothing else, when the manager has ended or does not reply within 5 s
