@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
+	"google.golang.org/grpc"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/etcdlock"
@@ -187,6 +189,104 @@ func TestHolderLearnsThatItsKeyIsWanted(t *testing.T) {
 	require.NoError(t, other.Release(t.Context()))
 	awaitNoKeys(t, client, patience)
 	assert.Zero(t, here.Report().Orphans+there.Report().Orphans, "nothing is left to the audit")
+}
+
+// A failed try removes its note at once, perhaps before the holder's process watches its inbox, and leaves none again for the
+// same holder. A slow watch, the first one or another, made such a key one that no try could ever get.
+func TestNoteOfATryIsFoundByALateWatch(t *testing.T) {
+	node := startNode(t)
+	direct := dial(t, node)
+	var w watchGate
+	w.shut()
+	here := newEngine(t, dialWith(t, func(c *clientv3.Config) { c.DialOptions = []grpc.DialOption{w.option()} }, node), 20*time.Second)
+	there := newEngine(t, direct, 20*time.Second)
+	require.NoError(t, acquire(t, there, "session").Release(t.Context()))
+	try := func(key string) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		notes := direct.Watch(ctx, "/locks/,wanted/", clientv3.WithPrefix(), clientv3.WithFilterPut(), clientv3.WithCreatedNotify())
+		require.True(t, receive(t, notes, "the watch").Created)
+		_, err := there.TryAcquire(t.Context(), key)
+		require.ErrorIs(t, err, cohort.ErrHeld)
+		require.NotEmpty(t, receive(t, notes, "the end of the note").Events)
+	}
+
+	first := acquire(t, here, "first")
+	wanted := whenWanted(first)
+	try("first")
+	w.open()
+	receive(t, wanted, "a note that came before the watch")
+	require.NoError(t, first.Release(t.Context()))
+
+	require.Eventually(t, func() bool { return hears(t, here) }, patience, time.Millisecond)
+	w.shut()
+	w.fail()
+	require.Eventually(t, func() bool { return !hears(t, here) }, patience, time.Millisecond)
+	later := acquire(t, here, "later")
+	try("later")
+	w.open()
+	require.Eventually(t, func() bool { return hears(t, here) }, patience, time.Millisecond)
+	receive(t, whenWanted(later), "a note that came while there was no watch")
+	require.NoError(t, later.Release(t.Context()))
+	awaitNoKeys(t, direct, patience)
+}
+
+// hears reports whether the engine takes a key that no other process wants for what it is.
+func hears(t *testing.T, e *etcdlock.Engine) bool {
+	g := acquire(t, e, "which no other process wants")
+	defer func() { assert.NoError(t, g.Release(t.Context())) }()
+	select {
+	case <-whenWanted(g):
+		return false
+	case <-time.After(20 * time.Millisecond):
+		return true
+	}
+}
+
+// watchGate holds back and breaks the watches of a client.
+type watchGate struct {
+	mu     sync.Mutex
+	passes chan struct{} // closed while watches may begin
+	breaks []context.CancelFunc
+}
+
+func (w *watchGate) shut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.passes = make(chan struct{})
+}
+
+func (w *watchGate) open() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.passes)
+}
+
+// fail ends the watches that have begun.
+func (w *watchGate) fail() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, end := range w.breaks {
+		end()
+	}
+}
+
+func (w *watchGate) option() grpc.DialOption {
+	return grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		if !strings.HasSuffix(method, "/Watch") {
+			return streamer(ctx, desc, cc, method, opts...)
+		}
+		ctx, end := context.WithCancel(ctx)
+		w.mu.Lock()
+		passes := w.passes
+		w.breaks = append(w.breaks, end)
+		w.mu.Unlock()
+		select {
+		case <-passes:
+		case <-ctx.Done():
+		}
+		return streamer(ctx, desc, cc, method, opts...)
+	})
 }
 
 // One who waits leaves a note when the holder is next ahead, and listens. One that is granted sees who is behind.

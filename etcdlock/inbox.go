@@ -247,8 +247,10 @@ func (s *session) all() []*entry {
 
 // keepListening watches the inbox until the session ends.
 func (s *session) keepListening() {
+	since := s.after
 	for retry := (crew.Backoff{}); ; {
-		heard, err := s.listen()
+		heard, err := s.listen(since)
+		since = 0
 		s.deafen()
 		if s.ctx.Err() == nil && err != nil {
 			s.engine.note(err)
@@ -262,13 +264,19 @@ func (s *session) keepListening() {
 	}
 }
 
-// listen watches the inbox until the watch fails, and reports whether it ever began.
-func (s *session) listen() (heard bool, err error) {
+// listen watches the inbox until the watch fails, and reports whether it ever began. The note of a try may be gone by the
+// time there is a watch. So the first one shows what came after the revision since, when the session began. Each later one
+// shows what is to come, with since 0, and the entries that were made before count as wanted.
+func (s *session) listen(since int64) (heard bool, err error) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	inbox := s.engine.inbox(int64(s.lease))
 	w := s.stream()
-	for resp := range s.engine.client.Watch(w.with(ctx), inbox, clientv3.WithPrefix(), clientv3.WithCreatedNotify(), clientv3.WithFilterDelete()) {
+	opts := []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithCreatedNotify(), clientv3.WithFilterDelete()}
+	if since > 0 {
+		opts = append(opts, clientv3.WithRev(since+1))
+	}
+	for resp := range s.engine.client.Watch(w.with(ctx), inbox, opts...) {
 		if err := resp.Err(); err != nil {
 			w.failed(err)
 			return heard, err
@@ -288,6 +296,9 @@ func (s *session) listen() (heard bool, err error) {
 			s.mu.Lock()
 			s.deaf, s.hears = false, true
 			s.mu.Unlock()
+			if since == 0 {
+				s.wantAll()
+			}
 		}
 	}
 	return heard, errWatchEnded

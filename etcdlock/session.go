@@ -25,6 +25,7 @@ import (
 type session struct {
 	engine *Engine
 	lease  clientv3.LeaseID
+	after  int64 // a revision before anything that is put with the lease, or about it; 0 if it is not known
 	began  time.Time
 	ctx    context.Context // ends when the lease can no longer be trusted
 	lose   context.CancelFunc
@@ -277,7 +278,9 @@ func (e *Engine) startSession() (*session, error) {
 		return nil, fmt.Errorf("no lease: %w", err)
 	}
 	e.unconfirmed, e.sent = 0, false
-	return e.newSession(clientv3.LeaseID(granted.ID), sent, granted.TTL), nil
+	s := e.newSession(clientv3.LeaseID(granted.ID), sent, granted.TTL)
+	s.after = granted.GetHeader().GetRevision()
+	return s, nil
 }
 
 // revoke ends the lease at etcd, and with it every key of the session. It tries until
