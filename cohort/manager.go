@@ -76,7 +76,8 @@ func unmanage(engine Engine) {
 // Start starts a manager, which runs until [Manager.Close], [Manager.Shutdown] or the
 // end of ctx; the latter works like Close. The engine becomes the manager's, which
 // closes it. An engine has one manager: Start panics if it has another, because two that share an
-// engine's session would lose each other's locks when the first closes it.
+// engine's session would lose each other's locks when the first closes it. It also panics when
+// ctx, engine or an option is nil.
 func Start(ctx context.Context, engine Engine, opts ...Option) *Manager {
 	if ctx == nil {
 		panic("cohort: Start with a nil context")
@@ -202,7 +203,7 @@ func (m *Manager) refusing() bool {
 // runtime.Goexit. The context of fn ends when ctx does, or, with the cause [ErrLost], when the
 // lock is lost; [TokenFrom] finds the token in it. Do returns the error of Acquire,
 // in which case fn was not called, else the error of fn as it is, or, if that is nil,
-// the error of Release.
+// the error of Release. A nil fn panics before anything is acquired.
 func (m *Manager) Do(ctx context.Context, key string, fn func(context.Context) error) (err error) {
 	if fn == nil {
 		panic("cohort: Do with a nil function")
