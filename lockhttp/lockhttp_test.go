@@ -335,7 +335,7 @@ func TestRowsAreBounded(t *testing.T) {
 	_, page := get(t, address+"?manager=m&key=0&n=1000")
 	assert.Contains(t, page, "and 1\u202f001 more")
 	_, text := request(t, "GET", address+"?manager=m&key=0&n=1000", "text/plain")
-	assert.Contains(t, text, "and 1001 more waiters\n")
+	assert.Contains(t, text, "and 1\u202f001 more waiters\n")
 
 	several := serve(t, map[string]lockhttp.Manager{"a": lockhttp.Of(m), "b": lockhttp.Of(m), "c": lockhttp.Of(m)})
 	for query, want := range map[string]int{"": 5, "?n=300": 300, "?n=1000": 333} {

@@ -118,6 +118,24 @@ func TestWhatIsWrongIsColoured(t *testing.T) {
 	assert.Equal(t, 2, strings.Count(body(), "wrong"), "lost records, and a busy owner")
 }
 
+func TestOverviewColoursTheHoldThatOthersWaitFor(t *testing.T) {
+	html := page(map[string]lockhttp.Manager{
+		"waited for":     lockhttp.Of(busySource(3, time.Second, time.Hour)),
+		"not waited for": lockhttp.Of(busySource(3, time.Millisecond, 2*time.Hour)),
+	}, "")
+	assert.Contains(t, html, `<td class="n wrong" data-label="oldest hold">1h 00m</td>`)
+	assert.Contains(t, html, `<td class="n" data-label="oldest hold">2h 00m</td>`)
+}
+
+func TestTextShowsNumbersAsThePageDoes(t *testing.T) {
+	m := busySource(6000, 41*time.Second, 21*time.Second)
+	m.top.Stats.Acquired, m.top.Stats.Shared = 1234567, 0
+	text := page(map[string]lockhttp.Manager{"m": lockhttp.Of(m)}, "?format=text")
+	assert.Contains(t, text, "waiting 6\u202f000 (longest queue 6\u202f000), acquired 1\u202f234\u202f567 (waited 0)")
+	assert.Contains(t, text, "holds 31 (half within 268 ms, 99% within 268 ms, longest 270 ms), oldest hold 21 s, oldest wait 41 s, owner busy 0%\n")
+	assert.NotContains(t, text, "6000")
+}
+
 func TestLiveHoldsAreShownBesideEndedOnes(t *testing.T) {
 	m := map[string]lockhttp.Manager{"m": lockhttp.Of(busySource(1, time.Second, 21*time.Second))}
 	html := page(m, "")
@@ -143,7 +161,7 @@ func TestRatesAreOfTheLastSeconds(t *testing.T) {
 	s.top.Stats.Waits.Count, s.top.Stats.Waits.Buckets[10] = 7, 2
 	text := page(m, "?format=text")
 	assert.Contains(t, text, "\nlast 2 s: acquired 1\u202f000/s (waited 0/s)")
-	assert.Contains(t, text, "waits 2 (half <= 1.05ms")
+	assert.Contains(t, text, "waits 2 (half within 1.05 ms")
 	assert.Contains(t, text, "owner busy 25%\n")
 	for range 30 {
 		pass(2*time.Second, 20)
@@ -199,7 +217,7 @@ func (cohortSource) Stats(context.Context) (cohort.Stats, error) {
 func TestEngineOfACohortIsShown(t *testing.T) {
 	m := map[string]lockhttp.Manager{"m": lockhttp.Of(cohortSource{busySource(0, 0, 0)})}
 	assert.Contains(t, page(m, ""), "5 granted · 1\u202f234 handed off within this process")
-	assert.Contains(t, page(m, "?format=text"), "granted 5, refused 0, handed off 1234, lost 1")
+	assert.Contains(t, page(m, "?format=text"), "granted 5, refused 0, handed off 1\u202f234, lost 1")
 	assert.Contains(t, page(m, "?format=json"), `"handoffs": 1234`)
 }
 

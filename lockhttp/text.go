@@ -34,12 +34,13 @@ func writeText(b *bytes.Buffer, a answer) error {
 }
 
 func writeManager(b *bytes.Buffer, m manager) {
-	fmt.Fprintf(b, "since start %s ago: %v\n", age(m.Stats.All.Uptime), m.Stats.All)
+	fmt.Fprintf(b, "since start %s ago: ", age(m.Stats.All.Uptime))
+	writeStats(b, *m.Stats)
 	if r := m.Recent; r != nil {
-		fmt.Fprintf(b, "last %.0f s: acquired %s (waited %s), cancelled %s, rejected %s, released %s, waits %v",
-			r.Seconds, rate(r.Acquired), rate(r.Waited), rate(r.Cancelled), rate(r.Rejected), rate(r.Released), r.Waits.All)
+		fmt.Fprintf(b, "last %.0f s: acquired %s (waited %s), cancelled %s, rejected %s, released %s, waits %s",
+			r.Seconds, rate(r.Acquired), rate(r.Waited), rate(r.Cancelled), rate(r.Rejected), rate(r.Released), spread(r.Waits))
 		if m.Stats.All.Timed {
-			fmt.Fprintf(b, ", ended holds %v", r.Holds.All)
+			fmt.Fprintf(b, ", ended holds %s", spread(r.Holds))
 		}
 		fmt.Fprintf(b, ", owner busy %s\n", percent(r.Busy))
 	}
@@ -53,22 +54,46 @@ func writeManager(b *bytes.Buffer, m manager) {
 	}
 }
 
+// writeStats writes the totals of a manager.
+func writeStats(b *bytes.Buffer, s stats) {
+	fmt.Fprintf(b, "keys %s, held %s (shared %s), waiting %s (longest queue %s), acquired %s (waited %s), cancelled %s, rejected %s, released %s, waits %s",
+		count(s.Keys), count(s.Held), count(s.Shared), count(s.Waiting), count(s.LongestQueue),
+		count(s.Acquired), count(s.Waited), count(s.Cancelled), count(s.Rejected), count(s.Released), spread(s.Waits))
+	if s.All.Timed {
+		fmt.Fprintf(b, ", holds %s, oldest hold %s, oldest wait %s", spread(s.Holds), age(s.All.OldestHold), age(s.All.OldestWait))
+	}
+	fmt.Fprintf(b, ", owner busy %s", percent(s.Busy))
+	if s.Lost > 0 {
+		fmt.Fprintf(b, ", slow log records lost %s", count(s.Lost))
+	}
+	fmt.Fprintln(b)
+}
+
+// spread shows how many durations a histogram has counted, and how long they were.
+func spread(h histogram) string {
+	if h.Count == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%s (half within %s, 99%% within %s, longest %s)",
+		count(h.Count), age(h.All.Quantile(0.5)), age(h.All.Quantile(0.99)), age(h.All.Max))
+}
+
 // writeEngine writes what the engine of a cohort does.
 func writeEngine(b *bytes.Buffer, e engine) {
-	fmt.Fprintf(b, "engine: waiting %d, held %d, granted %d, refused %d, handed off %d, lost %d, waits %v, releases %v\n",
-		e.Waiting, e.Held, e.Granted, e.Refused, e.Handoffs, e.Lost, e.Waits.All, e.Releases.All)
+	fmt.Fprintf(b, "engine: waiting %s, held %s, granted %s, refused %s, handed off %s, lost %s, waits %s, releases %s\n",
+		count(e.Waiting), count(e.Held), count(e.Granted), count(e.Refused), count(e.Handoffs), count(e.Lost), spread(e.Waits), spread(e.Releases))
 	if e.Keeps() {
-		fmt.Fprintf(b, "kept: %d keys now, found %d times, recalled %d times\n", e.Kept, e.Hits, e.Recalls)
+		fmt.Fprintf(b, "kept: %s keys now, found %s times, recalled %s times\n", count(e.Kept), count(e.Hits), count(e.Recalls))
 	}
 	if e.Sessions > 0 {
-		fmt.Fprintf(b, "engine sessions: begun %d, lost %d", e.Sessions, e.SessionsLost)
+		fmt.Fprintf(b, "engine sessions: begun %s, lost %s", count(e.Sessions), count(e.SessionsLost))
 		if e.Session != "" && !e.SessionBegan.IsZero() {
 			fmt.Fprintf(b, ", now %s for %s", e.Session, age(time.Since(e.SessionBegan)))
 		}
 		if e.Process != "" {
 			fmt.Fprintf(b, ", as %s", e.Process)
 		}
-		fmt.Fprintf(b, "; requests repeated %d, orphans removed %d\n", e.Retries, e.Orphans)
+		fmt.Fprintf(b, "; requests repeated %s, orphans removed %s\n", count(e.Retries), count(e.Orphans))
 	}
 	if e.LastError != "" {
 		fmt.Fprintf(b, "last error of the engine, %s ago: %s\n", age(time.Since(e.LastErrorAt)), e.LastError)
@@ -114,7 +139,7 @@ func writeContenders(b *bytes.Buffer, k key) {
 		}
 	})
 	if more := k.Contenders - len(k.Engine); more > 0 {
-		fmt.Fprintf(b, "and %d more\n", more)
+		fmt.Fprintf(b, "and %s more\n", count(more))
 	}
 }
 
@@ -128,14 +153,14 @@ func writeKeys(b *bytes.Buffer, title string, keys []key) {
 		row("waiting", "first waits", "held", "held for", "by", "called from", "key")
 		for _, k := range keys {
 			h := k.first(k.Holders)
-			row(k.Waiting, since(k.first(k.Waiters)), k.Held, since(h), h.Session, h.Caller, k.Text)
+			row(count(k.Waiting), since(k.first(k.Waiters)), count(k.Held), since(h), h.Session, h.Caller, k.Text)
 		}
 	})
 }
 
 // writeKey writes one line for each holder and each waiter of a key.
 func writeKey(b *bytes.Buffer, k key) {
-	fmt.Fprintf(b, "key %s, held by %d, waited for by %d\n\n", k.Text, k.Held, k.Waiting)
+	fmt.Fprintf(b, "key %s, held by %s, waited for by %s\n\n", k.Text, count(k.Held), count(k.Waiting))
 	writeTable(b, func(row func(...any)) {
 		row("", "for", "mode", "session", "called from", "waits for")
 		for _, h := range k.Holders {
@@ -146,10 +171,10 @@ func writeKey(b *bytes.Buffer, k key) {
 		}
 	})
 	if more := k.Held - len(k.Holders); more > 0 {
-		fmt.Fprintf(b, "and %d more holders\n", more)
+		fmt.Fprintf(b, "and %s more holders\n", count(more))
 	}
 	if more := k.Waiting - len(k.Waiters); more > 0 {
-		fmt.Fprintf(b, "and %d more waiters\n", more)
+		fmt.Fprintf(b, "and %s more waiters\n", count(more))
 	}
 	writeContenders(b, k)
 }
