@@ -197,7 +197,7 @@ func mustContext(ctx context.Context) {
 	}
 }
 
-// Errors are told apart with [errors.Is].
+// Use [errors.Is] to tell errors apart.
 var (
 	// ErrStopped is returned by Group.Go when the group begins nothing more: after Stop,
 	// after a failure or the end of the group's context, both of which it wraps too, and

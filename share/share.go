@@ -11,8 +11,8 @@
 // left never runs beside the next one, other users of the manager are kept out, and whatever
 // shows the locks shows the call.
 //
-// A shared lock and Handoff give several callers one result in twenty lines, see the second
-// example. They do not know when the last caller has left, and so cannot cancel the work.
+// A shared lock and Handoff give several callers one result in twenty lines, see the example
+// Handoff. They do not know when the last caller has left, and so cannot cancel the work.
 package share
 
 import (
