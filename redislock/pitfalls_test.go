@@ -459,7 +459,7 @@ func TestP13ConnectionsWereJustClosed(t *testing.T) {
 func TestP10RenewalIsInTimeForAServerThatIsFarAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const ttl = 10 * time.Second
-		e, err := redislock.New(far{ttl / 16}, redislock.WithTTL(ttl), redislock.WithQuarantine(0))
+		e, err := redislock.New(far{trip: ttl / 16}, redislock.WithTTL(ttl), redislock.WithQuarantine(0))
 		require.NoError(t, err)
 		defer func() { require.NoError(t, e.Close(context.Background())) }()
 		var held []*redislock.Grant
@@ -482,12 +482,45 @@ func TestP10RenewalIsInTimeForAServerThatIsFarAway(t *testing.T) {
 	})
 }
 
-// far is a client of a server that grants each key that it is asked for, and is so far away.
-type far struct{ trip time.Duration }
+// A part of a cluster does not answer. What is in the others can be locked all the same, also by a process that has just begun.
+func TestShardThatIsDownStopsNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ttl = 10 * time.Second
+		client := far{trip: time.Millisecond, down: make(map[string]bool)}
+		e, err := redislock.New(client, redislock.WithTTL(ttl), redislock.WithQuarantine(0))
+		require.NoError(t, err)
+		defer closeEngine(e)
+		var key string // the last that is down
+		for i := 0; len(client.down) < 22; i++ {
+			if name := hashOf(e, strconv.Itoa(i)); name != hashOf(e, "up") {
+				key, client.down[name] = strconv.Itoa(i), true
+			}
+		}
+		g := acquire(t, e, "up")
+		ctx, cancel := context.WithTimeout(t.Context(), ttl)
+		defer cancel()
+		_, err = e.Acquire(ctx, key)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		time.Sleep(10 * ttl)
+		require.NoError(t, g.Release(t.Context()))
+		assert.EqualValues(t, 1, e.Report().Sessions)
+	})
+}
+
+// far is a client of a server that grants each key that it is asked for, and is so far away. Some buckets may be on one
+// that does not answer.
+type far struct {
+	trip time.Duration
+	down map[string]bool // by the names of their hashes
+}
 
 func (c far) Run(ctx context.Context, call redislock.Call) ([]string, int, error) {
+	arrives := time.After(c.trip)
+	if c.down[call.Keys[0]] {
+		arrives = nil
+	}
 	select {
-	case <-time.After(c.trip):
+	case <-arrives:
 	case <-ctx.Done():
 		return nil, 0, ctx.Err()
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
@@ -204,16 +205,25 @@ func (s *store) session(id string) *session {
 	return own
 }
 
-// Begin opens every bucket, so that a quarantine is over everywhere by the time when
+// Begin opens every bucket that it can reach, so that a quarantine is over everywhere by the time when
 // the last bucket is used. The session begins in a bucket when it is used.
 func (s *store) Begin(ctx context.Context, id lease.Session) error {
-	return s.each(func(b int) error {
-		cluster, err := s.begin(ctx, b, id, 0)
-		if err == nil && b == 0 {
-			s.session(id.ID).cluster = cluster
+	var reached, cluster atomic.Bool
+	err := s.each(func(b int) error {
+		short, cancel := context.WithTimeout(ctx, id.TTL/8) // as much as it may take when it is used
+		defer cancel()
+		in, err := s.begin(short, b, id, 0)
+		if err == nil {
+			reached.Store(true)
+			cluster.Store(in)
 		}
 		return err
 	})
+	s.session(id.ID).cluster = cluster.Load()
+	if reached.Load() && !lease.IsRefused(err) {
+		return nil // a part of a cluster is down
+	}
+	return err
 }
 
 // each calls f for every bucket and returns the error that decides. It has two calls under way, and more when the server is
