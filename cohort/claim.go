@@ -53,6 +53,9 @@ func (m *Manager) ask(key string, try bool) *claim {
 	c := &claim{key: key, asked: time.Now(), replied: make(chan struct{}), withdraw: cancel}
 	m.claims.do(func(cs *claims) { cs.begin(c) })
 	reply := func(g Grant, err error) {
+		if g == nil && err == nil {
+			err = errNoReply
+		}
 		c.grant, c.err, c.at = g, err, time.Now()
 		if c.err == nil {
 			m.heed(c)

@@ -26,6 +26,8 @@ var (
 	// closed or shutting down, and by the questions and the WaitIdle of a Manager that has
 	// ended. It is keylock.ErrClosed.
 	ErrClosed = keylock.ErrClosed
+
+	errNoReply = errors.New("cohort: the engine returned neither a grant nor an error")
 )
 
 // Process is how a process describes itself at an engine, for people who want to know who holds a key.

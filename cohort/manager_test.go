@@ -238,6 +238,31 @@ func (e *lostFirst) Acquire(ctx context.Context, key string) (cohort.Grant, erro
 	return g, err
 }
 
+// silent is an engine that returns neither a grant nor an error the first time.
+type silent struct {
+	*simple
+	calls int
+}
+
+func (e *silent) Acquire(ctx context.Context, key string) (cohort.Grant, error) {
+	if e.calls++; e.calls == 1 {
+		return nil, nil
+	}
+	return e.simple.Acquire(ctx, key)
+}
+
+func TestEngineThatReturnsNeitherAGrantNorAnErrorIsFound(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m := cohort.Start(t.Context(), &silent{simple: &simple{w.store.Engine()}})
+		defer m.Close()
+		_, err := m.Acquire(t.Context(), "k")
+		require.EqualError(t, err, "cohort: the engine returned neither a grant nor an error")
+		l := acquire(t, m, "k")
+		require.NoError(t, l.Release())
+		assert.Equal(t, uint64(1), statsOf(t, m).Refused)
+	})
+}
+
 func TestGrantThatIsLostOnArrivalIsNotUsed(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		m := cohort.Start(t.Context(), &lostFirst{Engine: w.store.Engine()})

@@ -158,14 +158,22 @@ func (b *bench) acquire(e cohort.Engine, key string) (cohort.Grant, error) {
 	if err != nil {
 		return nil, fmt.Errorf("acquire %q: %w", key, err)
 	}
+	if g == nil {
+		return nil, fmt.Errorf("acquire %q: %w", key, errNeither)
+	}
 	if g.Epoch() == 0 {
 		return nil, fmt.Errorf("the grant of %q has epoch 0", key)
 	}
 	return g, nil
 }
 
+var errNeither = errors.New("neither a grant nor an error was returned")
+
 // release releases the grant, which must be confirmed within b.Within.
 func (b *bench) release(g cohort.Grant) error {
+	if g == nil {
+		return errNeither
+	}
 	ctx, cancel := context.WithTimeout(b.ctx, b.Within)
 	defer cancel()
 	if err := g.Release(ctx); err != nil {
@@ -234,6 +242,9 @@ func (b *bench) waits(w *waiter) error {
 func (b *bench) granted(w *waiter) (cohort.Grant, error) {
 	select {
 	case o := <-w.outcome:
+		if o.grant == nil && o.err == nil {
+			return nil, errNeither
+		}
 		return o.grant, o.err
 	case <-time.After(b.Within):
 		return nil, errors.New("a waiter was not granted the key that had become free")

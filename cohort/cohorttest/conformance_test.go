@@ -156,6 +156,21 @@ func TestChecksFindBrokenEngines(t *testing.T) {
 			grants(func(_ context.Context, g cohort.Grant) cohort.Grant {
 				return spoiltGrant{Grant: g, epoch: func() uint64 { return 1 }}
 			}), nil},
+		{"a wait returns nothing", "exclusion: an Acquire of the held key returned",
+			func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error) {
+				g, err := e.TryAcquire(ctx, key)
+				if errors.Is(err, cohort.ErrHeld) {
+					return nil, nil
+				}
+				return g, err
+			}, nil},
+		{"an Acquire returns nothing", "grant: acquire \"grant/key\": neither a grant nor an error was returned",
+			func(cohort.Engine, context.Context, string) (cohort.Grant, error) { return nil, nil }, nil},
+		{"a try returns nothing", "refused in passing: neither a grant nor an error was returned",
+			func(e cohort.Engine, ctx context.Context, key string) (cohort.Grant, error) {
+				return e.Acquire(ctx, key)
+			},
+			func(cohort.Engine, context.Context, string) (cohort.Grant, error) { return nil, nil }},
 		{"a loss is never reported", "revoked while held: Lost is still open",
 			grants(func(_ context.Context, g cohort.Grant) cohort.Grant {
 				return spoiltGrant{Grant: g, lost: func() <-chan struct{} { return never }}
