@@ -248,7 +248,8 @@ type Client interface {
 
 	// Subscribe calls message for what is published in the channel, and subscribed whenever
 	// the subscription has begun, at the start and after a connection was lost. It
-	// returns when ctx ends, or when it does not subscribe again by itself. With a client of a
+	// returns when ctx ends, or when it does not subscribe again by itself: when the server has ended the subscription,
+	// as it does when a slot of a cluster moves, or the connection does not answer a ping in time. With a client of a
 	// cluster it uses SSUBSCRIBE. Neither function blocks.
 	Subscribe(ctx context.Context, channel string, subscribed func(), message func(string)) error
 }
