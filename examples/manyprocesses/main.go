@@ -12,7 +12,8 @@
 // -engine is the lock service: etcd, which is part of this program and the default; redis, for which
 // redis-server must be installed; or postgres, for which PostgreSQL must be.
 //
-// -for is how long the workers work, 8 s by default and at least 6 s.
+// -for is how long the workers work, 8 s by default and at least 6 s. On a busy machine a short time may not have room for a
+// pause that outlasts the lease: then no late write is refused.
 //
 // The exit status is 0 if no increment was lost or doubled and the tokens grew, 130 if it was interrupted,
 // 2 for wrong arguments, else 1. Whatever ends it, no process stays.
