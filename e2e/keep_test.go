@@ -191,6 +191,37 @@ func TestHolderLearnsThatItsKeyIsWanted(t *testing.T) {
 	assert.Zero(t, here.Report().Orphans+there.Report().Orphans, "nothing is left to the audit")
 }
 
+// awaitMark waits until etcd knows that the holder listens.
+func awaitMark(t *testing.T, client *clientv3.Client, held *etcdlock.Grant) {
+	require.Eventually(t, func() bool {
+		value, err := client.Get(t.Context(), held.Key())
+		require.NoError(t, err)
+		return len(value.Kvs) == 1 && strings.Contains(string(value.Kvs[0].Value), " listens ")
+	}, patience, time.Millisecond)
+}
+
+// One request looks at as many queues as etcd's client may send, also where their names are long.
+func TestQueuesOfLongNamesAreLookedAt(t *testing.T) {
+	client := dial(t, startNode(t))
+	e := newEngine(t, client, 20*time.Second)
+	for i := range 60 {
+		acquire(t, e, strconv.Itoa(i)+strings.Repeat("x", 20000)).OnWanted(func() {})
+	}
+	held := acquire(t, e, "key")
+	wanted := whenWanted(held)
+	awaitMark(t, client, held)
+	session, err := concurrency.NewSession(client, concurrency.WithTTL(30))
+	require.NoError(t, err)
+	defer session.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { _ = concurrency.NewMutex(session, e.Name("key")).Lock(ctx) }()
+	receive(t, wanted, "the look")
+	if err := e.Report().LastError; err != nil {
+		assert.NotContains(t, err.Error(), "larger than max")
+	}
+}
+
 // A failed try removes its note at once, perhaps before the holder's process watches its inbox, and leaves none again for the
 // same holder. A slow watch, the first one or another, made such a key one that no try could ever get.
 func TestNoteOfATryIsFoundByALateWatch(t *testing.T) {
@@ -298,11 +329,7 @@ func TestNotesAreForTheHolder(t *testing.T) {
 	}
 	held := acquire(t, engines[0], "key")
 	wanted := whenWanted(held)
-	require.Eventually(t, func() bool {
-		value, err := client.Get(t.Context(), held.Key())
-		require.NoError(t, err)
-		return len(value.Kvs) == 1 && strings.Contains(string(value.Kvs[0].Value), " listens ")
-	}, patience, time.Millisecond)
+	awaitMark(t, client, held)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	cancelled := make(chan error, 1)

@@ -2,6 +2,7 @@ package etcdlock
 
 import (
 	"context"
+	"iter"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -111,7 +112,7 @@ func (s *session) audit() {
 		}
 		delete(attached, p.key)
 	}
-	for some := range slices.Chunk(missing, mostOps) {
+	for some := range byRequest(missing) {
 		if err := s.findLost(ctx, some); err != nil {
 			s.engine.note(err)
 			return
@@ -127,6 +128,21 @@ func (s *session) audit() {
 
 // mostOps is below how many operations etcd allows in a transaction.
 const mostOps = 100
+
+// byRequest divides entries so that one request, in which each has its name five times, is not too large for etcd.
+func byRequest(entries []*entry) iter.Seq[[]*entry] {
+	return func(yield func([]*entry) bool) {
+		for more := true; more && len(entries) > 0; {
+			n, size := 0, 0
+			for n < min(len(entries), mostOps) && (n == 0 || size+5*len(entries[n].key) <= mostBatchSize) {
+				size += 5 * len(entries[n].key)
+				n++
+			}
+			more = yield(entries[:n])
+			entries = entries[n:]
+		}
+	}
+}
 
 // findLost looks for entries that seem to be missing, and marks those that are as lost.
 func (s *session) findLost(ctx context.Context, missing []*entry) error {

@@ -131,7 +131,7 @@ func (s *session) keepMarking() {
 		s.unmarked = nil
 		s.mu.Unlock()
 		unmarked = slices.DeleteFunc(unmarked, func(p *entry) bool { return !p.isHeld() })
-		for some := range slices.Chunk(unmarked, mostOps) {
+		for some := range byRequest(unmarked) {
 			if err := s.mark(some); err != nil {
 				s.engine.note(err)
 				for _, p := range some { // those behind may not know that it listens
@@ -343,7 +343,7 @@ func (s *session) lookBehind() error {
 		return f == nil || f == &wanted || !p.isHeld() || now.Sub(p.made) < lookEvery
 	})
 	slices.SortFunc(entries, func(p, q *entry) int { return cmp.Compare(p.looked, q.looked) })
-	for some := range slices.Chunk(entries[:min(len(entries), mostLooks)], mostOps) {
+	for some := range byRequest(entries[:min(len(entries), mostLooks)]) {
 		ctx, cancel := context.WithTimeout(s.ctx, 2*lookEvery)
 		var gets []clientv3.Op
 		for _, p := range some {
