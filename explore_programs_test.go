@@ -419,11 +419,11 @@ var families = []family{
 	{3, "three callers, one pool", 3, []program{acquires, tries, handsOff}, []scenario{onePool}},
 	{3, "three callers at the end", 3, []program{acquires, tries, acquiresAll}, ending[2:]},
 	{3, "two callers alone at the end", 2, alone, ending[2:]},
-	{3, "two callers with one call at the end, unhurried", 2, oneCall, unhurried[2:]},
 	{3, "four callers with one call", 4, oneCall, []scenario{quiet}},
 	{3, "four callers on two keys", 4, []program{acquires, acquiresAll, upwards, downwards}, []scenario{quiet}},
 
 	{4, "two callers of every kind, logged", 2, all, []scenario{logged}},
+	{4, "two callers with one call at the end, unhurried", 2, oneCall, unhurried[2:]},
 	{4, "one caller of every kind at the end, logged, little room", 1, all, changed(ending[:2], func(s *scenario) { s.observes, s.logs = true, true })},
 	{4, "two snapshots and a session", 1, []program{upwards, again, reserves}, changed([]scenario{quiet}, func(s *scenario) { s.callers = []program{looks, looks} })},
 	{4, "three snapshots", 1, []program{acquires, acquiresAll}, changed([]scenario{quiet}, func(s *scenario) { s.callers = []program{looks, looks, looks} })},
