@@ -19,7 +19,9 @@
 // Exclusion short of pauses, with two conditions. Redis may forget what it has confirmed: at a
 // failover to a replica that lags behind, or at a restart. Therefore a server that was
 // started or promoted, or whose data are gone, grants nothing for one TTL, see [WithQuarantine]: until then every
-// process that is not paused has learned that its locks are lost. And a master that was
+// process that is not paused has learned that its locks are lost. One case is not noticed: a master that becomes a replica
+// of another and a master again, within a TTL, without a restart and before any process uses the bucket at the other, has the other's
+// older data and grants at once. And a master that was
 // replaced must stop confirming renewals: see [WithReplicas] and min-replicas-to-write in the README.
 //
 // # How it works
