@@ -264,6 +264,11 @@ type Call struct {
 	// slower on a connection that several goroutines use at once.
 	Aside bool
 
+	// Urgent says that the call begins or renews the session, which ends with all its locks when that takes too long. It must
+	// not wait for calls that are not urgent, as for their connections of a pool: there can be one for each lock that is
+	// asked for at once. Urgent calls are few, because a session has 64 buckets however many locks it has.
+	Urgent bool
+
 	Replicas int           // how many replicas WAIT waits for; 0 is no WAIT
 	Within   time.Duration // for how long at most; in whole milliseconds
 }

@@ -138,26 +138,25 @@ func (s *store) channels(b int, cluster bool) string {
 
 // run runs a script on a bucket. With replicas it returns an error when fewer acknowledged than are wanted.
 func (s *store) run(ctx context.Context, script *Script, b int, replicas int, args ...string) ([]string, error) {
-	return s.runAside(ctx, script, b, replicas, false, args...)
+	return s.send(ctx, b, Call{Script: script, Args: args, Replicas: replicas})
 }
 
 // mostAside is how many calls that no lock waits for have connections of their own at a time. There can be one such call for
 // each key that is held, and some clients keep each connection that they have made.
 const mostAside = 4
 
-// runAside is run for a call that no lock waits for, if aside is true.
-func (s *store) runAside(ctx context.Context, script *Script, b int, replicas int, aside bool, args ...string) ([]string, error) {
-	if aside {
+// send is run for a call without Keys and Within. Of those with Aside, only mostAside keep it.
+func (s *store) send(ctx context.Context, b int, call Call) ([]string, error) {
+	if call.Aside {
 		select {
 		case s.asides <- struct{}{}:
 			defer func() { <-s.asides }()
 		default:
-			aside = false
+			call.Aside = false
 		}
 	}
-	reply, acknowledged, err := s.client.Run(ctx, Call{
-		Script: script, Keys: s.names(b), Args: args, Aside: aside, Replicas: replicas, Within: s.ttl / 8,
-	})
+	call.Keys, call.Within = s.names(b), s.ttl/8
+	reply, acknowledged, err := s.client.Run(ctx, call)
 	switch {
 	case err != nil:
 		return nil, judge(err)
@@ -165,8 +164,8 @@ func (s *store) runAside(ctx context.Context, script *Script, b int, replicas in
 		return nil, errors.New("an empty reply")
 	case reply[0] == "gone":
 		return nil, lease.ErrSessionGone
-	case acknowledged < replicas:
-		return reply, fmt.Errorf("%w: %d of %d", errFewReplicas, acknowledged, replicas)
+	case acknowledged < call.Replicas:
+		return reply, fmt.Errorf("%w: %d of %d", errFewReplicas, acknowledged, call.Replicas)
 	}
 	return reply, nil
 }
@@ -265,7 +264,9 @@ func first(errs []error) (err error) {
 
 // begin opens a bucket, and begins the session in it unless the TTL is 0.
 func (s *store) begin(ctx context.Context, b int, id lease.Session, ttl time.Duration) (cluster bool, err error) {
-	reply, err := s.runAside(ctx, s.single.begin, b, 0, ttl == 0, id.ID, milliseconds(ttl), id.Process.String())
+	reply, err := s.send(ctx, b, Call{
+		Script: s.single.begin, Args: []string{id.ID, milliseconds(ttl), id.Process.String()}, Aside: ttl == 0, Urgent: true,
+	})
 	if err != nil {
 		return false, err
 	}
@@ -341,7 +342,9 @@ func (s *store) Renew(ctx context.Context, id lease.Session, held []lease.Held) 
 		for _, h := range byBucket[b] {
 			args = append(args, h.Key, strconv.FormatUint(h.Epoch, 10))
 		}
-		reply, err := s.runAside(ctx, s.scripts(own.cluster).renew, b, s.replicas, true, args...)
+		reply, err := s.send(ctx, b, Call{
+			Script: s.scripts(own.cluster).renew, Args: args, Aside: true, Urgent: true, Replicas: s.replicas,
+		})
 		if err != nil {
 			return err
 		}
@@ -422,7 +425,7 @@ func (s *store) Leave(ctx context.Context, e lease.Entry, late bool) (found bool
 
 // Warn implements lease.Warner.
 func (s *store) Warn(ctx context.Context, e lease.Entry) (wanted bool, err error) {
-	reply, err := s.runAside(ctx, s.single.warn, bucketOf(e.Key), 0, true, nameOf(e), e.Key)
+	reply, err := s.send(ctx, bucketOf(e.Key), Call{Script: s.single.warn, Args: []string{nameOf(e), e.Key}, Aside: true})
 	return err != nil || len(reply) != 2 || reply[1] != "0", err
 }
 
@@ -433,7 +436,7 @@ func (s *store) End(ctx context.Context, id lease.Session) error {
 	own.mu.Unlock()
 	err := s.each(func(b int) error {
 		for use[b] {
-			reply, err := s.runAside(ctx, s.scripts(own.cluster).end, b, 0, true, id.ID)
+			reply, err := s.send(ctx, b, Call{Script: s.scripts(own.cluster).end, Args: []string{id.ID}, Aside: true})
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,10 @@
 // Package goredisadapter lets package redislock use a go-redis client, for a
 // single server, Sentinel or a cluster. It is a module of its own, so that
 // users of rueidis do not download go-redis, and the other way round.
+//
+// Each call has a connection of the client's pool to itself. Calls that ask for locks or release them use at most half of its
+// PoolSize at a time, in a cluster of each node's, and wait for their turn: the other half is for renewals, which a burst
+// of locks does not delay. What else uses the same client can still delay them.
 package goredisadapter
 
 import (
@@ -34,12 +38,15 @@ func New(client redis.UniversalClient) (redislock.Client, error) {
 			master:    func(context.Context, string) (*redis.Client, error) { return c, nil },
 			subscribe: c.Subscribe,
 			patience:  c.Options().ReadTimeout,
+			turns:     new(sync.Map),
 		})
 	case *redis.ClusterClient:
 		if c.Options().MaxRetries > 0 {
 			return nil, errors.New("goredisadapter: the client repeats requests; leave its MaxRetries 0")
 		}
-		return bounded(adapter{master: c.MasterForKey, subscribe: c.SSubscribe, moved: c.ReloadState, patience: c.Options().ReadTimeout})
+		return bounded(adapter{
+			master: c.MasterForKey, subscribe: c.SSubscribe, moved: c.ReloadState, patience: c.Options().ReadTimeout, turns: new(sync.Map),
+		})
 	default:
 		return nil, fmt.Errorf("goredisadapter: a %T has no single master for a key", client)
 	}
@@ -58,6 +65,7 @@ type adapter struct {
 	subscribe func(ctx context.Context, channels ...string) *redis.PubSub
 	moved     func(ctx context.Context) // nil but in a cluster
 	patience  time.Duration             // for how long a reply is waited for
+	turns     *sync.Map                 // by address, a chan struct{} that receives a value for each call that is not urgent
 }
 
 // scripter is what a client and a connection have in common.
@@ -71,6 +79,15 @@ func (a adapter) Run(ctx context.Context, call redislock.Call) (reply []string, 
 	if err != nil {
 		return nil, 0, err
 	}
+	if !call.Urgent {
+		turns := a.turnsAt(master)
+		select {
+		case turns <- struct{}{}:
+			defer func() { <-turns }()
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+	}
 	if call.Replicas == 0 {
 		reply, err = a.run(ctx, master, call)
 		return reply, 0, err
@@ -82,6 +99,14 @@ func (a adapter) Run(ctx context.Context, call redislock.Call) (reply []string, 
 	}
 	n, err := own.Wait(ctx, call.Replicas, call.Within).Result()
 	return reply, int(n), err
+}
+
+// turnsAt returns the turns at a master, which are half of the connections to it. With a PoolSize of 1 an urgent call waits for
+// one other.
+func (a adapter) turnsAt(master *redis.Client) chan struct{} {
+	o := master.Options()
+	turns, _ := a.turns.LoadOrStore(o.Addr, make(chan struct{}, max(1, o.PoolSize/2)))
+	return turns.(chan struct{})
 }
 
 func (a adapter) run(ctx context.Context, c scripter, call redislock.Call) ([]string, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -234,6 +235,34 @@ func TestSubscriptionEndsWhenItsSlotMoves(t *testing.T) {
 	assert.Equal(t, "message", <-heard)
 	cancel()
 	<-ended
+}
+
+// More locks are asked for at once than the connections of the client carry in a TTL. What the process holds it keeps meanwhile.
+func TestBurstOfLocksDelaysNoRenewal(t *testing.T) {
+	s := redistest.Start(t)
+	n := cohorttest.NewNetwork(t, s.Addr())
+	client := redis.NewClient(&redis.Options{Addr: n.Addr, MaxRetries: -1, PoolSize: 6, ReadTimeout: redistest.Patience})
+	e := newEngine(t, client, redislock.WithTTL(8*time.Second))
+	held, err := e.Acquire(t.Context(), "held")
+	require.NoError(t, err)
+	ends := e.Report().SessionEnds
+	n.Set(cohorttest.Weather{Late: 100 * time.Millisecond})
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for i := range 2000 { // more than 30 s
+		all.Go(func() { _, _ = e.Acquire(ctx, strconv.Itoa(i)) })
+	}
+	for renewed := time.Duration(0); renewed < 8*time.Second; renewed = e.Report().SessionEnds.Sub(ends) {
+		select {
+		case <-held.Lost():
+			require.Fail(t, "the lease is lost")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	cancel()
+	all.Wait()
+	n.Set(cohorttest.Weather{})
+	require.NoError(t, held.Release(t.Context()))
 }
 
 func TestReplicasAcknowledge(t *testing.T) {

@@ -24,6 +24,7 @@ type adapter struct {
 }
 
 func (a adapter) Run(ctx context.Context, call redislock.Call) ([]string, int, error) {
+	// Nothing need be done for an urgent call: on a shared connection none waits for the reply to another.
 	// On the shared connection, a lone request is written and read by its own goroutine, until two come at once.
 	aside := call.Aside && a.client.Mode() != rueidis.ClientModeCluster
 	if call.Replicas == 0 && !aside {
