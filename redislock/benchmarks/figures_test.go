@@ -320,7 +320,7 @@ func TestFigureManyKeysAndWaiters(t *testing.T) {
 	perSecond := (commands2 - commands) / (ttl / 2).Seconds()
 	t.Logf("%d keys, %d waiters: %.0f connections of two processes, %.1f MiB for both in this process, %.0f commands/s and %.1f%% of a core at the server while all wait",
 		keys, waiters, clients, (waiting-before)/(1<<20), perSecond, 100*(cpu2-cpu)/(ttl/2).Seconds())
-	assert.LessOrEqual(t, clients, 8.0)
+	assert.LessOrEqual(t, clients, 12.0) // with four of each process for renewals, at most
 	began := time.Now()
 	for _, l := range held {
 		require.NoError(t, l.Release())
