@@ -156,9 +156,9 @@ func (v Reservation[K]) Wait(ctx context.Context) (Lock[K], error) {
 		return Lock[K]{}, ErrReservationDone
 	}
 	if err != nil && !ended.Is(done) { // some contexts set Err a moment before they close Done
-		ended := make(chan struct{})
-		close(ended)
-		done = ended
+		closed := make(chan struct{})
+		close(closed)
+		done = closed
 	}
 	return v.m.wait(ctx, done, v.r)
 }

@@ -69,6 +69,12 @@ func acquire(t testing.TB, e cohort.Engine, key string) *pglock.Grant {
 	return g.(*pglock.Grant)
 }
 
+// logTables makes the tables survive a crash.
+func logTables(t testing.TB, conn *pgx.Conn) {
+	pgtest.Must(t, conn, "ALTER TABLE pglock_session SET LOGGED")
+	pgtest.Must(t, conn, "ALTER TABLE pglock_key SET LOGGED")
+}
+
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	s := migrated(t)
@@ -80,8 +86,7 @@ func TestConformanceDurable(t *testing.T) {
 	t.Parallel()
 	s := migrated(t)
 	conn := s.Connect(t)
-	pgtest.Must(t, conn, "ALTER TABLE pglock_session SET LOGGED")
-	pgtest.Must(t, conn, "ALTER TABLE pglock_key SET LOGGED")
+	logTables(t, conn)
 	conform(t, s, s.Addr(), pglock.WithDurable())
 }
 

@@ -8,7 +8,6 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -814,23 +813,7 @@ func TestBurstOfLocksDelaysNoRenewal(t *testing.T) {
 	n := cohorttest.NewNetwork(t, s.Addr())
 	e := newEngine(t, s, n.Addr, pglock.WithTTL(8*time.Second))
 	held := acquire(t, e, "held")
-	ends := e.Report().SessionEnds
-	n.Set(cohorttest.Weather{Late: 100 * time.Millisecond})
-	ctx, cancel := context.WithCancel(t.Context())
-	var all sync.WaitGroup
-	for i := range 2000 { // 40 s
-		all.Go(func() { _, _ = e.Acquire(ctx, strconv.Itoa(i)) })
-	}
-	for renewed := time.Duration(0); renewed < 10*time.Second; renewed = e.Report().SessionEnds.Sub(ends) {
-		select {
-		case <-held.Lost():
-			require.Fail(t, "the lease is lost")
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	cancel()
-	all.Wait()
-	n.Set(cohorttest.Weather{})
+	locktest.OutlastBurst(t, e, held, n, 10*time.Second)
 	require.NoError(t, held.Release(t.Context()))
 }
 

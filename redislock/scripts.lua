@@ -36,10 +36,16 @@ local function now()
   return tonumber(t[1]) * 1000000 + tonumber(t[2])
 end
 
+-- about returns a section of what the server says of itself; nil if the user may not see it.
+local function about(section)
+  local info = redis.pcall('INFO', section)
+  return type(info) == 'string' and info or nil
+end
+
 -- same reports whether this server is still the one that the bucket was last used on.
 local function same(life)
-  local info = life and redis.pcall('INFO', 'server')
-  return type(info) == 'string' and string.find(info, 'run_id:' .. life, 1, true)
+  local server = life and about('server')
+  return server and string.find(server, 'run_id:' .. life, 1, true)
 end
 
 ---- bucket
@@ -48,6 +54,12 @@ local us = now()
 local ms = math.floor(us / 1000)
 
 local function text(n) return string.format('%.0f', n) end
+
+-- clustered reports whether the server is in a cluster, as far as the user may see it.
+local function clustered()
+  local server = about('server')
+  return server and string.find(server, 'redis_mode:cluster', 1, true)
+end
 
 -- free comes before the other writes of a script that must not fail when the memory of the server is full: the server then
 -- refuses a write that may need more, but only as the first write of a script. This one needs none, and removes nothing.
@@ -179,8 +191,8 @@ end
 -- Opens the bucket, and begins or prolongs a session in it.
 -- ARGV    session, its TTL in ms or 0 for no session, which process it is
 -- Returns {'ok', '1' in a cluster}, or {'evicts', the policy} if the server may remove what it is to keep.
-local memory = redis.pcall('INFO', 'memory')
-if type(memory) == 'string' then -- else the user may not see it
+local memory = about('memory')
+if memory then
   local policy = string.match(memory, 'maxmemory_policy:([%w-]+)')
   if policy and string.find(policy, '^allkeys') and not string.find(memory, 'maxmemory:0%s') then
     return {'evicts', policy}
@@ -192,9 +204,7 @@ if ttl > 0 then
   redis.call('ZADD', sessions, text(ms + ttl), ARGV[1])
   redis.call('HSET', hash, 'p:' .. ARGV[1], ARGV[3])
 end
-local server = redis.pcall('INFO', 'server')
-local mode = type(server) == 'string' and string.find(server, 'redis_mode:cluster', 1, true)
-return {'ok', mode and '1' or '0'}
+return {'ok', clustered() and '1' or '0'}
 
 ---- renew
 -- Prolongs a session that has not ended.
@@ -439,14 +449,10 @@ return reply
 -- ARGV    key, the epoch with which it is held
 -- Returns {'ok', '1' if it was held so}.
 local key = ARGV[1]
-local server = redis.pcall('INFO', 'server')
-if type(server) == 'string' then
-  cluster = string.find(server, 'redis_mode:cluster', 1, true)
-  local life = redis.call('HGET', hash, 'life')
-  if not life or not string.find(server, 'run_id:' .. life, 1, true) then
-    return {'ok', '0'} -- it is lost already, and how long nothing is granted now is not for an operator to set
-  end
+if about('server') and not same(redis.call('HGET', hash, 'life')) then
+  return {'ok', '0'} -- it is lost already, and how long nothing is granted now is not for an operator to set
 end
+cluster = clustered()
 local fence, quiet, queue, epoch = read('q:' .. key, 'g:' .. key)
 if not queue or epoch ~= ARGV[2] then
   return {'ok', '0'}

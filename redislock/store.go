@@ -209,9 +209,7 @@ func (s *store) session(id string) *session {
 func (s *store) Begin(ctx context.Context, id lease.Session) error {
 	var reached, cluster atomic.Bool
 	err := s.each(func(b int) error {
-		short, cancel := context.WithTimeout(ctx, id.TTL/8) // as much as it may take when it is used
-		defer cancel()
-		in, err := s.begin(short, b, id, 0)
+		in, err := s.begin(ctx, b, id, 0)
 		if err == nil {
 			reached.Store(true)
 			cluster.Store(in)
@@ -262,8 +260,11 @@ func first(errs []error) (err error) {
 	return err
 }
 
-// begin opens a bucket, and begins the session in it unless the TTL is 0.
+// begin opens a bucket, and begins the session in it unless the TTL is 0. The reply must come early in the life
+// that it vouches for: no renewal has covered the bucket yet, while others have prolonged the engine's trust.
 func (s *store) begin(ctx context.Context, b int, id lease.Session, ttl time.Duration) (cluster bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, id.TTL/8)
+	defer cancel()
 	reply, err := s.send(ctx, b, Call{
 		Script: s.single.begin, Args: []string{id.ID, milliseconds(ttl), id.Process.String()}, Aside: ttl == 0, Urgent: true,
 	})
@@ -296,11 +297,7 @@ func (s *store) use(ctx context.Context, b int, id lease.Session) (cluster bool,
 			return cluster, ctx.Err()
 		}
 	}
-	// The reply must come early in the life that it vouches for: no renewal has
-	// covered the bucket yet, while others have prolonged the engine's trust.
-	short, cancel := context.WithTimeout(ctx, id.TTL/8)
-	defer cancel()
-	_, in.err = s.begin(short, b, id, id.TTL)
+	_, in.err = s.begin(ctx, b, id, id.TTL)
 	own.mu.Lock()
 	if in.err != nil {
 		own.buckets[b] = nil // the next Enter tries again

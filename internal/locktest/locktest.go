@@ -15,7 +15,9 @@ import (
 	"runtime/debug"
 	"runtime/pprof"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,6 +135,32 @@ func LostBy(t testing.TB, g cohort.Grant, then time.Time) {
 		t.Error("the deadline is counted from a request that was sent before")
 	}
 	Watch(t, patience, func() { <-lost })
+}
+
+// OutlastBurst asks an engine for 2,000 locks at once, over a network that holds back each reply for 100 ms. That takes
+// longer than a TTL if few are under way at a time; what is held is kept meanwhile, until the session has been renewed for so long.
+func OutlastBurst(t testing.TB, e interface {
+	cohort.Engine
+	cohort.Reporter
+}, held cohort.Grant, n *cohorttest.Network, renewed time.Duration) {
+	t.Helper()
+	ends := e.Report().SessionEnds
+	n.Set(cohorttest.Weather{Late: 100 * time.Millisecond})
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for i := range 2000 {
+		all.Go(func() { _, _ = e.Acquire(ctx, strconv.Itoa(i)) })
+	}
+	for e.Report().SessionEnds.Sub(ends) < renewed {
+		select {
+		case <-held.Lost():
+			t.Fatal("the lease is lost")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	cancel()
+	all.Wait()
+	n.Set(cohorttest.Weather{})
 }
 
 // Watch runs work that must end in real time. When it does not, it prints what every goroutine

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"net"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
+	"github.com/seed-46f81e6d/keylock/internal/locktest"
 	"github.com/seed-46f81e6d/keylock/redislock"
 	"github.com/seed-46f81e6d/keylock/redislock/goredisadapter"
 	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
@@ -91,6 +91,22 @@ func addresses(servers []*redistest.Server) (addrs []string) {
 	return addrs
 }
 
+// beginToWait acquires the key that another engine holds, and returns when that waits.
+func beginToWait(t *testing.T, s *redistest.Server, e cohort.Engine) <-chan cohort.Grant {
+	granted := make(chan cohort.Grant, 1)
+	go func() {
+		g, err := e.Acquire(t.Context(), "key")
+		if assert.NoError(t, err) {
+			granted <- g
+		}
+	}()
+	redistest.Eventually(t, "the waiter waits", func() bool {
+		_, entries := s.Left(t)
+		return entries == 2
+	})
+	return granted
+}
+
 // A waiter hears of its grant, also when its subscription had to be made again.
 func TestNotices(t *testing.T) {
 	s := redistest.Start(t)
@@ -99,17 +115,7 @@ func TestNotices(t *testing.T) {
 	for i := range 3 {
 		held, err := holder.Acquire(t.Context(), "key")
 		require.NoError(t, err)
-		granted := make(chan cohort.Grant, 1)
-		go func() {
-			g, err := waiter.Acquire(t.Context(), "key")
-			if assert.NoError(t, err) {
-				granted <- g
-			}
-		}()
-		redistest.Eventually(t, "the waiter waits", func() bool {
-			_, entries := s.Left(t)
-			return entries == 2
-		})
+		granted := beginToWait(t, s, waiter)
 		if i > 0 {
 			s.Must(t, "CLIENT", "KILL", "TYPE", "pubsub")
 		}
@@ -143,17 +149,7 @@ func TestSubscriptionThatDiesSilentlyIsMadeAgain(t *testing.T) {
 	waiter := newEngine(t, client, redislock.WithTTL(20*time.Minute))
 	held, err := holder.Acquire(t.Context(), "key")
 	require.NoError(t, err)
-	granted := make(chan cohort.Grant, 1)
-	go func() {
-		g, err := waiter.Acquire(t.Context(), "key")
-		if assert.NoError(t, err) {
-			granted <- g
-		}
-	}()
-	redistest.Eventually(t, "the waiter waits", func() bool {
-		_, entries := s.Left(t)
-		return entries == 2
-	})
+	granted := beginToWait(t, s, waiter)
 	mu.Lock()
 	require.NotEmpty(t, subscriptions)
 	for _, c := range subscriptions {
@@ -245,23 +241,7 @@ func TestBurstOfLocksDelaysNoRenewal(t *testing.T) {
 	e := newEngine(t, client, redislock.WithTTL(8*time.Second))
 	held, err := e.Acquire(t.Context(), "held")
 	require.NoError(t, err)
-	ends := e.Report().SessionEnds
-	n.Set(cohorttest.Weather{Late: 100 * time.Millisecond})
-	ctx, cancel := context.WithCancel(t.Context())
-	var all sync.WaitGroup
-	for i := range 2000 { // more than 30 s
-		all.Go(func() { _, _ = e.Acquire(ctx, strconv.Itoa(i)) })
-	}
-	for renewed := time.Duration(0); renewed < 8*time.Second; renewed = e.Report().SessionEnds.Sub(ends) {
-		select {
-		case <-held.Lost():
-			require.Fail(t, "the lease is lost")
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	cancel()
-	all.Wait()
-	n.Set(cohorttest.Weather{})
+	locktest.OutlastBurst(t, e, held, n, 8*time.Second)
 	require.NoError(t, held.Release(t.Context()))
 }
 
