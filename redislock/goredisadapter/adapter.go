@@ -4,7 +4,8 @@
 //
 // Each call has a connection of the client's pool to itself. Calls that ask for locks or release them use at most half of its
 // PoolSize at a time, in a cluster of each node's, and wait for their turn: the other half is for renewals, which a burst
-// of locks does not delay. What else uses the same client can still delay them.
+// of locks does not delay. What else uses the same client can still delay them, as can another
+// engine with a New of its own: give engines what one New has returned.
 package goredisadapter
 
 import (
@@ -27,7 +28,8 @@ import (
 // unlock that was carried out is not repeated and then taken for one that found nothing.
 //
 // A connection that dies silently is noticed after the client's ReadTimeout, that of a subscription after twice as much: set
-// it well below the TTL. A client without one is refused too.
+// it well below the TTL. A client without one is refused too, and one with a MaxActiveConns below its PoolSize, whose calls
+// fail instead of waiting for a connection.
 func New(client redis.UniversalClient) (redislock.Client, error) {
 	switch c := client.(type) {
 	case *redis.Client:
@@ -39,23 +41,26 @@ func New(client redis.UniversalClient) (redislock.Client, error) {
 			subscribe: c.Subscribe,
 			patience:  c.Options().ReadTimeout,
 			turns:     new(sync.Map),
-		})
+		}, c.Options().PoolSize, c.Options().MaxActiveConns)
 	case *redis.ClusterClient:
 		if c.Options().MaxRetries > 0 {
 			return nil, errors.New("goredisadapter: the client repeats requests; leave its MaxRetries 0")
 		}
 		return bounded(adapter{
 			master: c.MasterForKey, subscribe: c.SSubscribe, moved: c.ReloadState, patience: c.Options().ReadTimeout, turns: new(sync.Map),
-		})
+		}, c.Options().PoolSize, c.Options().MaxActiveConns)
 	default:
 		return nil, fmt.Errorf("goredisadapter: a %T has no single master for a key", client)
 	}
 }
 
-// bounded returns a unless it waits for replies without a bound.
-func bounded(a adapter) (redislock.Client, error) {
-	if a.patience <= 0 {
+// bounded returns a unless it waits for replies without a bound, or fails where it ought to wait for a connection.
+func bounded(a adapter, pool, active int) (redislock.Client, error) {
+	switch {
+	case a.patience <= 0:
 		return nil, errors.New("goredisadapter: the client waits for replies without a bound; set its ReadTimeout")
+	case active > 0 && active < pool:
+		return nil, errors.New("goredisadapter: calls of the client fail while others use MaxActiveConns connections; set its PoolSize to no more")
 	}
 	return a, nil
 }
@@ -132,15 +137,16 @@ func (a adapter) Subscribe(ctx context.Context, channel string, subscribed func(
 	over := make(chan struct{})
 	var watch sync.WaitGroup
 	watch.Go(func() { // nothing need be published for long: only the reply to a ping shows that the connection lives
-		ticks := time.NewTicker(a.patience)
-		defer ticks.Stop()
+		patience := time.NewTimer(a.patience)
+		defer patience.Stop()
 		for {
 			select {
-			case <-ticks.C:
+			case <-patience.C:
 				if pinged.Swap(true) || subscription.Ping(ctx) != nil {
 					_ = subscription.Close()
 					return
 				}
+				patience.Reset(a.patience) // however long the ping took
 			case <-over:
 				return
 			}
