@@ -39,6 +39,8 @@ type claim struct {
 	next      *claim        // there
 	appointed bool          // it is in the schedule
 	returned  chan struct{} // closed when a recalled claim is given back
+
+	slow *time.Timer // makes the slow log look at it; nil without one; owned by the registry's goroutine
 }
 
 // wanting is from when on handoffs and the time count.
@@ -175,10 +177,30 @@ func (m *Manager) contend(ctx context.Context, done <-chan struct{}, local keylo
 				m.listen(c)
 			}
 			return m.newLock(local, c, c.seq.Add(1)), nil
-		case c.err == nil:
-			_ = m.leave(c) // it is lost, and its engine may forget it
+		case c.err == nil && !m.leaveLost(local, c, done):
+			return Lock{}, ended.Err(ctx)
 		}
 		c = nil
+	}
+}
+
+// leaveLost gives a claim back that is lost, because its engine may forget it then. It reports false if done was closed
+// first: then it goes on, and releases the local lock afterwards.
+func (m *Manager) leaveLost(local keylock.Lock[string], c *claim, done <-chan struct{}) bool {
+	left := make(chan struct{})
+	go func() {
+		_ = m.leave(c)
+		close(left)
+	}()
+	select {
+	case <-left:
+		return true
+	case <-done:
+		go func() {
+			<-left
+			local.Release()
+		}()
+		return false
 	}
 }
 
@@ -253,25 +275,18 @@ type claims struct {
 func newRegistry(ended <-chan struct{}, slow *slowLog) *registry {
 	r := &registry{eager: slow != nil, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	cs := &claims{byKey: make(map[string]*claim), slow: slow}
+	if slow != nil {
+		slow.look = r.do
+	}
 	go func() {
 		defer close(r.done)
-		var tick <-chan time.Time // nil, which is never ready, without a slow log
-		if slow != nil {
-			defer close(slow.records)
-			ticker := time.NewTicker(slow.after)
-			defer ticker.Stop()
-			tick = ticker.C
-		}
 		for {
 			select {
 			case <-r.wake:
 				r.carryOut(cs)
-			case <-tick:
-				r.carryOut(cs)
-				cs.reportSlow()
 			case <-ended:
 				r.carryOut(cs)
-				cs.slow.end()
+				cs.endSlow()
 				return
 			}
 		}
@@ -333,6 +348,7 @@ func (r *registry) ask(ctx context.Context, f func(*claims)) error {
 func (cs *claims) begin(c *claim) {
 	cs.byKey[c.key] = c
 	cs.waiting++
+	cs.slow.begin(c)
 }
 
 // replied follows the engine's reply. The fields of c that it reads have been written.
@@ -398,23 +414,26 @@ func observe(h *keylock.Histogram, d time.Duration) {
 	}
 }
 
-// reportSlow looks for claims that have waited for too long.
-func (cs *claims) reportSlow() {
-	now := time.Now()
-	for _, c := range cs.byKey {
-		select {
-		case <-c.replied:
-		default:
-			cs.slow.check(c, now)
-		}
+// endSlow ends the slow log.
+func (cs *claims) endSlow() {
+	if cs.slow == nil {
+		return
 	}
+	for _, c := range cs.byKey {
+		c.slow.Stop()
+	}
+	for c := range cs.slow.next {
+		cs.slow.send(slowRecord{key: c.key, waited: time.Since(c.asked), over: true, err: ErrClosed})
+	}
+	close(cs.slow.records)
 }
 
 // slowLog logs waits at the engine that last for too long.
 type slowLog struct {
 	logger *slog.Logger
 	after  time.Duration
-	engine Inspector // nil if the engine cannot tell who is ahead
+	engine Inspector           // nil if the engine cannot tell who is ahead
+	look   func(func(*claims)) // has the registry's goroutine look
 
 	records chan slowRecord
 	next    map[*claim]time.Duration // how long a claim that was reported has to wait to be reported again; owned by the registry's goroutine
@@ -429,36 +448,37 @@ type slowRecord struct {
 	err    error // with which it was over
 }
 
-// check reports the claim when it has waited for long enough.
-func (l *slowLog) check(c *claim, now time.Time) {
-	next, reported := l.next[c]
-	if !reported {
-		next = l.after
-	}
-	if waited := now.Sub(c.asked); waited >= next {
-		l.next[c] = 2 * next
-		l.send(slowRecord{key: c.key, waited: waited})
+// begin has a claim checked when it has waited for long enough.
+func (l *slowLog) begin(c *claim) {
+	if l != nil {
+		c.slow = time.AfterFunc(l.after-time.Since(c.asked), func() { l.look(func(*claims) { l.check(c) }) })
 	}
 }
 
-// over reports the end of a wait that was reported.
+// check reports the claim, if it still waits, and has it checked again when it has waited for twice as long.
+func (l *slowLog) check(c *claim) {
+	if ended.Is(c.replied) {
+		return
+	}
+	waited := time.Since(c.asked)
+	next := max(l.next[c], l.after)
+	for next <= waited {
+		next *= 2
+	}
+	l.next[c] = next
+	l.send(slowRecord{key: c.key, waited: waited})
+	c.slow.Reset(next - waited)
+}
+
+// over ends the checks of a claim, and reports the end of a wait that was reported.
 func (l *slowLog) over(c *claim) {
 	if l == nil {
 		return
 	}
+	c.slow.Stop()
 	if _, reported := l.next[c]; reported {
 		delete(l.next, c)
 		l.send(slowRecord{key: c.key, waited: c.at.Sub(c.asked), over: true, err: c.err})
-	}
-}
-
-// end reports the end of every wait that is left when the manager has ended.
-func (l *slowLog) end() {
-	if l == nil {
-		return
-	}
-	for c := range l.next {
-		l.send(slowRecord{key: c.key, waited: time.Since(c.asked), over: true, err: ErrClosed})
 	}
 }
 

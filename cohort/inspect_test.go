@@ -168,6 +168,39 @@ func TestSlowWaitsAtTheEngineAreLogged(t *testing.T) {
 	})
 }
 
+// A wait that exceeds the time is logged whenever it begins, at the moment when it does, and a shorter one never.
+func TestEverySlowWaitAtTheEngineIsLoggedInTime(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		theirs, _ := w.process()
+		seen := &timedHandler{began: time.Now()}
+		m := cohort.Start(t.Context(), w.store.Engine(), cohort.WithSlowLog(slog.New(seen), time.Second))
+		for _, lasts := range []time.Duration{1800 * time.Millisecond, 900 * time.Millisecond, 2500 * time.Millisecond} {
+			held := acquire(t, theirs, "k")
+			time.Sleep(100 * time.Millisecond)
+			ours := wait(t.Context(), m, "k")
+			time.Sleep(lasts)
+			require.NoError(t, held.Release())
+			require.NoError(t, (<-ours).lock.Release())
+		}
+		require.NoError(t, m.Close())
+		synctest.Wait()
+		assert.Equal(t, []time.Duration{1100, 1900, 4000, 5000, 5500}, seen.at)
+	})
+}
+
+// timedHandler notes when it is called, in milliseconds.
+type timedHandler struct {
+	slog.Handler
+	began time.Time
+	at    []time.Duration
+}
+
+func (h *timedHandler) Enabled(context.Context, slog.Level) bool { return true }
+func (h *timedHandler) Handle(context.Context, slog.Record) error {
+	h.at = append(h.at, time.Since(h.began)/time.Millisecond)
+	return nil
+}
+
 // A logger that panics, or ends its goroutine, costs one record; one that blocks, those that do not fit.
 func TestLoggerHarmsNoLock(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {

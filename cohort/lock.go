@@ -192,7 +192,8 @@ type heldKeys struct {
 // whichever order they name them. Keys that are named twice count once; with no keys it returns at once.
 //
 // While it waits for a key, it holds those before it. If one of these is lost meanwhile, it gives the others back and
-// begins anew. It fails as [Manager.Acquire] does, and holds nothing then.
+// begins anew. It fails as [Manager.Acquire] does, and holds nothing then; when ctx has ended, those that it had are
+// given back in the background.
 //
 // Two rules keep it free of deadlock: a goroutine that holds a lock of this manager does not call
 // AcquireAll or Acquire for other keys, and the processes spell keys alike.
@@ -223,8 +224,17 @@ func (m *Manager) acquireSorted(ctx context.Context, keys []string) (locks []Loc
 	waits, lose := context.WithCancelCause(ctx) // ends also when one of those that are held is lost
 	defer lose(nil)
 	defer func() {
-		if err != nil {
+		if err == nil {
+			return
+		}
+		released := make(chan struct{})
+		go func() {
 			_ = releaseAll(locks)
+			close(released)
+		}()
+		select {
+		case <-released:
+		case <-ctx.Done():
 		}
 	}()
 	for _, key := range keys {

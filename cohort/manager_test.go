@@ -706,6 +706,39 @@ func TestUnreachableEngine(t *testing.T) {
 	})
 }
 
+// With the engine out of reach, a wait ends with its context also where it has a claim to give back: that is done in
+// the background, with the key locked in this process until it is over.
+func TestUnreachableEngineDelaysNoEndOfAWait(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, e := w.keeps(1)
+		theirs, _ := w.process()
+		held := acquire(t, theirs, "b")
+		keepsKey(t, m, "lost")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		all := make(chan error, 1)
+		go func() {
+			_, err := m.AcquireAll(ctx, "a", "b")
+			all <- err
+		}()
+		synctest.Wait()
+		e.Cut()
+		e.Pause() // it is noticed by the caller that finds the key kept
+		one := wait(ctx, m, "lost")
+		require.ErrorIs(t, <-all, context.DeadlineExceeded)
+		require.ErrorIs(t, (<-one).err, context.DeadlineExceeded)
+		assert.Equal(t, time.Second, time.Since(began))
+		_, err := m.TryAcquire(t.Context(), "lost")
+		require.ErrorIs(t, err, cohort.ErrHeld, "it is being given back")
+		e.Heal()
+		require.NoError(t, held.Release())
+		for _, key := range []string{"a", "b", "lost"} {
+			require.NoError(t, acquire(t, m, key).Release())
+		}
+	})
+}
+
 // Processes come, abandon waits, lose their sessions and are cut off; in the end everything is free.
 func TestManyProcessesInTrouble(t *testing.T) { trouble(t) }
 
