@@ -210,6 +210,14 @@ func (g *Group[K]) Stop(cause error) {
 	s.halt(g, cause, false)
 }
 
+// fail stops the group as the failure of its work does: what runs is cut short, too.
+func (g *Group[K]) fail(cause error) {
+	s := g.sched
+	s.lock()
+	defer s.unlock()
+	s.halt(g, cause, true)
+}
+
 // Reopen lets a key go on that has failed, see [WithKeyFailures], and returns its failure, a
 // [*KeyError] that Wait no longer returns; nil when the key has not failed. What was dropped
 // does not come back.

@@ -360,6 +360,29 @@ func TestEndOfTheGroupIsThatOfItsParts(t *testing.T) {
 	})
 }
 
+// The group hears of the end of one part first. What that one has to try again is dropped, and behind it is
+// work of the other, whose end it comes to hear of while it drops that.
+func TestPartsEndTogether(t *testing.T) {
+	again := func(context.Context) error { return inorder.Again(time.Hour, errBad) }
+	bubbles(t, 4, func(t *testing.T, g group) {
+		for range 20 { // half of the time it hears of the second part first
+			ctx, cancel := context.WithCancel(t.Context())
+			parts := []group{g.Sub(ctx), g.Sub(ctx)}
+			for i, fn := range []func(context.Context) error{again, nothing} {
+				for key := range 4 {
+					require.NoError(t, parts[i].Go(ctx, keyName(key), fn))
+				}
+				synctest.Wait()
+			}
+			cancel()
+			for _, part := range parts {
+				assert.Equal(t, context.Canceled, part.Wait())
+			}
+		}
+		assert.NoError(t, g.Wait())
+	})
+}
+
 func TestFailureOfTheGroupEndsTheContextOfItsParts(t *testing.T) {
 	bubbles(t, 2, func(t *testing.T, g group) {
 		sub := g.Sub(context.Background())
@@ -459,6 +482,22 @@ func TestEachThatPanicsLeavesNothingBehind(t *testing.T) {
 			})
 		})
 		assert.False(t, running)
+	})
+}
+
+// The failure of a key is one of the call: what runs hears of it.
+func TestEachWithABadKeyEndsWhatRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		identity := func(v float64) float64 { return v }
+		err := inorder.Each(t.Context(), 2, slices.Values([]float64{1, math.NaN()}), identity, func(ctx context.Context, _ float64) error {
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Hour):
+				t.Error("the context goes on")
+			}
+			return nil
+		})
+		assert.Equal(t, keylock.ErrInvalidKey, err)
 	})
 }
 

@@ -173,8 +173,7 @@ func Each[K comparable, V any](ctx context.Context, limit int, seq iter.Seq[V], 
 	over := false
 	defer func() {
 		if !over { // seq or key panics
-			g.Stop(ErrGoexit)
-			g.cancel(ErrGoexit)
+			g.fail(ErrGoexit)
 			g.Wait()
 		}
 	}()
@@ -183,7 +182,7 @@ func Each[K comparable, V any](ctx context.Context, limit int, seq iter.Seq[V], 
 			if cause := context.Cause(ctx); cause != nil {
 				err = cause
 			}
-			g.Stop(err)
+			g.fail(err)
 			break
 		}
 	}

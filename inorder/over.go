@@ -136,6 +136,7 @@ func (s *scheduler[K]) finishLater(do func()) {
 func (s *scheduler[K]) doneUnderLock(q *queue[K], it *item[K], again bool, after time.Duration) (*queue[K], *item[K]) {
 	lock := q.held.lock
 	q.held = nil
+	s.root.accepted() // until the lock is released: the item may be paused, and dropped, before that
 	more := false
 	switch {
 	case again && after > 0:
@@ -156,6 +157,7 @@ func (s *scheduler[K]) doneUnderLock(q *queue[K], it *item[K], again bool, after
 	lock.Release()
 
 	s.lock()
+	s.root.finished()
 	if !again {
 		it.group.finished()
 	}

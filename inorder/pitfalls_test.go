@@ -456,6 +456,33 @@ func TestPitfall8NothingIsHeldAfterWait(t *testing.T) {
 	})
 }
 
+// The same when all that the group has left waits for another try.
+func TestPitfall8NothingIsHeldAfterWaitForRetries(t *testing.T) {
+	m := keylock.Start[string](context.Background())
+	defer m.Close()
+	watch(t, func() {
+		for i := range 3000 {
+			g := inorder.Over(t.Context(), m, 1+i%4)
+			for key := range 32 {
+				assert.NoError(t, g.Go(t.Context(), keyName(key), func(context.Context) error {
+					return inorder.Again(time.Hour, errBad)
+				}))
+			}
+			for range i % 7 {
+				runtime.Gosched()
+			}
+			g.Stop(nil)
+			g.Wait()
+			stats, err := m.Stats(t.Context())
+			assert.NoError(t, err)
+			if stats.Held > 0 {
+				t.Error("a key is held")
+				return
+			}
+		}
+	})
+}
+
 // The same with an outsider who gets the key in between, and keeps it until Wait has returned.
 func TestPitfall8WaitDoesNotWaitForOutsiders(t *testing.T) {
 	m := keylock.Start[string](context.Background())

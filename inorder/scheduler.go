@@ -443,10 +443,20 @@ func (s *scheduler[K]) sweep() {
 		q = after
 	}
 	s.ready = still
+	// All of them, before anything is dispatched: that may find that another group has ended, and sweep
+	// again. A queue that is pausing without a timer must not be seen by then.
 	for _, q := range resumed {
-		if !q.empty() {
-			s.prepare(q)
+		switch {
+		case q.empty():
+		case s.locks != nil:
+			s.acquire(q)
+		default:
+			q.state = ready
+			s.ready.push(q)
 		}
+	}
+	if len(resumed) > 0 {
+		s.dispatch()
 	}
 }
 
