@@ -21,15 +21,15 @@ type Group[K comparable] struct {
 	forget func() bool             // ends the watch on the context that the group was made with
 
 	// Guarded by sched.mu.
-	running    int                       // functions that are called now, without those of the subs
-	unfinished int                       // accepted, and neither done nor dropped, with what the subs have
-	idle       chan struct{}             // closed when unfinished comes to 0; nil while that is not waited for
-	subs       map[*Group[K]]struct{}    // those that are not over
-	paused     map[*queue[K]]*time.Timer // whose first work is this group's, and waits for another try
-	failures   map[K]*failure[K]         // of keys, by WithKeyFailures
-	failed     int                       // how many there have been
-	closed     bool                      // Wait was called: nothing more is accepted
-	err        error                     // why nothing more begins; nil while it does
+	running    int                           // functions that are called now, without those of the subs
+	unfinished int                           // accepted, and neither done nor dropped, with what the subs have
+	idle       chan struct{}                 // closed when unfinished comes to 0; nil while that is not waited for
+	subs       burst[*Group[K], struct{}]    // those that are not over
+	paused     burst[*queue[K], *time.Timer] // whose first work is this group's, and waits for another try
+	failures   burst[K, *failure[K]]         // of keys, by WithKeyFailures
+	failed     int                           // how many there have been
+	closed     bool                          // Wait was called: nothing more is accepted
+	err        error                         // why nothing more begins; nil while it does
 }
 
 // A failure is that of a key, the nth of its group.
@@ -137,10 +137,7 @@ func (g *Group[K]) Sub(ctx context.Context) *Group[K] {
 		sub.end()
 		return sub
 	}
-	if g.subs == nil {
-		g.subs = make(map[*Group[K]]struct{})
-	}
-	g.subs[sub] = struct{}{}
+	g.subs.put(sub, struct{}{})
 	return sub
 }
 
@@ -226,11 +223,11 @@ func (g *Group[K]) Reopen(key K) error {
 	s := g.sched
 	s.lock()
 	defer s.unlock()
-	f := g.failures[key]
+	f := g.failures.now[key]
 	if f == nil {
 		return nil
 	}
-	delete(g.failures, key)
+	g.failures.remove(key)
 	return &f.KeyError
 }
 
@@ -266,7 +263,7 @@ func (g *Group[K]) over() bool { return g.unfinished == 0 && (g.closed || g.err 
 
 // drop counts work of a key that has failed as dropped; it is false when the key has not.
 func (g *Group[K]) drop(key K) bool {
-	f := g.failures[key]
+	f := g.failures.now[key]
 	if f != nil {
 		f.Dropped++
 	}
@@ -321,7 +318,7 @@ func (g *Group[K]) whenIdle() <-chan struct{} {
 func (g *Group[K]) close() {
 	g.notice()
 	g.closed = true
-	for sub := range g.subs {
+	for sub := range g.subs.now {
 		sub.close()
 	}
 	g.sched.refuseWaiters()
@@ -335,18 +332,18 @@ func (g *Group[K]) end() {
 	g.forget()
 	g.cancel(g.err)
 	if g.parent != nil {
-		delete(g.parent.subs, g)
+		g.parent.subs.remove(g)
 	}
 }
 
 // result returns what Wait does.
 func (g *Group[K]) result() error {
 	g.notice()
-	if len(g.failures) == 0 {
+	if len(g.failures.now) == 0 {
 		return g.err
 	}
-	ordered := make([]*failure[K], 0, len(g.failures))
-	for _, f := range g.failures {
+	ordered := make([]*failure[K], 0, len(g.failures.now))
+	for _, f := range g.failures.now {
 		ordered = append(ordered, f)
 	}
 	slices.SortFunc(ordered, func(a, b *failure[K]) int { return a.n - b.n })

@@ -151,7 +151,6 @@ func newGroup[K comparable](ctx context.Context, locks *keylock.Manager[K], limi
 		limit:       limit,
 		room:        o.room,
 		keyFailures: o.keyFailures,
-		queues:      make(map[K]*queue[K]),
 	}
 	s.lock()
 	defer s.unlock()

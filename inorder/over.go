@@ -94,7 +94,7 @@ func (s *scheduler[K]) refused(q *queue[K], err error) {
 		s.fail(it.group, q, err)
 		s.discard(it, again)
 	}
-	delete(s.queues, q.key)
+	s.queues.remove(q.key)
 	s.root.finished()
 }
 
@@ -142,7 +142,7 @@ func (s *scheduler[K]) doneUnderLock(q *queue[K], it *item[K], again bool, after
 	case again && after > 0:
 		s.pause(q, after)
 	case q.empty():
-		delete(s.queues, q.key)
+		s.queues.remove(q.key)
 	default:
 		more = true
 		q.state = acquiring

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -534,6 +535,61 @@ func TestRetryReleasesTheLockMeanwhile(t *testing.T) {
 		lock.Release()
 		require.NoError(t, g.Wait())
 		assert.Equal(t, 2, tries)
+	})
+}
+
+// After a burst of keys, of failed keys and of parts no memory of them stays with a group that goes on.
+func TestBurstLeavesNoMemory(t *testing.T) {
+	if locktest.RaceEnabled {
+		t.Skip("the race detector has memory of its own")
+	}
+	const n, kept = 20_000, 128 << 10
+	always := func(err error) func(context.Context) error { return func(context.Context) error { return err } }
+	watch(t, func() {
+		g := inorder.New[string](t.Context(), 1, inorder.WithQueue(inorder.Unlimited), inorder.WithKeyFailures())
+		keyOf := keyName
+		burst := func(fn func(context.Context) error) {
+			goOn := make(chan struct{})
+			assert.NoError(t, g.Go(t.Context(), "first", func(context.Context) error { <-goOn; return nil }))
+			for i := range n {
+				if err := g.Go(t.Context(), keyOf(i), fn); err != nil {
+					t.Error(err)
+				}
+			}
+			close(goOn)
+		}
+		for name, run := range map[string]func(){
+			"keys": func() { burst(nothing) },
+			"a big key": func() {
+				keyOf = func(i int) string { return strings.Repeat("k", i/(n-1)<<20) + keyName(i) }
+				burst(nothing)
+				keyOf = keyName
+			},
+			"failed keys": func() {
+				burst(always(errBad))
+				assert.Error(t, g.WaitIdle(t.Context()))
+				for i := range n {
+					if err := g.Reopen(keyName(i)); err == nil {
+						t.Error("reopened a key that has not failed")
+					}
+				}
+			},
+			"parts": func() {
+				parts := make([]group, n)
+				for i := range parts {
+					parts[i] = g.Sub(context.Background()) // one that can end would keep memory itself
+				}
+				for _, part := range parts {
+					assert.NoError(t, part.Wait())
+				}
+			},
+		} {
+			before := heap()
+			run()
+			assert.NoError(t, g.WaitIdle(t.Context()))
+			assert.Less(t, heap()-before, int64(kept), name)
+		}
+		assert.NoError(t, g.Wait())
 	})
 }
 

@@ -3,6 +3,7 @@ package inorder
 import (
 	"container/list"
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -19,12 +20,12 @@ type scheduler[K comparable] struct {
 	root        *Group[K]
 
 	mu      sync.Mutex
-	queues  map[K]*queue[K] // those that have work
-	ready   fifo[K]         // those whose first work only needs a slot; when there are any, running is limit
-	running int             // functions that are called now, and slots that are about to
-	waiting int             // work that is accepted and was never begun
-	blocked list.List       // of *roomWaiter, who wait until waiting is below room
-	later   []func()        // what the next unlock does, without the mutex
+	queues  burst[K, *queue[K]] // those that have work
+	ready   fifo[K]             // those whose first work only needs a slot; when there are any, running is limit
+	running int                 // functions that are called now, and slots that are about to
+	waiting int                 // work that is accepted and was never begun
+	blocked list.List           // of *roomWaiter, who wait until waiting is below room
+	later   []func()            // what the next unlock does, without the mutex
 }
 
 // A roomWaiter is a call of Go that waits for room.
@@ -111,6 +112,32 @@ func (q *queue[K]) filter(out func(it *item[K], again bool) bool) {
 	}
 }
 
+// A burst is a map that gives its memory back when most of what it held is gone: a map of the language
+// keeps it, and to range over one takes time for all that it ever held. The zero burst is ready to use.
+type burst[K comparable, V any] struct {
+	now  map[K]V
+	most int // that now has held
+}
+
+func (b *burst[K, V]) put(key K, value V) {
+	if b.now == nil {
+		b.now = make(map[K]V)
+	}
+	b.now[key] = value
+	b.most = max(b.most, len(b.now))
+}
+
+// remove may be called for what a range over b.now has come to.
+func (b *burst[K, V]) remove(key K) {
+	delete(b.now, key)
+	if b.most < 1000 || len(b.now) > b.most/16 {
+		return
+	}
+	smaller := make(map[K]V, len(b.now))
+	maps.Copy(smaller, b.now)
+	b.now, b.most = smaller, len(smaller)
+}
+
 // A fifo is a list of queues.
 type fifo[K comparable] struct{ head, tail *queue[K] }
 
@@ -126,6 +153,9 @@ func (f *fifo[K]) push(q *queue[K]) {
 func (f *fifo[K]) pop() {
 	q := f.head
 	f.head, q.after = q.after, nil
+	if f.head == nil {
+		f.tail = nil // which would keep the key in memory
+	}
 }
 
 // insideOf is the key of a context that a function of the scheduler's groups got.
@@ -192,14 +222,14 @@ func (s *scheduler[K]) add(g *Group[K], key K, fn func(context.Context) error) {
 	it := &item[K]{fn: fn, group: g}
 	s.waiting++
 	g.accepted()
-	q := s.queues[key]
+	q := s.queues.now[key]
 	if q != nil {
 		q.pushBack(it)
 		return
 	}
 	q = &queue[K]{key: key}
 	q.pushBack(it)
-	s.queues[key] = q
+	s.queues.put(key, q)
 	s.prepare(q)
 }
 
@@ -303,7 +333,7 @@ func (s *scheduler[K]) done(q *queue[K], it *item[K], err error) (*queue[K], *it
 	case again && after > 0:
 		s.pause(q, after)
 	case q.empty():
-		delete(s.queues, q.key)
+		s.queues.remove(q.key)
 	default:
 		q.state = ready
 		s.ready.push(q)
@@ -340,17 +370,14 @@ func (s *scheduler[K]) pause(q *queue[K], after time.Duration) {
 	it := q.first()
 	g := it.group
 	q.state = pausing
-	if g.paused == nil {
-		g.paused = make(map[*queue[K]]*time.Timer)
-	}
-	g.paused[q] = time.AfterFunc(after, func() {
+	g.paused.put(q, time.AfterFunc(after, func() {
 		s.lock()
 		defer s.unlock()
-		if g.paused[q] != nil && q.state == pausing && q.first() == it {
-			delete(g.paused, q)
+		if g.paused.now[q] != nil && q.state == pausing && q.first() == it {
+			g.paused.remove(q)
 			s.prepare(q)
 		}
-	})
+	}))
 }
 
 // fail records the error of work of q's key.
@@ -361,12 +388,9 @@ func (s *scheduler[K]) fail(g *Group[K], q *queue[K], err error) {
 		}
 		return
 	}
-	if g.failures == nil {
-		g.failures = make(map[K]*failure[K])
-	}
 	g.failed++
 	f := &failure[K]{KeyError[K]{Key: q.key, Err: err}, g.failed}
-	g.failures[q.key] = f
+	g.failures.put(q.key, f)
 	q.filter(func(it *item[K], again bool) bool {
 		if it.group != g {
 			return false
@@ -400,7 +424,7 @@ func (g *Group[K]) mark(cause error, cut bool) (running int) {
 		g.cancel(cause)
 	}
 	running = g.running
-	for sub := range g.subs {
+	for sub := range g.subs.now {
 		running += sub.mark(cause, cut)
 	}
 	if g.unfinished == 0 {
@@ -413,11 +437,11 @@ func (g *Group[K]) mark(cause error, cut bool) (running int) {
 // waits, which spares each item the links that it would need to be found.
 func (s *scheduler[K]) sweep() {
 	var resumed []*queue[K]
-	for _, q := range s.queues {
+	for _, q := range s.queues.now {
 		if q.state == pausing && q.first().group.err != nil {
 			it, again := q.pop()
-			it.group.paused[q].Stop()
-			delete(it.group.paused, q)
+			it.group.paused.now[q].Stop()
+			it.group.paused.remove(q)
 			s.discard(it, again)
 			resumed = append(resumed, q)
 		}
@@ -429,7 +453,7 @@ func (s *scheduler[K]) sweep() {
 			return true
 		})
 		if q.empty() && q.state != running {
-			delete(s.queues, q.key)
+			s.queues.remove(q.key)
 			s.emptied(q)
 		}
 	}
