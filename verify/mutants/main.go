@@ -8,7 +8,7 @@
 //
 //	go run -C verify ./mutants                        # all
 //	go run -C verify ./mutants -only=Table.remove     # those whose line below matches
-//	go run -C verify ./mutants -every=20              # a twentieth of them
+//	go run -C verify ./mutants -every=20 -start=7     # a twentieth of them
 package main
 
 import (
@@ -30,6 +30,7 @@ func main() {
 	flag.StringVar(&c.root, "root", "..", "the module")
 	flag.StringVar(&c.only, "only", "", "run only mutants whose line, as it is printed, matches this")
 	flag.IntVar(&c.every, "every", 1, "run every n-th mutant only")
+	flag.IntVar(&c.start, "start", 0, "where to begin with that, less than n")
 	flag.IntVar(&c.parallel, "parallel", 2, "how many to run at a time")
 	flag.Float64Var(&c.atLeast, "at-least", 95, "the percentage that must be killed when all are run")
 	flag.StringVar(&c.exec, "exec", "", "run the tests by this command, as go test does")
@@ -43,7 +44,8 @@ func main() {
 
 type config struct {
 	root, only, exec string
-	every, parallel  int
+	every, start     int
+	parallel         int
 	atLeast          float64
 	list             bool
 	log              io.Writer
@@ -89,9 +91,12 @@ func run(out io.Writer, c config) error {
 	}
 	var chosen []mutant
 	for i, m := range all {
-		if i%c.every == 0 && only.MatchString(m.String()) {
+		if i%c.every == c.start && only.MatchString(m.String()) {
 			chosen = append(chosen, m)
 		}
+	}
+	if len(chosen) == 0 {
+		return errors.New("no mutant is chosen")
 	}
 	if c.list {
 		for _, m := range chosen {
@@ -112,7 +117,10 @@ func run(out io.Writer, c config) error {
 		return err
 	}
 	defer suites.remove()
-	fates := suites.test(chosen, c.parallel, c.log)
+	fates, err := suites.testAll(chosen, c.parallel, c.log)
+	if err != nil {
+		return err
+	}
 
 	var errs []error
 	killed, hanging, excused := 0, 0, 0
@@ -148,8 +156,35 @@ type fate struct {
 	killer string // what failed; "" when nothing did
 }
 
-// test runs the suites on mutants, some at a time.
-func (s *suites) test(mutants []mutant, parallel int, log io.Writer) []fate {
+// testAll runs the suites on mutants, and those that come last on what the others leave alive.
+func (s *suites) testAll(mutants []mutant, parallel int, log io.Writer) ([]fate, error) {
+	fates, err := s.test(mutants, false, parallel, log)
+	if err != nil {
+		return nil, err
+	}
+	var alive []mutant
+	fates = slices.DeleteFunc(fates, func(f fate) bool {
+		if f.killer == "" {
+			alive = append(alive, f.mutant)
+		}
+		return f.killer == ""
+	})
+	if len(alive) > 0 {
+		others, err := s.test(alive, true, parallel, log)
+		if err != nil {
+			return nil, err
+		}
+		fates = append(fates, others...)
+	}
+	slices.SortFunc(fates, func(a, b fate) int { return a.mutant.number - b.mutant.number })
+	return fates, nil
+}
+
+// test runs suites on mutants, some at a time.
+func (s *suites) test(mutants []mutant, last bool, parallel int, log io.Writer) ([]fate, error) {
+	if err := s.pass(last, log); err != nil {
+		return nil, err
+	}
 	var (
 		workers sync.WaitGroup
 		next    = make(chan mutant)
@@ -159,7 +194,7 @@ func (s *suites) test(mutants []mutant, parallel int, log io.Writer) []fate {
 	for range parallel {
 		workers.Go(func() {
 			for m := range next {
-				done <- fate{m, s.kill(m)}
+				done <- fate{m, s.kill(m, last)}
 			}
 		})
 	}
@@ -176,11 +211,13 @@ func (s *suites) test(mutants []mutant, parallel int, log io.Writer) []fate {
 		killer := f.killer
 		if killer == "" {
 			killer = "no test"
+			if !last {
+				killer = "no quick test"
+			}
 		}
 		fmt.Fprintf(log, "%d/%d %v: killed by %s\n", len(fates), len(mutants), f.mutant, killer)
 	}
-	slices.SortFunc(fates, func(a, b fate) int { return a.mutant.number - b.mutant.number })
-	return fates
+	return fates, nil
 }
 
 // readEquivalents reads which mutants do the same as the original, and why: a line that is

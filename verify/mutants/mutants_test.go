@@ -5,7 +5,11 @@ import (
 	"go/parser"
 	"go/token"
 	"go/types"
+	"os"
+	"strconv"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -109,4 +113,79 @@ func TestMutate(t *testing.T) {
 	}
 	_, err = new(types.Config).Check("sample", files, parsed, nil)
 	require.NoError(t, err, text)
+}
+
+// TestSuite is what the next test runs as a suite, with a mutant alive that it sees, or not.
+func TestSuite(t *testing.T) {
+	switch mutant, _ := strconv.Atoi(os.Getenv("MUTANT")); mutant {
+	case 2:
+		t.Run("fails", func(t *testing.T) { t.Fail() })
+	case 3:
+		t.Run("hangs", func(t *testing.T) { time.Sleep(time.Hour) })
+	}
+}
+
+func TestWhatFailsOrHangsKillsAMutant(t *testing.T) {
+	binary, err := os.Executable()
+	require.NoError(t, err)
+	test := func(number int, least time.Duration) (string, []known) {
+		u := suite{name: "suite", binary: binary, args: []string{"-test.run=^TestSuite$"}, normal: times{}}
+		s := &suites{all: []suite{u}, least: least}
+		return s.kill(mutant{number: number, file: "a.go"}, false), s.recent.of("a.go")
+	}
+	killer, recent := test(1, time.Hour)
+	assert.Empty(t, killer)
+	assert.Empty(t, recent)
+
+	killer, recent = test(2, time.Hour)
+	assert.Equal(t, "suite: TestSuite/fails", killer)
+	require.Len(t, recent, 1)
+	assert.Equal(t, "TestSuite/fails", recent[0].test)
+
+	killer, _ = test(3, 100*time.Millisecond)
+	assert.Contains(t, killer, "suite: hangs in")
+}
+
+func TestTestsAreTimedUntilTheNextBegins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := false
+		w := watch(func(test string) time.Duration {
+			if test == "TestA/b" {
+				return 5 * time.Second
+			}
+			return time.Minute
+		}, func() { ended = true })
+		for _, text := range []string{"=== R", "UN   TestA\n=== PAUSE", "\n=== RUN   TestA/b\n"} {
+			time.Sleep(time.Second)
+			n, err := w.Write([]byte(text))
+			require.NoError(t, err)
+			require.Equal(t, len(text), n)
+		}
+		time.Sleep(4 * time.Second)
+		assert.False(t, ended)
+		time.Sleep(2 * time.Second)
+		assert.True(t, ended)
+		w.ends()
+		assert.Equal(t, times{"": 2 * time.Second, "TestA": time.Second, "TestA/b": 6 * time.Second}, w.took)
+		assert.Equal(t, 9*time.Second, w.took.sum())
+		assert.Equal(t, 20*time.Second, times{"TestC": 2 * time.Second}.limit("TestD"), "it is not known")
+		assert.Equal(t, 10*time.Second, times{"TestC": 2 * time.Second, "TestD": time.Second}.limit("TestD"))
+	})
+}
+
+func TestTestsThatKilledTheLastMutantsGoFirst(t *testing.T) {
+	var r recent
+	for i := range recentMax + 2 {
+		r.add("a.go", known{nil, strconv.Itoa(i)})
+	}
+	r.add("a.go", known{nil, "4"})
+	r.add("b.go", known{nil, ""})
+	var tests []string
+	for _, k := range r.of("a.go") {
+		tests = append(tests, k.test)
+	}
+	assert.Equal(t, []string{"4", "7", "6", "5", "3", "2"}, tests)
+	assert.Empty(t, r.of("b.go"))
+	assert.Equal(t, `^TestA$/^b\.c$`, pattern("TestA/b.c"))
+	assert.Empty(t, pattern(""))
 }
