@@ -495,3 +495,67 @@ func TestSnapshotWhoseTurnHasComeLeavesItToTheNext(t *testing.T) {
 	}
 	assert.Empty(t, o.snapshots)
 }
+
+// While a request that may take long is under way, callers listen to their contexts from the beginning. One that
+// was counted, and not taken from the count, would make them do so for good.
+func TestRequestsThatMayTakeLongAreCountedUntilTheyAreServed(t *testing.T) {
+	type calls struct {
+		m           *Manager[string]
+		s           *Session[string]
+		of, ofMany  Lock[string] // they are held
+		ends        context.Context
+		reservation Reservation[string] // of the session, for a key that is held
+	}
+	for name, c := range map[string]struct {
+		counted    int64
+		whenItEnds int64
+		call       func(*calls)
+	}{
+		"Acquire":                           {0, 0, func(c *calls) { c.m.Acquire(c.ends, "free") }},
+		"TryAcquire":                        {0, 0, func(c *calls) { c.m.TryAcquire("free") }},
+		"Reserve":                           {0, 0, func(c *calls) { c.m.Reserve("free") }},
+		"Release":                           {0, 0, func(c *calls) { c.of.Release() }},
+		"Downgrade":                         {0, 0, func(c *calls) { c.of.Downgrade() }},
+		"Stats":                             {1, 1, func(c *calls) { c.m.Stats(c.ends) }},
+		"Snapshot":                          {1, 1, func(c *calls) { c.m.Snapshot(c.ends) }},
+		"AcquireAll":                        {1, 2, func(c *calls) { c.m.AcquireAll(c.ends, "free", "too") }},
+		"TryAcquireSet":                     {1, 1, func(c *calls) { c.m.TryAcquireSet(exclusively("free", "too")...) }},
+		"ReserveSet":                        {1, 1, func(c *calls) { c.m.ReserveSet(exclusively("free", "too")...) }},
+		"Release of many":                   {1, 1, func(c *calls) { c.ofMany.Release() }},
+		"Downgrade of many":                 {1, 1, func(c *calls) { c.ofMany.Downgrade() }},
+		"Acquire of a session":              {1, 2, func(c *calls) { c.s.Acquire(c.ends, "held") }},
+		"TryAcquire of a session":           {1, 1, func(c *calls) { c.s.TryAcquire("free") }},
+		"Reserve of a session":              {1, 1, func(c *calls) { c.s.Reserve("free") }},
+		"Close of a session":                {1, 1, func(c *calls) { c.s.Close() }},
+		"Cancel of a session's":             {1, 1, func(c *calls) { c.reservation.Cancel() }},
+		"Wait of a session's":               {0, 1, func(c *calls) { c.reservation.Wait(c.ends) }},
+		"Stats without room":                {1, 0, func(c *calls) { fill(c.m, mailboxSize); c.m.Stats(c.ends) }},
+		"Acquire of a session without room": {1, 0, func(c *calls) { fill(c.m, mailboxSize); c.s.Acquire(c.ends, "held") }},
+	} {
+		for _, opts := range [][]Option{nil, {WithKeptGrants(2)}} {
+			synctest.Test(t, func(t *testing.T) {
+				m := Start[string](t.Context(), opts...)
+				defer m.Close()
+				of := &calls{m: m, s: m.Session("s")}
+				ends, end := context.WithCancel(t.Context())
+				of.ends = ends
+				of.of, _ = m.TryAcquire("held")
+				of.ofMany, _ = m.TryAcquireSet(exclusively("one", "more")...)
+				of.reservation = of.s.Reserve("held")
+				synctest.Wait()
+				require.Zero(t, m.long.Load())
+				idle := keepBusy(m)
+				before := m.long.Load()
+				go c.call(of)
+				synctest.Wait()
+				assert.Equal(t, c.counted, m.long.Load()-before, name)
+				end()
+				synctest.Wait()
+				assert.Equal(t, c.whenItEnds, m.long.Load()-before, name)
+				idle()
+				synctest.Wait()
+				assert.Zero(t, m.long.Load(), name)
+			})
+		}
+	}
+}
