@@ -425,6 +425,7 @@ func TestBadArguments(t *testing.T) {
 	var none context.Context
 	assert.Panics(t, func() { inorder.New[string](none, 1) })
 	assert.Panics(t, func() { inorder.Over[string](t.Context(), nil, 1) })
+	assert.Panics(t, func() { inorder.Over(t.Context(), new(keylock.Manager[string]), 1) })
 	assert.Panics(t, func() { inorder.WithQueue(0) })
 	g := inorder.New[any](t.Context(), 1)
 	assert.Panics(t, func() { g.Go(t.Context(), "a", nil) })

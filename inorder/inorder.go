@@ -129,11 +129,12 @@ func New[K comparable](ctx context.Context, limit int, opts ...Option) *Group[K]
 // full, is the failure of the work that it refused. Wait for the group before you shut the
 // manager down.
 //
-// Over panics when ctx or m is nil or limit is less than 1.
+// Over panics when ctx or m is nil, when m was not made by Start, and when limit is less than 1.
 func Over[K comparable](ctx context.Context, m *keylock.Manager[K], limit int, opts ...Option) *Group[K] {
 	if m == nil {
 		panic("inorder: Over with a nil manager")
 	}
+	m.Done() // panics for one that was not started
 	return newGroup(ctx, m, limit, opts)
 }
 

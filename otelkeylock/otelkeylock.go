@@ -88,11 +88,13 @@ type CohortSource interface {
 
 // Register makes the manager's totals metrics of the provider, under a name that no other
 // manager has there. It returns the provider's error when it has one. The manager is asked
-// until the registration is unregistered, also when it has ended. A nil provider or manager panics.
+// until the registration is unregistered, also when it has ended. A nil provider or manager panics, and so
+// does a manager that was not made by Start.
 func Register(provider metric.MeterProvider, name string, manager Source) (metric.Registration, error) {
 	if manager == nil {
 		panic("otelkeylock: Register with a nil manager")
 	}
+	mustBeStarted(manager)
 	return register(provider, name, local(manager), localMetrics)
 }
 
@@ -102,7 +104,16 @@ func RegisterCohort(provider metric.MeterProvider, name string, manager CohortSo
 	if manager == nil {
 		panic("otelkeylock: RegisterCohort with a nil manager")
 	}
+	mustBeStarted(manager)
 	return register(provider, name, manager.Stats, localMetrics, cohortMetrics)
+}
+
+// mustBeStarted panics for a nil pointer to a manager, and for one that Start did not make. A collection would
+// panic as well, but on a goroutine of the reader's, which ends the process.
+func mustBeStarted(manager any) {
+	if m, ok := manager.(interface{ Done() <-chan struct{} }); ok {
+		m.Done()
+	}
 }
 
 // A statsFunc asks a manager for its totals; those of one without an engine are Local.
@@ -291,11 +302,12 @@ func cohortMetrics(made *instruments) {
 
 // NewProducer returns a producer of the manager's histograms, under the name of [Register].
 // Give it to a reader by sdk/metric's WithProducer. They are cumulative since the manager was
-// started, whatever temporality the reader prefers. A nil manager panics.
+// started, whatever temporality the reader prefers. A manager that is nil, or was not made by Start, panics.
 func NewProducer(name string, manager Source) sdkmetric.Producer {
 	if manager == nil {
 		panic("otelkeylock: NewProducer with a nil manager")
 	}
+	mustBeStarted(manager)
 	return producer{name: name, stats: local(manager), histograms: localHistograms}
 }
 
@@ -305,6 +317,7 @@ func NewCohortProducer(name string, manager CohortSource) sdkmetric.Producer {
 	if manager == nil {
 		panic("otelkeylock: NewCohortProducer with a nil manager")
 	}
+	mustBeStarted(manager)
 	return producer{name: name, stats: manager.Stats, histograms: func(s cohort.Stats) []histogram {
 		return append(localHistograms(s),
 			histogram{"keylock.cohort.engine.wait.duration", "How long the engine took to grant.", s.Waits},

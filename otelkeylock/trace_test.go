@@ -109,6 +109,16 @@ func TestMisusePanicsInTheCaller(t *testing.T) {
 	} {
 		assert.PanicsWithValue(t, want, misuse, want)
 	}
+	for _, m := range []*keylock.Manager[string]{nil, {}} { // a collection would panic, on a goroutine of the reader's
+		const want = "keylock: a Manager must be made by Start"
+		assert.PanicsWithValue(t, want, func() { _, _ = otelkeylock.Register(metrics, "orders", m) })
+		assert.PanicsWithValue(t, want, func() { otelkeylock.NewProducer("orders", m) })
+	}
+	for _, m := range []*cohort.Manager{nil, {}} {
+		const want = "cohort: a Manager must be made by Start"
+		assert.PanicsWithValue(t, want, func() { _, _ = otelkeylock.RegisterCohort(metrics, "orders", m) })
+		assert.PanicsWithValue(t, want, func() { otelkeylock.NewCohortProducer("orders", m) })
+	}
 	bubble(t, func(t *testing.T, m traced) {
 		assert.PanicsWithValue(t, "keylock: Do with a nil function", func() { _ = m.Do(m.ctx, "k", nil) })
 		_, free := m.TryAcquire("k")

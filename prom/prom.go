@@ -61,15 +61,24 @@ type Source interface {
 }
 
 // NewCollector returns a collector of a manager's totals, under a name that no other
-// manager has in the same registry. A nil manager panics.
+// manager has in the same registry. A manager that is nil, or was not made by Start, panics.
 func NewCollector(name string, manager Source) prometheus.Collector {
 	if manager == nil {
 		panic("prom: NewCollector with a nil manager")
 	}
+	mustBeStarted(manager)
 	return newCollector(name, func(ctx context.Context) (cohort.Stats, error) {
 		local, err := manager.Stats(ctx)
 		return cohort.Stats{Local: local}, err
 	})
+}
+
+// mustBeStarted panics for a nil pointer to a manager, and for one that Start did not make. A scrape would panic
+// as well, but on a goroutine of the registry, which ends the process.
+func mustBeStarted(manager any) {
+	if m, ok := manager.(interface{ Done() <-chan struct{} }); ok {
+		m.Done()
+	}
 }
 
 // describer returns what makes the descriptions of the metrics of one manager.
@@ -196,6 +205,7 @@ func NewCohortCollector(name string, manager CohortSource) prometheus.Collector 
 	if manager == nil {
 		panic("prom: NewCohortCollector with a nil manager")
 	}
+	mustBeStarted(manager)
 	c := newCollector(name, manager.Stats)
 	desc := describer(name)
 	c.cohort = &cohortMetrics{

@@ -292,7 +292,7 @@ func described(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
 	descs := make(chan *prometheus.Desc, 100)
-	prom.NewCohortCollector("m", (*cohort.Manager)(nil)).Describe(descs)
+	prom.NewCohortCollector("m", undecided{}).Describe(descs)
 	close(descs)
 	for d := range descs {
 		names[regexp.MustCompile(`fqName: "(\w+)"`).FindStringSubmatch(d.String())[1]] = true
@@ -300,7 +300,17 @@ func described(t *testing.T) map[string]bool {
 	return names
 }
 
+// undecided is a manager that is never asked.
+type undecided struct{ prom.CohortSource }
+
+// A scrape asks the manager on a goroutine of the registry: a panic there would end the process.
 func TestNilManagersPanicWhereTheyArePassed(t *testing.T) {
+	for _, m := range []*keylock.Manager[string]{nil, {}} {
+		assert.PanicsWithValue(t, "keylock: a Manager must be made by Start", func() { prom.NewCollector("locks", m) })
+	}
+	for _, m := range []*cohort.Manager{nil, {}} {
+		assert.PanicsWithValue(t, "cohort: a Manager must be made by Start", func() { prom.NewCohortCollector("locks", m) })
+	}
 	assert.PanicsWithValue(t, "prom: NewCollector with a nil manager", func() { prom.NewCollector("locks", nil) })
 	assert.PanicsWithValue(t, "prom: NewCohortCollector with a nil manager", func() { prom.NewCohortCollector("locks", nil) })
 }
