@@ -74,8 +74,8 @@ var allSuites = []suite{
 	{name: "fuzz", dir: "fuzz", pkg: ".", args: []string{"-test.short"}},
 	{name: "table", dir: ".", pkg: "./internal/table", args: []string{"-test.skip=" + skipped.Slow}},
 	{name: "behaviour", dir: ".", pkg: ".", args: []string{"-test.short", "-test.skip=" + skipped.Sources + "|" + skipped.Slow}},
-	{name: "table, slow", dir: ".", pkg: "./internal/table", args: []string{"-test.run=" + skipped.Slow}},
-	{name: "behaviour, slow", dir: ".", pkg: ".", args: []string{"-test.short", "-test.run=" + skipped.Slow}},
+	{name: "table, slow", dir: ".", pkg: "./internal/table", args: []string{"-test.run=" + skipped.Slow}, last: true},
+	{name: "behaviour, slow", dir: ".", pkg: ".", args: []string{"-test.short", "-test.run=" + skipped.Slow}, last: true},
 	{name: "explorer", dir: ".", pkg: ".", tags: "explore", args: []string{"-test.run=" + skipped.Explorer}, last: true},
 	{name: "kept explorer", dir: ".", pkg: ".", tags: "explore", args: []string{"-test.run=^TestInterleavingsOfKeptGrants$"}, last: true},
 }
