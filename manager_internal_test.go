@@ -290,9 +290,9 @@ func exclusively[K comparable](keys ...K) (set []Want[K]) {
 }
 
 // behindWriter returns a manager whose owner does not run, with a writer and requests behind it
-// that share its key.
-func behindWriter(lifetime chan struct{}, n int) (o *owner[string], writer *acquire[string], readers []*acquire[string]) {
-	m, o := newManager[string](lifetime, options{table: table.Config{Part: 1}}, mailboxSize)
+// that share its key. One step grants about part of these.
+func behindWriter(lifetime chan struct{}, part, n int) (o *owner[string], writer *acquire[string], readers []*acquire[string]) {
+	m, o := newManager[string](lifetime, options{table: table.Config{Part: part}}, mailboxSize)
 	join := func(mode table.Mode) *acquire[string] {
 		r := m.newAcquire(nil, table.Request[string]{Key: "k", Mode: mode})
 		r.serve(o)
@@ -317,7 +317,7 @@ func granted(requests []*acquire[string]) (n int) {
 
 // A release of which 100,000 readers heard stopped the owner for 131 ms.
 func TestRequestsAreServedWhileManyReadersAreGranted(t *testing.T) {
-	o, writer, readers := behindWriter(nil, 6)
+	o, writer, readers := behindWriter(nil, 2, 8)
 	o.release(writer.token)
 	assert.Equal(t, 1, granted(readers), "in the step of the release")
 	fill(o.m, 1)
@@ -340,7 +340,7 @@ func TestRequestsAreServedWhileManyReadersAreGranted(t *testing.T) {
 
 // A handoff to 100,000 readers stopped the owner for 200 ms.
 func TestRequestsAreServedWhileManyReadersReceiveAValue(t *testing.T) {
-	o, writer, readers := behindWriter(nil, 5)
+	o, writer, readers := behindWriter(nil, 1, 5)
 	require.True(t, o.handOff(writer.token, "value"))
 	require.Equal(t, 1, granted(readers), "in the step of the handoff")
 	assert.Equal(t, "value", readers[0].value)
@@ -370,7 +370,7 @@ func TestRequestsAreServedWhileManyReadersReceiveAValue(t *testing.T) {
 
 func TestGuarantee09NoReaderIsGrantedLaterThanTheEnd(t *testing.T) {
 	lifetime := make(chan struct{})
-	o, writer, readers := behindWriter(lifetime, 3)
+	o, writer, readers := behindWriter(lifetime, 1, 3)
 	o.release(writer.token)
 	close(lifetime)
 	require.False(t, o.goOn())
@@ -383,7 +383,7 @@ func TestGuarantee09NoReaderIsGrantedLaterThanTheEnd(t *testing.T) {
 // The requests that were abandoned while the mailbox was full may be very many.
 func TestGuarantee09NothingIsGrantedForAnAbandonedRequestAfterTheEnd(t *testing.T) {
 	lifetime := make(chan struct{})
-	o, writer, readers := behindWriter(lifetime, 1)
+	o, writer, readers := behindWriter(lifetime, 1, 1)
 	o.m.left.Store(writer)
 	close(lifetime)
 	o.serveLeft()
