@@ -103,6 +103,8 @@ type claim struct {
 	Age   time.Duration `json:"-"`
 	Token string        `json:"token,omitempty"`
 	Lost  bool          `json:"lost,omitempty"`
+
+	quoted string // Text for a sentence
 }
 
 // A contender holds the key at the engine, or waits there.
@@ -132,7 +134,7 @@ func newEngine(s cohort.Stats, oldest []cohort.KeyInfo) *engine {
 	}
 	for _, k := range oldest {
 		c := newClaim(k.Claim)
-		c.Text, c.Query = show.Bare(&k.Key), reference(&k.Key)
+		c.Text, c.Query, c.quoted = show.Bare(&k.Key), reference(&k.Key), show.Quoted(&k.Key)
 		e.OldestWaits = append(e.OldestWaits, *c)
 	}
 	return e

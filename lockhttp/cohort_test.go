@@ -6,7 +6,9 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -141,6 +143,45 @@ func TestCohortIsShownWithItsEngine(t *testing.T) {
 	assert.True(t, shown.Managers[0].Key.Engine[1].Own)
 
 	require.NoError(t, held.Release())
+}
+
+// Requests that wait at the engine wait, whether or not others wait behind them in the process: the page begins
+// with what is worst.
+func TestWaitsAtTheEngineAreNotHidden(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := cohorttest.NewStore()
+		defer store.Close()
+		ours, theirs := cohort.Start(t.Context(), store.Engine()), cohort.Start(t.Context(), store.Engine())
+		defer ours.Close()
+		defer theirs.Close()
+		held, err := theirs.Acquire(t.Context(), "k")
+		require.NoError(t, err)
+		managers := map[string]lockhttp.Manager{"a": lockhttp.Of(busySource(2, time.Minute, time.Minute)), "b": lockhttp.OfCohort(ours)}
+		granted := make(chan cohort.Lock)
+		acquire := func() {
+			l, err := ours.Acquire(t.Context(), "k")
+			assert.NoError(t, err)
+			granted <- l
+		}
+		go acquire()
+		time.Sleep(time.Hour)
+		const query = "manager=b&amp;key=k"
+		text := page(managers, "?format=text")
+		assert.Contains(t, text, "\n3 requests wait, most of all in manager b. Key \"k\" has waited at the engine for 1h 00m.\n")
+		assert.Less(t, strings.Index(text, "manager b\n"), strings.Index(text, "manager a\n"))
+		html := page(managers, "")
+		assert.Contains(t, html, `<p class="summary wrong"><a href="?`+query+`">`)
+		assert.Contains(t, html, `<td class="n" data-label="waiting">1</td>`)
+		assert.Contains(t, html, `<td class="n wrong" data-label="oldest wait">1h 00m</td>`)
+		go acquire()
+		time.Sleep(2 * time.Hour)
+		assert.Contains(t, page(managers, "?format=text"),
+			"\n4 requests wait, most of all in manager b. Key \"k\" has 1 waiter, the first for 2h 00m; it has waited at the engine for 3h 00m.\n")
+		require.NoError(t, held.Release())
+		require.NoError(t, (<-granted).Release())
+		require.NoError(t, (<-granted).Release())
+		assert.Contains(t, page(map[string]lockhttp.Manager{"b": managers["b"]}, "?format=text"), "\nNothing waits.\n")
+	})
 }
 
 // elsewhere is an engine of which other processes have a key.

@@ -10,6 +10,7 @@ const typing = () => {
 async function refresh() {
   const reply = await fetch(location.href, {headers: {Accept: "text/html"}, signal: AbortSignal.timeout(10000)});
   const next = new DOMParser().parseFromString(await reply.text(), "text/html").querySelector("main");
+  if (!next) throw new Error("this is another page, such as that of a proxy");
   if (live.checked && !typing()) document.querySelector("main").replaceWith(next);
 }
 

@@ -87,7 +87,7 @@ func TestWorstManagerComesFirst(t *testing.T) {
 		assert.Greater(t, at, last, name)
 		last = at
 	}
-	want := "6\u202f051 requests wait, most of all in manager the worst. Key \"k\" has 6\u202f000 waiters, the first for 41 s; it has been held for 42 s by session \"the culprit\"."
+	want := "1 manager could not be asked. 6\u202f051 requests wait, most of all in manager the worst. Key \"k\" has 6\u202f000 waiters, the first for 41 s; it has been held for 42 s by session \"the culprit\"."
 	assert.Contains(t, text, "\n"+want+"\n")
 	assert.Contains(t, text, `"no\nluck"`)
 	html := page(managers, "")
@@ -204,6 +204,12 @@ func TestManagerThatDoesNotReplyHidesNoOther(t *testing.T) {
 		text := page(map[string]lockhttp.Manager{"a": lockhttp.Of(&source[int]{wait: true}), "b": lockhttp.Of(busySource(1, 0, 0))}, "?format=text")
 		assert.Contains(t, text, "manager a\nThe manager did not reply within 2 s.\n")
 		assert.Contains(t, text, "manager b\nsince start")
+		assert.Contains(t, text, "\n1 manager could not be asked. 1 request waits, most of all in manager b.")
+		quiet, closed := lockhttp.Of(&source[int]{}), lockhttp.Of(&source[int]{err: keylock.ErrClosed})
+		a := lockhttp.Of(&source[int]{wait: true})
+		assert.Contains(t, page(map[string]lockhttp.Manager{"a": a, "b": quiet, "c": closed}, "?format=text"),
+			"\n1 manager could not be asked. Nothing waits in the others.\n")
+		assert.Contains(t, page(map[string]lockhttp.Manager{"a": a}, ""), `<p class="summary wrong">1 manager could not be asked.</p>`)
 	})
 }
 
@@ -391,15 +397,23 @@ func TestBrowserSaysWhenThereIsNoReply(t *testing.T) {
 	h := lockhttp.Handler(map[string]lockhttp.Manager{"m": lockhttp.Of(m)})
 	var pages atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/" && pages.Add(1) > 1 {
-			panic(http.ErrAbortHandler)
+		if r.URL.Path == "/" {
+			switch pages.Add(1) {
+			case 1:
+			case 2:
+				panic(http.ErrAbortHandler)
+			default:
+				http.Error(w, "a proxy's page", http.StatusBadGateway)
+				return
+			}
 		}
 		h.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
-	dom := browse(t, server.URL, "5")
+	dom := browse(t, server.URL, "7")
 	assert.Contains(t, dom, `class="stale"`)
-	assert.Greater(t, pages.Load(), int64(1))
+	assert.Contains(t, dom, "<main>", "what was shown before stays")
+	assert.Greater(t, pages.Load(), int64(2))
 }
 
 // One screen is as wide as a phone, and nothing has to be scrolled sideways there, also

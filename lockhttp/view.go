@@ -9,7 +9,9 @@ import (
 	"math/bits"
 	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -206,7 +208,8 @@ func hints(m manager) (hints []string) {
 }
 
 // worstFirst orders managers by the time that is lost to waiting: the requests that wait, times
-// the oldest wait. Those that do not reply come before all, those that have ended after all.
+// the oldest wait, and the same for those that wait at the engine. Those that do not reply come before
+// all, those that have ended after all.
 func worstFirst(a, b manager) int {
 	rank := func(m manager) int {
 		switch {
@@ -224,15 +227,48 @@ func (m manager) lostTime() float64 {
 	if m.Stats == nil {
 		return 0
 	}
-	return float64(m.Stats.Waiting) * m.OldestWait.Seconds()
+	lost := float64(m.Stats.Waiting) * m.OldestWait.Seconds()
+	if c := m.oldestClaim(); c != nil {
+		lost += float64(m.Engine.Waiting) * c.Age.Seconds()
+	}
+	return lost
 }
+
+// Waiting is how many requests wait, also at the engine.
+func (m manager) Waiting() (waiting int) {
+	if m.Stats != nil {
+		waiting = m.Stats.Waiting
+	}
+	if m.Engine != nil {
+		waiting += m.Engine.Waiting
+	}
+	return waiting
+}
+
+// LongestWait is how long the oldest of these has waited, as far as it is known.
+func (m manager) LongestWait() time.Duration {
+	if c := m.oldestClaim(); c != nil {
+		return max(c.Age, m.OldestWait)
+	}
+	return m.OldestWait
+}
+
+// oldestClaim is the claim that has waited at the engine for longest; nil when none is known.
+func (m manager) oldestClaim() *claim {
+	if m.Engine == nil || len(m.Engine.OldestWaits) == 0 {
+		return nil
+	}
+	return &m.Engine.OldestWaits[0]
+}
+
+// lostTime is what the waiters of a key lose, as that of a manager is.
+func (k key) lostTime() float64 { return float64(k.Waiting) * k.first(k.Waiters).Age.Seconds() }
 
 // worst returns the key whose waiters lose most time; nil when nothing waits.
 func (m manager) worst() *key {
 	var worst *key
-	lost := func(k *key) float64 { return float64(k.Waiting) * k.first(k.Waiters).Age.Seconds() }
 	for i := range m.LongestQueues {
-		if k := &m.LongestQueues[i]; worst == nil || lost(k) > lost(worst) {
+		if k := &m.LongestQueues[i]; worst == nil || k.lostTime() > worst.lostTime() {
 			worst = k
 		}
 	}
@@ -241,35 +277,56 @@ func (m manager) worst() *key {
 
 // summarize says what is worst, in a sentence or two.
 func (a *answer) summarize() {
-	waiting := 0
+	waiting, unknown := 0, 0
 	for _, m := range a.Managers {
 		if m.Key != nil {
 			return
 		}
-		if m.Stats != nil {
-			waiting += m.Stats.Waiting
+		if m.Error != "" {
+			unknown++
 		}
+		waiting += m.Waiting()
 	}
-	if len(a.Managers) > 0 {
-		a.Summary = "Nothing waits."
+	var sentences []string
+	if a.Slow = unknown > 0; a.Slow {
+		sentences = append(sentences, plural(unknown, "manager")+" could not be asked.")
 	}
-	for _, m := range a.Managers {
-		k := m.worst()
-		if k == nil {
-			continue
-		}
-		a.Summary = plural(waiting, "request") + " wait" + verb(waiting)
-		if len(a.Managers) > 1 {
-			a.Summary += ", most of all in manager " + m.Name
-		}
-		a.Summary += fmt.Sprintf(". Key %s has %s, the first for %s", k.quoted, plural(k.Waiting, "waiter"), age(k.first(k.Waiters).Age))
-		if k.Held > 0 {
-			a.Summary += "; it " + k.heldBy()
-		}
-		a.Summary += "."
-		a.Worst, a.Slow = "?"+m.Query+"&"+k.Query, k.Slow()
-		return
+	switch {
+	case waiting > 0:
+		worst := slices.IndexFunc(a.Managers, func(m manager) bool { return m.Waiting() > 0 })
+		sentences = append(sentences, a.summarizeWaits(waiting, a.Managers[worst]))
+	case unknown > 0 && unknown < len(a.Managers):
+		sentences = append(sentences, "Nothing waits in the others.")
+	case unknown < len(a.Managers):
+		sentences = append(sentences, "Nothing waits.")
 	}
+	a.Summary = strings.Join(sentences, " ")
+}
+
+// summarizeWaits says which key of a manager is the worst.
+func (a *answer) summarizeWaits(waiting int, m manager) string {
+	text := plural(waiting, "request") + " wait" + verb(waiting)
+	if len(a.Managers) > 1 {
+		text += ", most of all in manager " + m.Name
+	}
+	text += "."
+	k, c := m.worst(), m.oldestClaim()
+	switch {
+	case k != nil && (c == nil || c.Query == k.Query || c.Age.Seconds() < k.lostTime()):
+		text += fmt.Sprintf(" Key %s has %s, the first for %s", k.quoted, plural(k.Waiting, "waiter"), age(k.first(k.Waiters).Age))
+		switch {
+		case c != nil && c.Query == k.Query:
+			text += "; it has waited at the engine for " + age(c.Age)
+		case k.Held > 0:
+			text += "; it " + k.heldBy()
+		}
+		a.Worst, a.Slow = "?"+m.Query+"&"+k.Query, a.Slow || k.Slow()
+		return text + "."
+	case c != nil:
+		text += fmt.Sprintf(" Key %s has waited at the engine for %s.", c.quoted, age(c.Age))
+		a.Worst, a.Slow = "?"+m.Query+"&"+c.Query, a.Slow || c.Age >= slow
+	}
+	return text
 }
 
 // heldBy says who holds the key, as far as it is known.
