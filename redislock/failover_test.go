@@ -3,6 +3,7 @@ package redislock_test
 import (
 	"context"
 	"errors"
+	"syscall"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
+	"github.com/seed-46f81e6d/keylock/cohort/lease"
 	"github.com/seed-46f81e6d/keylock/redislock"
 	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
 	"github.com/seed-46f81e6d/keylock/redislock/rueidisadapter"
@@ -194,6 +196,44 @@ func TestP12ReplicasAcknowledgeGrants(t *testing.T) {
 	const why = "too few replicas acknowledged"
 	assert.ErrorContains(t, abandoned(t, e, 1500*time.Millisecond, why), why)
 	awaitEntries(t, master, 0)
+}
+
+// A process learns by a notice that it has the key. It uses the grant when a replica has acknowledged that, and not what was written before.
+func TestP12ReplicasAcknowledgeHandoffs(t *testing.T) {
+	t.Parallel()
+	master := redistest.Start(t)
+	replica := master.Replica(t)
+	e := newEngine(t, dial(t, master.Addr()), redislock.WithTTL(time.Second), redislock.WithReplicas(1))
+	store, ctx := e.Store(), t.Context()
+	var queue []lease.Entry
+	for _, id := range []string{"A", "B"} {
+		queue = append(queue, lease.Entry{Session: lease.Session{ID: id, TTL: 4 * redistest.Patience}, Key: "k", Attempt: 1})
+		require.NoError(t, store.Begin(ctx, queue[len(queue)-1].Session))
+	}
+	notices := make(chan lease.Notice, 10)
+	go func() { _ = store.Listen(ctx, queue[1].Session, func(n lease.Notice) { notices <- n }) }()
+	require.Equal(t, lease.Notice{Kind: lease.Look}, receive(t, notices, "the subscription"))
+	enter := func(entry lease.Entry) (granted bool, err error) {
+		standing, err := store.Enter(ctx, entry, false)
+		return standing.Epoch != 0, err
+	}
+	redistest.Eventually(t, "a grant that is acknowledged", func() bool {
+		granted, err := enter(queue[0])
+		return granted && err == nil
+	})
+	_, err := enter(queue[1])
+	require.NoError(t, err)
+	replica.Signal(syscall.SIGSTOP)
+	_, err = store.Leave(ctx, queue[0], false)
+	require.NoError(t, err)
+	require.Equal(t, lease.Notice{Kind: lease.Granted, Attempt: 1}, receive(t, notices, "the notice"), "without the epoch, so that it asks")
+	_, err = enter(queue[1])
+	require.ErrorContains(t, err, "too few replicas acknowledged")
+	replica.Signal(syscall.SIGCONT)
+	redistest.Eventually(t, "the replica acknowledges", func() bool {
+		granted, err := enter(queue[1])
+		return granted && err == nil
+	})
 }
 
 // A grant is not acknowledged. Whatever was sent to give it back and was late must not undo the grant of the repeated request.
