@@ -393,7 +393,7 @@ func (c *checker[K]) totals() error {
 // too much.
 func (c *checker[K]) spare() error {
 	s := &c.table.spare
-	if len(s.tickets) > spareMax || len(s.queues) > spareMax || len(s.many) > spareMany {
+	if len(s.tickets) > spareMax || len(s.queues) > s.mostQueues || len(s.many) > spareMany {
 		return fmt.Errorf("spare: %d tickets, %d queues, %d for many keys are kept", len(s.tickets), len(s.queues), len(s.many))
 	}
 	tickets := make(map[*Ticket[K]]bool)

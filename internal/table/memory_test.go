@@ -114,7 +114,7 @@ func TestMemoryOfBurstGoesBack(t *testing.T) {
 			tab.Release(join(t, tab, table.Request[int]{Keys: keys}, table.Granted).Token)
 		},
 		"requests of a session that lives on": func(t *testing.T, tab *table.Table[int], base int) {
-			tokens := make([]table.Token[int], burst/4)
+			tokens := make([]table.Token[int], burst+burst/2)
 			for i := range tokens {
 				tokens[i] = join(t, tab, table.Request[int]{Key: base + i, Session: session}, table.Granted).Token
 			}
@@ -152,6 +152,24 @@ func TestMemoryOfBurstGoesBack(t *testing.T) {
 			runtime.KeepAlive(session)
 		})
 	}
+}
+
+// What is kept for its next use is bounded by its size, too: a key may be an array of thousands of bytes.
+func TestMemoryOfBurstOfLargeKeysGoesBack(t *testing.T) {
+	type large [16 << 10]byte
+	tab := table.New[large](table.Config{})
+	before := heap()
+	tokens := make([]table.Token[large], 1000)
+	for i := range tokens {
+		r := &table.Request[large]{Key: large{byte(i), byte(i >> 8)}}
+		tokens[i] = tab.Join(r).Token
+	}
+	for _, token := range tokens {
+		tab.Release(token)
+	}
+	require.True(t, tab.Idle())
+	assert.LessOrEqual(t, heap()-before, int64(1<<20))
+	runtime.KeepAlive(tab)
 }
 
 // TestSteadyStateAllocatesNothing runs each way through the table once, so that it has what

@@ -1,5 +1,7 @@
 package table
 
+import "reflect"
+
 // A queue is the queue of one key: its holders in front, its waiters behind them,
 // each group in the order of arrival.
 type queue[K comparable] struct {
@@ -214,12 +216,20 @@ type spare[K comparable] struct {
 	tickets []*Ticket[K]
 	queues  []*queue[K]
 	many    []*many[K]
+
+	mostQueues int // less than spareMax where a key is large
 }
 
 const (
-	spareMax  = 1024
-	spareMany = 64 // also the most entries in one of them
+	spareMax   = 1024
+	spareMany  = 64        // also the most entries in one of them
+	spareBytes = 256 << 10 // of the queues, which have a key each
 )
+
+func newSpare[K comparable]() spare[K] {
+	size := int(reflect.TypeFor[queue[K]]().Size())
+	return spare[K]{mostQueues: min(spareMax, spareBytes/size)}
+}
 
 func (s *spare[K]) takeTicket() *Ticket[K] {
 	if n := len(s.tickets); n > 0 {
@@ -265,7 +275,7 @@ func (s *spare[K]) takeQueue() *queue[K] {
 
 func (s *spare[K]) putQueue(q *queue[K]) {
 	*q = queue[K]{}
-	if len(s.queues) < spareMax {
+	if len(s.queues) < s.mostQueues {
 		s.queues = append(s.queues, q)
 	}
 }

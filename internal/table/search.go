@@ -47,6 +47,9 @@ func (s *Session[K]) remove(k *Ticket[K]) {
 	(*list)[k.index], moved.index = moved, k.index
 	(*list)[last] = nil
 	*list = (*list)[:last]
+	if cap(*list) > spareMax && last < cap(*list)/8 {
+		*list = append(make([]*Ticket[K], 0, cap(*list)/4), *list...)
+	}
 }
 
 // CloseSession cancels all that a session waits for, releases all that it holds, and

@@ -68,7 +68,7 @@ func New[K comparable](config Config) *Table[K] {
 	if config.Part == 0 {
 		config.Part = fullPart
 	}
-	return &Table[K]{config: config, queues: newIndex[K]()}
+	return &Table[K]{config: config, queues: newIndex[K](), spare: newSpare[K]()}
 }
 
 // A Request asks for one key, or for many at once.
