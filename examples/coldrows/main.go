@@ -79,10 +79,11 @@ func compare(ctx context.Context, opts options, stdout, stderr io.Writer) (err e
 	defer func() { err = errors.Join(err, server.Close()) }()
 
 	results := []result{{locked: false}, {locked: true}}
+rounds:
 	for range opts.rounds {
 		for i := range results {
 			if ctx.Err() != nil {
-				break
+				break rounds
 			}
 			if err := measure(ctx, server.URL, &results[i], opts, stderr); err != nil {
 				return err

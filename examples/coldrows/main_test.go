@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -65,7 +67,7 @@ func TestProgramShowsAndPlotsBothRuns(t *testing.T) {
 			assert.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGINT)) // what Ctrl-C does
 		}()
 		var stdout, stderr bytes.Buffer
-		assert.Equal(t, 130, run(t.Context(), []string{"-time=10m"}, &stdout, &stderr), &stderr)
+		assert.Equal(t, 130, run(t.Context(), []string{"-time=10m", "-rounds", strconv.Itoa(math.MaxInt)}, &stdout, &stderr), &stderr)
 		assert.Contains(t, stdout.String(), "Every addition is in the database.")
 		assert.NotContains(t, stdout.String(), "│ with the lock", "the second run was not begun")
 	})

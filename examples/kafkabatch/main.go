@@ -21,6 +21,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"strings"
@@ -126,6 +127,8 @@ func (s settings) check(rest []string) error {
 		return fmt.Errorf("unexpected argument %q", rest[0])
 	case s.keys < 1, s.partitions < 1, s.batchSize < 1, s.limit < 1, s.window < 1:
 		return errors.New("-keys, -partitions, -batch, -limit and -window must be at least 1")
+	case s.partitions > math.MaxInt32:
+		return fmt.Errorf("-partitions must be at most %d", math.MaxInt32)
 	case s.records < 0, s.failEvery < 0, s.work < 0, s.loads < 0:
 		return errors.New("-records, -fail-every, -work and -loads must not be negative")
 	}

@@ -238,7 +238,7 @@ func TestSettings(t *testing.T) {
 		assert.Equal(t, test.brokers, s.brokers, test.args)
 		assert.Equal(t, test.records, s.records, test.args)
 	}
-	for _, bad := range []string{"-keys 0", "-partitions 0", "-batch 0", "-records -2", "-work -1s", "-fail-every -1", "-mode x", "-limit 0", "-window 0", "-what", "extra"} {
+	for _, bad := range []string{"-keys 0", "-partitions 0", "-partitions 2147483648", "-batch 0", "-records -2", "-work -1s", "-fail-every -1", "-mode x", "-limit 0", "-window 0", "-what", "extra"} {
 		_, err := parse(strings.Fields(bad), t.Output())
 		assert.Error(t, err, bad)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -201,7 +202,7 @@ func batching(s settings, group string, r *recorder, keys *keylock.Manager[strin
 func streaming(s settings, group string, r *recorder, handle handler) *streamer {
 	c := newStreamer(s.brokers, s.topic, group)
 	c.poll, c.limit, c.handle = s.batchSize, s.limit, handle
-	c.window.records, c.window.span = s.window, int64(10*s.window)
+	c.window.records, c.window.span = s.window, 10*min(int64(s.window), math.MaxInt64/10)
 	c.committed = func(int32, int64) { r.committed() }
 	c.retried = func(record *kgo.Record, because error) {
 		r.seen.retried(record)

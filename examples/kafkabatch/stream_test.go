@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"strconv"
@@ -45,6 +46,16 @@ func TestStreamCommitsWhatItHandled(t *testing.T) {
 
 	assert.Equal(t, findings{handled: 3000}, seen.found())
 	assert.Zero(t, lagNow(t, readings))
+}
+
+// A window without a bound is none, and not one that is always full.
+func TestWindowsOfAnySize(t *testing.T) {
+	for _, n := range []int{1, 5000, math.MaxInt / 10, math.MaxInt/10 + 1, math.MaxInt} {
+		s := streaming(settings{brokers: []string{"localhost:1"}, window: n}, testGroup, &recorder{}, nil)
+		assert.Equal(t, n, s.window.records)
+		assert.GreaterOrEqual(t, s.window.span, int64(n)/10*10)
+		assert.False(t, new(assignment).full(s.window))
+	}
 }
 
 func TestStreamTriesAgainInPlace(t *testing.T) {

@@ -90,7 +90,7 @@ type scorer struct {
 func (s scorer) handleAll(ctx context.Context, events []sshlog.Event, outcomes []outcome, workers int, step func()) error {
 	var taken atomic.Int64
 	group, groupCtx := errgroup.WithContext(ctx)
-	for range workers {
+	for range min(workers, len(events)) {
 		group.Go(func() error {
 			for groupCtx.Err() == nil {
 				i := int(taken.Add(1)) - 1
