@@ -45,8 +45,9 @@ type streamer struct {
 	fail   context.CancelCauseFunc // ends run with an error
 	wake   chan struct{}           // holds one when waitForWant must look again
 
-	mu       sync.Mutex            // held through every commit
-	assigned map[int32]*assignment // by partition
+	committing sync.Mutex // held through every commit, and while assignments end
+	mu         sync.Mutex
+	assigned   map[int32]*assignment // by partition
 }
 
 // A window bounds what a streamer has accepted of a partition while earlier records are not done. What
@@ -378,7 +379,8 @@ func (s *streamer) assign(ctx context.Context, partitions []int32) {
 // if that is still allowed.
 func (s *streamer) release(ctx context.Context, partitions []int32, commit bool) {
 	var released []*assignment
-	s.mu.Lock() // waits for a commit that is under way; later ones do not know the partitions
+	s.committing.Lock() // waits for a commit that is under way; later ones do not know the partitions
+	s.mu.Lock()
 	for _, partition := range partitions {
 		if a := s.assigned[partition]; a != nil {
 			released = append(released, a)
@@ -386,6 +388,7 @@ func (s *streamer) release(ctx context.Context, partitions []int32, commit bool)
 		}
 	}
 	s.mu.Unlock()
+	s.committing.Unlock()
 	grace, cancel := context.WithTimeout(ctx, s.grace)
 	defer cancel()
 	for _, a := range released {
@@ -406,14 +409,18 @@ func (s *streamer) release(ctx context.Context, partitions []int32, commit bool)
 	for _, a := range released {
 		// The client keeps a pause beyond the assignment.
 		s.client.ResumeFetchPartitions(map[string][]int32{s.topic: {a.partition}})
-		s.mu.Lock()
-		next := a.next
-		s.mu.Unlock()
-		if next >= 0 {
+		if next := s.nextOf(a); next >= 0 {
 			s.released(a.partition, next)
 		}
 	}
 	s.wakeUp()
+}
+
+// nextOf returns what was committed last of an assignment, or where it begins; -1 before that is known.
+func (s *streamer) nextOf(a *assignment) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return a.next
 }
 
 // live returns the assignments that are not released.
@@ -450,18 +457,17 @@ func (s *streamer) commitEvery(ctx context.Context) {
 	}
 }
 
-// commit commits what is done of the assignments; of all that are live if none are given.
+// commit commits what is done of the assignments; of all that are live if none are given. Records are accepted
+// meanwhile: it may wait long, as for other members that join the group.
 func (s *streamer) commit(ctx context.Context, of []*assignment) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.committing.Lock()
+	defer s.committing.Unlock()
 	if of == nil {
-		for _, a := range s.assigned {
-			of = append(of, a)
-		}
+		of = s.live()
 	}
 	offsets := make(map[int32]kgo.EpochOffset)
 	for _, a := range of {
-		if next, ok := a.tracker.Next(); ok && next > a.next {
+		if next, ok := a.tracker.Next(); ok && next > s.nextOf(a) {
 			offsets[a.partition] = kgo.EpochOffset{Epoch: -1, Offset: next}
 		}
 	}
@@ -489,7 +495,9 @@ func (s *streamer) commit(ctx context.Context, of []*assignment) error {
 		switch err := refused[a.partition]; {
 		case !asked:
 		case err == nil:
+			s.mu.Lock()
 			a.next = committed.Offset
+			s.mu.Unlock()
 			s.committed(a.partition, committed.Offset)
 		case errors.Is(err, kerr.RebalanceInProgress), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.UnknownMemberID):
 			// The group is about to take the partition, or has: the client will hear of it.

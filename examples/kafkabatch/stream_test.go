@@ -158,6 +158,42 @@ func TestStreamCommitsAgainWhenACommitFails(t *testing.T) {
 	require.ErrorContains(t, err, "commit: failed 5 times in a row")
 }
 
+// While a commit takes its time, as one does that waits for other members to join, records are polled and handled.
+func TestStreamGoesOnDuringACommit(t *testing.T) {
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, 1, 10, 5)
+	seen := newWitness()
+	ctx, cancel := context.WithTimeout(t.Context(), watchdog)
+	defer cancel()
+	underWay, goOn := make(chan struct{}), make(chan struct{})
+	var first sync.Once
+	cluster.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		first.Do(func() {
+			close(underWay)
+			cluster.SleepControl(func() { <-goOn })
+		})
+		return nil, nil, false
+	})
+	var handled sync.WaitGroup
+	handled.Add(20)
+	s := stream(t, cluster, seen, func(context.Context, *kgo.Record) error {
+		handled.Done()
+		return nil
+	})
+	var member errgroup.Group
+	running, stop := context.WithCancel(ctx)
+	member.Go(func() error { return s.run(running) })
+	<-underWay
+	require.NoError(t, readings.produce(ctx, 10, 5))
+	handled.Wait()
+	close(goOn)
+	stop()
+	require.NoError(t, member.Wait())
+	assert.Equal(t, findings{handled: 20}, seen.found())
+	assert.Zero(t, lagNow(t, readings))
+}
+
 // The member hears that the cluster does not know it any more, while it works. It joins again and goes
 // on; what it does of its old assignment meanwhile commits nothing.
 func TestStreamThatIsThrownOutJoinsAgain(t *testing.T) {
