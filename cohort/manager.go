@@ -39,7 +39,7 @@ var managed atomic.Pointer[map[Engine]bool]
 
 // manage notes that an engine has a manager, and reports false if it had one.
 func manage(engine Engine) bool {
-	if !reflect.TypeOf(engine).Comparable() {
+	if !reflect.ValueOf(engine).Comparable() {
 		return true // it cannot be told from a copy
 	}
 	for {
@@ -60,7 +60,7 @@ func manage(engine Engine) bool {
 
 // unmanage forgets an engine that is closed.
 func unmanage(engine Engine) {
-	if !reflect.TypeOf(engine).Comparable() {
+	if !reflect.ValueOf(engine).Comparable() {
 		return
 	}
 	for {
@@ -96,11 +96,12 @@ func Start(ctx context.Context, engine Engine, opts ...Option) *Manager {
 		}
 		set(&m.options)
 	}
+	m.local = keylock.Start[string](ctx, m.localOptions...) // which may panic: the engine has no manager then
 	if !manage(engine) {
+		_ = m.local.Close()
 		panic("cohort: the engine has a manager already: give each manager an engine of its own, or share the manager")
 	}
 	m.asker, _ = engine.(Asker)
-	m.local = keylock.Start[string](ctx, m.localOptions...)
 	m.claims = newRegistry(m.done, m.newSlowLog())
 	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
 	m.ctx = ctx
@@ -236,6 +237,9 @@ func (m *Manager) WaitIdle(ctx context.Context) error {
 // first it returns an error that wraps ctx.Err() and goes on in the background; it can be called again, or Close.
 func (m *Manager) Shutdown(ctx context.Context) error {
 	m.mustBeStarted()
+	if ctx == nil {
+		panic("cohort: nil context")
+	}
 	m.draining.Store(true)
 	if m.keeper != nil {
 		m.keeper.close()

@@ -865,7 +865,31 @@ func TestNilArgumentsPanicInTheirCaller(t *testing.T) {
 	engine := store.Engine()
 	assert.PanicsWithValue(t, "cohort: Start with a nil context", func() { cohort.Start(none, engine) })
 	assert.PanicsWithValue(t, "cohort: Start with a nil Option", func() { cohort.Start(t.Context(), engine, nil) })
+	assert.PanicsWithValue(t, "keylock: Start with a nil Option", func() { cohort.Start(t.Context(), engine, cohort.WithLocal(keylock.Option(nil))) })
 	m := cohort.Start(t.Context(), engine) // which has no manager yet
 	defer m.Close()
 	assert.PanicsWithValue(t, "cohort: Do with a nil function", func() { m.Do(t.Context(), "k", nil) })
+	assert.PanicsWithValue(t, "cohort: nil context", func() { m.Shutdown(none) })
+	_, err := m.AcquireAll(t.Context())
+	require.NoError(t, err, "it is not shutting down")
+}
+
+// wrapped is an engine that is a value: it can be compared if what it has can.
+type wrapped struct{ cohort.Engine }
+
+type incomparable struct {
+	cohort.Engine
+	_ []int
+}
+
+func TestEngineThatCannotBeComparedMayHaveAManager(t *testing.T) {
+	store := cohorttest.NewStore()
+	defer store.Close()
+	engine := store.Engine()
+	m := cohort.Start(t.Context(), wrapped{engine})
+	assert.Panics(t, func() { cohort.Start(t.Context(), wrapped{engine}) }, "it is the same")
+	require.NoError(t, m.Close())
+	m = cohort.Start(t.Context(), wrapped{incomparable{Engine: store.Engine()}})
+	require.NoError(t, acquire(t, m, "k").Release())
+	require.NoError(t, m.Close())
 }
