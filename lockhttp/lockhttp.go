@@ -220,17 +220,51 @@ func (h *handler) answer(ctx context.Context, q query) (answer, int, error) {
 		names = []string{*q.manager}
 	}
 	var a answer
-	for _, name := range names {
-		m, status, err := h.look(ctx, name, q, len(names))
-		if err != nil {
-			return answer{}, status, err
+	for i, r := range h.lookAtAll(ctx, names, q) {
+		if r.panicked != nil {
+			panic(r.panicked)
 		}
+		if r.err != nil {
+			return answer{}, r.status, r.err
+		}
+		m, name := r.manager, names[i]
 		m.Typed, m.Name, m.Query = name, show.Bare(&name), url.Values{"manager": {name}}.Encode()
 		a.Managers = append(a.Managers, m)
 	}
 	slices.SortStableFunc(a.Managers, worstFirst)
 	a.summarize()
 	return a, http.StatusOK, nil
+}
+
+// A looked is what came of a look at a manager.
+type looked struct {
+	manager  manager
+	status   int
+	err      error
+	panicked any // in a Source of the user's
+}
+
+// lookAtAll looks at the managers at the same time, so that they take no longer together than the slowest.
+func (h *handler) lookAtAll(ctx context.Context, names []string, q query) []looked {
+	found := make([]looked, len(names))
+	done := make(chan struct{})
+	for i, name := range names {
+		go func() {
+			found[i].panicked = "lockhttp: a Source has ended its goroutine"
+			defer func() {
+				if p := recover(); p != nil {
+					found[i].panicked = p
+				}
+				done <- struct{}{}
+			}()
+			found[i].manager, found[i].status, found[i].err = h.look(ctx, name, q, len(names))
+			found[i].panicked = nil
+		}()
+	}
+	for range names {
+		<-done
+	}
+	return found
 }
 
 // look looks at one of so many managers, or at a key of it.

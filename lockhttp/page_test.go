@@ -207,10 +207,34 @@ func TestManagerThatDoesNotReplyHidesNoOther(t *testing.T) {
 		assert.Contains(t, text, "\n1 manager could not be asked. 1 request waits, most of all in manager b.")
 		quiet, closed := lockhttp.Of(&source[int]{}), lockhttp.Of(&source[int]{err: keylock.ErrClosed})
 		a := lockhttp.Of(&source[int]{wait: true})
+		began := time.Now()
+		page(map[string]lockhttp.Manager{"a": a, "b": a, "c": a, "d": a, "e": a, "f": a}, "")
+		assert.Equal(t, 2*time.Second, time.Since(began), "all are asked at once")
 		assert.Contains(t, page(map[string]lockhttp.Manager{"a": a, "b": quiet, "c": closed}, "?format=text"),
 			"\n1 manager could not be asked. Nothing waits in the others.\n")
 		assert.Contains(t, page(map[string]lockhttp.Manager{"a": a}, ""), `<p class="summary wrong">1 manager could not be asked.</p>`)
 	})
+}
+
+// A bad is a source that does not return.
+type bad struct {
+	*source[int]
+	do func()
+}
+
+func (b bad) Top(context.Context, int) (keylock.Top[int], error) {
+	b.do()
+	return keylock.Top[int]{}, nil
+}
+
+// A source that panics ends its own request, as any handler that does, and not the process.
+func TestSourceThatPanicsEndsTheRequest(t *testing.T) {
+	for want, do := range map[string]func(){
+		"in a source": func() { panic("in a source") },
+		"lockhttp: a Source has ended its goroutine": runtime.Goexit,
+	} {
+		assert.PanicsWithValue(t, want, func() { page(map[string]lockhttp.Manager{"m": lockhttp.Of(bad{nil, do})}, "") })
+	}
 }
 
 // A cohortSource has the engine's totals too.
