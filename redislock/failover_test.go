@@ -227,8 +227,10 @@ func TestP12ReplicasAcknowledgeHandoffs(t *testing.T) {
 	_, err = store.Leave(ctx, queue[0], false)
 	require.NoError(t, err)
 	require.Equal(t, lease.Notice{Kind: lease.Granted, Attempt: 1}, receive(t, notices, "the notice"), "without the epoch, so that it asks")
+	master.Must(t, "CONFIG", "RESETSTAT")
 	_, err = enter(queue[1])
 	require.ErrorContains(t, err, "too few replicas acknowledged")
+	assert.Contains(t, master.Must(t, "INFO", "commandstats"), "cmdstat_hset:", "since Redis 7.2 WAIT is about what its connection has written")
 	replica.Signal(syscall.SIGCONT)
 	redistest.Eventually(t, "the replica acknowledges", func() bool {
 		granted, err := enter(queue[1])

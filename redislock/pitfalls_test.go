@@ -295,7 +295,8 @@ type losesBeginnings struct {
 
 func (c losesBeginnings) Run(ctx context.Context, call redislock.Call) ([]string, int, error) {
 	reply, acknowledged, err := c.Client.Run(ctx, call)
-	if session := call.Args[0]; call.Urgent && !call.Aside && !c.lost[session] {
+	begins := len(call.Args) == 3 && call.Args[1] != "0" // and does not only open a bucket
+	if session := call.Args[0]; begins && !c.lost[session] {
 		c.lost[session] = true
 		return nil, 0, errors.New("the connection was lost")
 	}
