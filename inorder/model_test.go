@@ -33,6 +33,7 @@ type model struct {
 // A part is a group, as the model sees it.
 type part struct {
 	g      group
+	ctx    context.Context
 	cancel context.CancelCauseFunc
 	fate   fate
 	failed map[string]int // works that failed, by key
@@ -172,7 +173,7 @@ func runProgram(t *testing.T, program []byte) {
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		defer cancel(nil)
-		root := &part{cancel: cancel, failed: make(map[string]int)}
+		root := &part{ctx: ctx, cancel: cancel, failed: make(map[string]int)}
 		var locks *keylock.Manager[string]
 		if flags&2 != 0 {
 			locks = keylock.Start[string](context.Background())
@@ -190,8 +191,14 @@ func runProgram(t *testing.T, program []byte) {
 			case 0: // a new part
 				ctx, cancel := context.WithCancelCause(t.Context())
 				defer cancel(nil)
+				if flags&4 != 0 && p != root { // it ends together with that one
+					ctx, cancel = p.ctx, p.cancel
+				}
 				m.mu.Lock()
-				sub := &part{g: root.g.Sub(ctx), cancel: cancel, fate: root.fate, failed: make(map[string]int)}
+				sub := &part{g: root.g.Sub(ctx), ctx: ctx, cancel: cancel, fate: root.fate, failed: make(map[string]int)}
+				if ctx.Err() != nil {
+					sub.fate = ended
+				}
 				m.parts = append(m.parts, sub)
 				m.mu.Unlock()
 			case 1:
@@ -200,7 +207,7 @@ func runProgram(t *testing.T, program []byte) {
 				}
 			case 2:
 				if p != root || next()%8 == 0 {
-					m.end(func() { p.cancel(errBad) }, m.under(p)...)
+					m.end(func() { p.cancel(errBad) }, m.with(p)...)
 				}
 			case 3:
 				idle, cancel := context.WithTimeout(t.Context(), time.Duration(next())*time.Millisecond)
@@ -277,6 +284,14 @@ func (m *model) under(p *part) []*part {
 		return m.parts
 	}
 	return []*part{p}
+}
+
+// with returns the parts that end with the context of the part.
+func (m *model) with(p *part) []*part {
+	if p == m.parts[0] {
+		return m.parts
+	}
+	return slices.DeleteFunc(slices.Clone(m.parts), func(o *part) bool { return o.ctx != p.ctx })
 }
 
 // waited waits for the part and sees that it tells of failures, and of nothing else.
