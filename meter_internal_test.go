@@ -148,3 +148,17 @@ func TestChangesOfGrantsOfManyKeysAreTimed(t *testing.T) {
 		assert.Zero(t, m.long.Load())
 	}
 }
+
+// What the owner does between two requests is timed, and is none of the requests that the next sample stands for.
+func TestWorkBetweenRequestsIsNoRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, o := newManager[int](nil, options{}, mailboxSize)
+		for range 3 {
+			o.long(func() { time.Sleep(time.Second) })
+		}
+		assert.Equal(t, 3*time.Second, o.meter.serving)
+		o.meter.sample = 0
+		serve(&o.meter, 0, time.Second)
+		assert.Equal(t, 4*time.Second, o.meter.serving)
+	})
+}

@@ -68,8 +68,8 @@ func (c *checker[K]) search() error {
 	return nil
 }
 
-// watches checks that what is watched is held, that no request waits for it, and that it is
-// found by its queues.
+// watches checks that what is watched is held, that no request waits for it, that it is found
+// by its queues, and that its maps are not too large.
 func (c *checker[K]) watches() error {
 	w := &c.table.watches
 	found := 0
@@ -88,6 +88,12 @@ func (c *checker[K]) watches() error {
 			}
 			found++
 		}
+	}
+	switch {
+	case w.keys != found || w.most < found:
+		return fmt.Errorf("%d keys are watched, and %d are counted, of %d at most", found, w.keys, w.most)
+	case len(w.tags) == 0 && (w.tags != nil || w.at != nil || w.most > 0), found <= fewWatched && w.most > 8*fewWatched:
+		return fmt.Errorf("the maps for %d keys are kept for %d", w.most, found)
 	}
 	for q, at := range w.at {
 		if found -= len(at); len(at) == 0 {

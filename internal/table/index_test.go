@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -180,4 +181,84 @@ func TestWaiterKnowsWhomItWaitsFor(t *testing.T) {
 		limited.Join(&Request[int]{Key: 1, Mode: mode})
 	}
 	require.Equal(t, []int{0, 1, 2, 3, 4, 5, 6, 7}, behind(limited))
+}
+
+// What is spare is bounded, and so is how large each of it is.
+func TestSpareMemoryIsBounded(t *testing.T) {
+	tab := New[int](Config{})
+	grants := func(n, keys int) (tokens []Token[int]) {
+		for i := range n {
+			r := Request[int]{Key: i}
+			for key := range keys {
+				r.Keys = append(r.Keys, i*keys+key)
+			}
+			tokens = append(tokens, tab.Join(&r).Token)
+		}
+		return tokens
+	}
+	for _, token := range grants(spareMax+1, 0) {
+		tab.Release(token)
+	}
+	assert.Len(t, tab.spare.tickets, spareMax)
+	assert.Len(t, tab.spare.queues, spareMax)
+	tab.Release(grants(1, spareMany+1)[0])
+	assert.Empty(t, tab.spare.many, "it has room for too many")
+	tab.Release(grants(1, spareMany)[0])
+	assert.Len(t, tab.spare.many, 1)
+	for _, token := range grants(spareMany+1, 2) {
+		tab.Release(token)
+	}
+	assert.Len(t, tab.spare.many, spareMany)
+}
+
+// Maps do not shrink, so those of many watches are made anew when few of these are left, once.
+func TestMapsOfWatchesAreMadeAnew(t *testing.T) {
+	for n, anew := range map[int]bool{8 * fewWatched: false, 8*fewWatched + 1: true} {
+		tab := New[int](Config{})
+		tokens := make([]Token[int], n)
+		for i := range tokens {
+			tokens[i] = tab.Join(&Request[int]{Key: i}).Token
+			require.Equal(t, i, tab.Watch(tokens[i], i))
+		}
+		for i, token := range tokens {
+			tab.Release(token)
+			left, most := n-1-i, n
+			if anew && left <= fewWatched {
+				most = fewWatched
+			}
+			if left == 0 {
+				most = 0
+			}
+			require.Equal(t, [2]int{left, most}, [2]int{tab.watches.keys, tab.watches.most})
+		}
+		require.Len(t, tab.Over(), n)
+		require.NoError(t, tab.Check())
+	}
+}
+
+// What costs in proportion to the keys, or to those who watch, is counted so.
+func TestWatchesAreCountedAsWork(t *testing.T) {
+	tab := New[int](Config{})
+	worked := func(f func()) uint64 {
+		before := tab.worked
+		f()
+		return tab.worked - before
+	}
+	join := func(key int, mode Mode) Token[int] {
+		return tab.Join(&Request[int]{Key: key, Mode: mode}).Token
+	}
+	three := tab.Join(&Request[int]{Keys: []int{1, 2, 3}}).Token
+	assert.EqualValues(t, 3, worked(func() { tab.Watch(three, "three") }))
+	var readers []Token[int]
+	for range 100 {
+		readers = append(readers, join(4, Shared), join(5, Shared))
+	}
+	for i, token := range readers {
+		if i%2 == 0 { // of key 4
+			tab.Watch(token, i)
+		}
+	}
+	watched := worked(func() { join(4, Exclusive) })
+	assert.EqualValues(t, 100, watched-worked(func() { join(5, Exclusive) }))
+	assert.Len(t, tab.Over(), 100)
 }
