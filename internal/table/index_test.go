@@ -262,3 +262,26 @@ func TestWatchesAreCountedAsWork(t *testing.T) {
 	assert.EqualValues(t, 100, watched-worked(func() { join(5, Exclusive) }))
 	assert.Len(t, tab.Over(), 100)
 }
+
+// The index takes away buckets as soon as fewer than half have a queue, and no sooner.
+func TestIndexShrinksWhenLessThanHalfIsUsed(t *testing.T) {
+	tab := New[int](Config{})
+	var tokens []Token[int]
+	for key := range 2 * fewestBuckets {
+		tokens = append(tokens, tab.Join(&Request[int]{Key: key}).Token)
+	}
+	release := func() {
+		tab.Release(tokens[0])
+		tokens = tokens[1:]
+	}
+	for len(tokens) > fewestBuckets {
+		release()
+		require.EqualValues(t, 2*fewestBuckets, tab.queues.buckets, "%d are left", len(tokens))
+	}
+	release()
+	require.EqualValues(t, 2*fewestBuckets-1, tab.queues.buckets)
+	for len(tokens) > 0 {
+		release()
+	}
+	require.EqualValues(t, fewestBuckets, tab.queues.buckets)
+}
