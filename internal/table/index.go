@@ -245,7 +245,7 @@ func (r *ranking[K]) update(q *queue[K]) {
 		at.waiting = q.waiting // the queue is alone in its rank, which moves with it
 		return
 	}
-	lower := r.below(at, q.waiting)
+	lower := at.below(q.waiting)
 	if at != nil {
 		at.remove(q)
 	}
@@ -262,19 +262,13 @@ func (k *rank[K]) fits(waiting int32) bool {
 	return (k.higher == nil || k.higher.waiting > waiting) && (k.lower == nil || k.lower.waiting < waiting)
 }
 
-// below returns the highest rank with fewer waiters, nil when there is none, beginning
-// beside at, where nil stands for the end.
-func (r *ranking[K]) below(at *rank[K], waiting int32) *rank[K] {
-	for at != nil && at.waiting >= waiting {
-		at = at.lower
+// below returns the highest rank with fewer waiters than a queue that was in this rank, or in none; nil
+// when there is none. A queue gets one waiter at a time, so no rank above this one has fewer.
+func (k *rank[K]) below(waiting int32) *rank[K] {
+	for k != nil && k.waiting >= waiting {
+		k = k.lower
 	}
-	for {
-		next := r.after(at)
-		if next == nil || next.waiting >= waiting {
-			return at
-		}
-		at = next
-	}
+	return k
 }
 
 // after returns the rank above another one, where nil stands for the end.

@@ -285,3 +285,36 @@ func TestIndexShrinksWhenLessThanHalfIsUsed(t *testing.T) {
 	}
 	require.EqualValues(t, fewestBuckets, tab.queues.buckets)
 }
+
+// What the index and the ranking keep for later keeps nothing else.
+func TestWhatIsKeptForLaterIsEmpty(t *testing.T) {
+	tab := New[int](Config{})
+	var tokens []Token[int]
+	for key := range 3 * segment {
+		tokens = append(tokens, tab.Join(&Request[int]{Key: key}).Token)
+	}
+	for _, token := range tokens {
+		tab.Release(token)
+	}
+	segments := tab.queues.segments
+	for _, gone := range segments[len(segments):cap(segments)] {
+		assert.Nil(t, gone)
+	}
+
+	var waiters []*Ticket[int]
+	for key := range spareRanks + 1 {
+		for range key + 2 {
+			if a := tab.Join(&Request[int]{Key: key}); a.Outcome == Waiting {
+				waiters = append(waiters, a.Ticket)
+			}
+		}
+	}
+	require.NoError(t, tab.Check())
+	for _, k := range waiters {
+		tab.Cancel(k)
+	}
+	assert.Len(t, tab.ranking.spare, spareRanks)
+	for _, k := range tab.ranking.spare {
+		assert.Equal(t, rank[int]{}, *k)
+	}
+}
