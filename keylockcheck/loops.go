@@ -44,7 +44,7 @@ func (p *pass) inSession(s *source) bool {
 	if recv == nil {
 		return p.sessions
 	}
-	switch kindOf(p.TypesInfo.TypeOf(recv)) {
+	switch p.ownerOf(s.callee) {
 	case aSession:
 		return true
 	case aManager:
@@ -82,10 +82,10 @@ func (p *pass) deferredRelease(id *ast.Ident, s *source) *ast.DeferStmt {
 }
 
 // leadsBack reports whether the source of the deferred lock is certain to be able to run
-// again after the defer statement: there is a path back to it.
+// again after the defer statement: there is a path back to it, on which the lock is not released.
 func (p *pass) leadsBack(stmt *ast.DeferStmt, s *source) bool {
 	from, to := blockWith(s.fn.graph, stmt), blockWith(s.fn.graph, s.stmt)
-	if from == nil || to == nil {
+	if from == nil || to == nil || stmt.Pos() < s.stmt.Pos() {
 		return false
 	}
 	q := &search{model: p.model, s: s, fn: s.fn, literals: make(map[*ast.Ident]*ast.FuncLit)}
@@ -102,7 +102,7 @@ func (p *pass) leadsBack(stmt *ast.DeferStmt, s *source) bool {
 			if n == s.stmt {
 				return true
 			}
-			if q.ends(n) {
+			if q.ends(n) || p.disposes(n, s) {
 				ended = true
 				break
 			}
@@ -119,6 +119,17 @@ func (p *pass) leadsBack(stmt *ast.DeferStmt, s *source) bool {
 					queue = append(queue, next)
 				}
 			}
+		}
+	}
+	return false
+}
+
+// disposes reports whether a node takes care of the lock of s.
+func (p *pass) disposes(n ast.Node, s *source) bool {
+	from, to := span(n)
+	for _, id := range p.mentions[s.lock] {
+		if u := p.useOf(id); (u == releases || u == escapes) && id.Pos() >= from && id.Pos() < to {
+			return true
 		}
 	}
 	return false

@@ -29,7 +29,7 @@ type model struct {
 	borrowed map[*types.Func]map[int]bool
 	fresh    map[*types.Func]*returnsFresh
 
-	sessions bool                    // the package makes or uses sessions
+	sessions bool                    // the package makes or uses sessions, also in fields
 	held     map[string]map[int]bool // lines of the marker by file
 
 	conditions map[alternativesKey][][]atom
@@ -159,12 +159,13 @@ func (m *model) read(file *ast.File) {
 			m.enter(n, fn, &within)
 		case *ast.CallExpr:
 			m.calls = append(m.calls, n)
+			m.sessions = m.sessions || kindOf(m.TypesInfo.TypeOf(n)) == aSession || m.ownerOf(callee(m.TypesInfo, n)) == aSession
 		case *ast.Ident:
 			if v := m.variable(n); v != nil {
 				m.mentions[v] = append(m.mentions[v], n)
-				if kindOf(v.Type()) == aSession {
-					m.sessions = true
-				}
+			}
+			if v, ok := m.TypesInfo.ObjectOf(n).(*types.Var); ok && kindOf(v.Type()) == aSession {
+				m.sessions = true
 			}
 		}
 		return true
@@ -208,11 +209,16 @@ func (m *model) parent(n ast.Node) ast.Node {
 	}
 }
 
-// isHeldOnPurpose reports whether the marker stands at the line of a node or before it.
+// isHeldOnPurpose reports whether the marker stands at a line of a node or before it.
 func (m *model) isHeldOnPurpose(n ast.Node) bool {
 	at := m.Fset.Position(n.Pos())
 	lines := m.held[at.Filename]
-	return lines[at.Line] || lines[at.Line-1]
+	for line := at.Line - 1; line <= m.line(n.End()); line++ {
+		if lines[line] {
+			return true
+		}
+	}
+	return false
 }
 
 // declaredIn reports whether a variable is a parameter, a result, or a local variable of
@@ -292,7 +298,8 @@ func isBool(t types.Type) bool {
 func (m *model) findSources() {
 	for _, call := range m.calls {
 		if s := m.sourceOf(call); s != nil {
-			s.kept = s.kept || m.closedSession(s) || m.isHeldOnPurpose(call)
+			s.kept = s.kept || m.closedSession(s) || m.isHeldOnPurpose(call) ||
+				s.unused && m.sessions && isInterfaceMethod(s.callee) && !isLocker(s.callee) // behind it may be a session
 			m.sources = append(m.sources, s)
 		}
 	}
@@ -354,6 +361,9 @@ func (m *model) bind(s *source, stmt ast.Node, lhs []ast.Expr, lock, fail int, d
 	if !ok {
 		return
 	}
+	if id.Name == "_" {
+		s.stmt, s.unused, s.blank = stmt, true, id
+	}
 	if fail >= 0 {
 		failID, ok := ast.Unparen(lhs[fail]).(*ast.Ident)
 		if !ok {
@@ -364,8 +374,7 @@ func (m *model) bind(s *source, stmt ast.Node, lhs []ast.Expr, lock, fail int, d
 		}
 	}
 	s.stmt = stmt
-	if id.Name == "_" {
-		s.unused, s.blank = true, id
+	if s.unused {
 		return
 	}
 	v := m.variable(id)
@@ -383,13 +392,29 @@ func (m *model) closedSession(s *source) bool {
 	if recv == nil {
 		return false
 	}
-	switch kindOf(m.TypesInfo.TypeOf(recv)) {
-	case aSession:
+	switch m.ownerOf(s.callee) {
+	case aSession: // which may be embedded in what recv is
 		return !m.isOwnSession(recv)
 	case aReservation:
 		return m.isOfClosedSession(recv)
 	}
 	return false
+}
+
+// ownerOf returns the kind of the receiver of a method, other for any other function.
+func (m *model) ownerOf(fn *types.Func) kind {
+	if fn == nil {
+		return other
+	}
+	return kindOf(recvType(fn))
+}
+
+// recvType returns the type of the receiver of a method, nil for a function.
+func recvType(fn *types.Func) types.Type {
+	if recv := fn.Signature().Recv(); recv != nil {
+		return recv.Type()
+	}
+	return nil
 }
 
 // isOwnSession reports whether x is a session that is only ever asked for locks: made on

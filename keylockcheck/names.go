@@ -161,6 +161,12 @@ func neverReturns(info *types.Info, call *ast.CallExpr) bool {
 	if fn == nil || fn.Pkg() == nil {
 		return false
 	}
+	// Loggers do it behind an interface, or as log.Fatal().Msg("why"). A guess, for silence.
+	for c, ok := call, true; ok; c, ok = receiver(c).(*ast.CallExpr) {
+		if name := methodName(c); strings.HasPrefix(name, "Fatal") || strings.HasPrefix(name, "Panic") {
+			return true
+		}
+	}
 	switch path := fn.Pkg().Path(); {
 	case path == "testing":
 		switch fn.Name() {

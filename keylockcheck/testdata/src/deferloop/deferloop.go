@@ -124,3 +124,46 @@ func sets(ctx context.Context, m *kl.Manager[string], keys []string) error {
 	}
 	return nil
 }
+
+type transaction struct{ *kl.Session[string] }
+
+func (t transaction) together(ctx context.Context, keys []string) error {
+	for _, key := range keys {
+		lock, err := t.Acquire(ctx, key)
+		if err != nil {
+			return err
+		}
+		defer lock.Release()
+	}
+	return nil
+}
+
+// The loop releases before it acquires again, and leaves the last lock to the defer statement.
+func releasedBetween(ctx context.Context, m *kl.Manager[string]) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	defer func() { lock.Release() }()
+	for range 3 {
+		lock.Release()
+		if lock, err = m.Acquire(ctx, "k"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// The defer statement is for panics.
+func releasedTwice(ctx context.Context, m *kl.Manager[string], keys []string, work func()) error {
+	for _, key := range keys {
+		lock, err := m.Acquire(ctx, key)
+		if err != nil {
+			return err
+		}
+		defer lock.Release()
+		work()
+		lock.Release()
+	}
+	return nil
+}

@@ -103,3 +103,56 @@ func locker(m *kl.Manager[string]) {
 	held := m.Locker("held") //keylock:held is for the Lock
 	held.Lock()              //keylock:held until the process ends
 }
+
+// An embedded session, one behind an interface, and reservations of one end with its Close.
+
+type transaction struct {
+	*kl.Session[string]
+	reserved []kl.Reservation[string]
+}
+
+func (t transaction) all(ctx context.Context, keys []string) error {
+	for _, key := range keys {
+		if _, err := t.Acquire(ctx, key); err != nil {
+			return err
+		}
+	}
+	reserved := t.Reserve("last")
+	if _, err := reserved.Wait(ctx); err != nil {
+		return err
+	}
+	for _, reserved := range t.reserved {
+		if _, err := reserved.Wait(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := t.lock(ctx, "k")
+	return err
+}
+
+func (t transaction) lock(ctx context.Context, key string) (kl.Lock[string], error) {
+	return t.Acquire(ctx, key)
+}
+
+type acquirer interface {
+	Acquire(ctx context.Context, key string) (kl.Lock[string], error)
+}
+
+func either(ctx context.Context, locks acquirer) error {
+	_, err := locks.Acquire(ctx, "k")
+	return err
+}
+
+type failing struct{ err error }
+
+func (f *failing) dropped(ctx context.Context, m *kl.Manager[string]) {
+	_, f.err = m.Acquire(ctx, "k") // want `the lock of m.Acquire on line \d+ is dropped`
+}
+
+func onPurposeOverLines(ctx context.Context, m *kl.Manager[string]) error {
+	_, err := m.Acquire(
+		ctx,
+		"leader",
+	) //keylock:held until the process ends
+	return err
+}

@@ -66,3 +66,21 @@ func returned(ctx context.Context, m *kl.Manager[string]) kl.Lock[string] {
 	work()
 	return lock
 }
+
+// waited reports whether it had to wait.
+func waited(ctx context.Context, m *kl.Manager[string]) (kl.Lock[string], bool) {
+	if lock, ok := m.TryAcquire("k"); ok {
+		return lock, false
+	}
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		panic(err)
+	}
+	return lock, true
+}
+
+func anotherBool(ctx context.Context, m *kl.Manager[string]) {
+	lock, _ := waited(ctx, m)
+	defer lock.Release()
+	work()
+}

@@ -278,3 +278,28 @@ func fail(done bool, lock kl.Lock[string]) error {
 	lock.Release()
 	return nil
 }
+
+type logger interface{ Fatalf(string, ...any) }
+
+type event struct{}
+
+func (event) Msg(string) {}
+
+type events interface{ Fatal() event }
+
+// Loggers end the process where nothing shows it.
+func fatal(ctx context.Context, m *kl.Manager[string], mode string, l logger, e events) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	switch mode {
+	case "a":
+		lock.Release()
+	case "b":
+		e.Fatal().Msg(mode)
+	default:
+		l.Fatalf("mode %s", mode)
+	}
+	return nil
+}
