@@ -7,6 +7,7 @@ import (
 	"go/types"
 
 	"golang.org/x/tools/go/analysis"
+	"golang.org/x/tools/go/cfg"
 )
 
 var neverEnded = rule("neverended",
@@ -68,8 +69,11 @@ func runNeverEnded(p *pass) {
 		if s.fn == nil || p.isMain(s.fn) || !p.neverEnds(s.call.Args[0]) || p.isHeldOnPurpose(s.call) {
 			continue
 		}
-		if !s.lost && (s.kept == nil || !p.isLocal(s.kept) || !p.isOnlyUsed(s.kept)) {
+		if !s.lost && (s.kept == nil || !p.isLocal(s.kept) || !p.isOnlyUsed(s.kept, s.fn)) {
 			continue
+		}
+		if !s.returns() {
+			continue // the process ends with it
 		}
 		p.report(analysis.Diagnostic{
 			Pos: s.call.Pos(), End: s.call.End(),
@@ -78,6 +82,32 @@ func runNeverEnded(p *pass) {
 			SuggestedFixes: p.deferClose(s),
 		})
 	}
+}
+
+// returns reports whether the function may return after it has started the manager.
+func (s start) returns() bool {
+	if s.fn.graph == nil {
+		return true
+	}
+	first := blockWith(s.fn.graph, s.stmt)
+	if first == nil {
+		return true
+	}
+	seen := map[*cfg.Block]bool{first: true}
+	for queue := []*cfg.Block{first}; len(queue) > 0; queue = queue[1:] {
+		for _, n := range queue[0].Nodes {
+			if _, ok := n.(*ast.ReturnStmt); ok {
+				return true
+			}
+		}
+		for _, succ := range queue[0].Succs {
+			if !seen[succ] {
+				seen[succ] = true
+				queue = append(queue, succ)
+			}
+		}
+	}
+	return false
 }
 
 // isMain reports whether a function is, or is a literal in, a function after which the
@@ -107,6 +137,21 @@ func (p *pass) neverEnds(x ast.Expr) bool {
 	return false
 }
 
+// calledOnTheSpot reports whether a literal is called where it stands, also by Do, or when the
+// function ends.
+func (m *model) calledOnTheSpot(lit *ast.FuncLit) bool {
+	call, ok := m.parent(lit).(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	fn := callee(m.TypesInfo, call)
+	if ast.Unparen(call.Fun) != lit && (fn == nil || fn.Name() != "Do" || known(fn.Pkg()) == "") {
+		return false
+	}
+	_, isGo := m.parent(call).(*ast.GoStmt)
+	return !isGo
+}
+
 // onlyValue returns the expression that a local variable is declared with, nil if it is
 // ever assigned to again, or its address is taken.
 func (m *model) onlyValue(v *types.Var) ast.Expr {
@@ -129,9 +174,14 @@ func (m *model) onlyValue(v *types.Var) ast.Expr {
 }
 
 // isOnlyUsed reports whether a manager is asked for locks and never ended, nor known
-// elsewhere.
-func (p *pass) isOnlyUsed(v *types.Var) bool {
+// elsewhere, as in a literal that may run later.
+func (p *pass) isOnlyUsed(v *types.Var, fn *function) bool {
 	for _, id := range p.mentions[v] {
+		for inner := p.within(id); inner != nil && inner != fn; inner = inner.outer {
+			if lit, ok := inner.node.(*ast.FuncLit); ok && !p.calledOnTheSpot(lit) {
+				return false
+			}
+		}
 		switch p.useOf(id) {
 		case looks:
 			if _, isParam := p.parent(id).(*ast.Field); isParam {
@@ -188,7 +238,11 @@ func runSignalCtx(p *pass) {
 func (p *pass) signalBehind(x ast.Expr, hops int) *ast.CallExpr {
 	switch x := ast.Unparen(x).(type) {
 	case *ast.Ident:
-		if value := p.onlyValue(p.variable(x)); value != nil {
+		value := p.onlyValue(p.variable(x))
+		if value == nil {
+			value = p.valueAt(x)
+		}
+		if value != nil {
 			return p.signalBehind(value, hops)
 		}
 	case *ast.CallExpr:
@@ -202,6 +256,33 @@ func (p *pass) signalBehind(x ast.Expr, hops int) *ast.CallExpr {
 		}
 	}
 	return nil
+}
+
+// valueAt returns the expression that a variable is certain to have where id mentions it: the last
+// one that is assigned to it before, in a block around id, and not in a literal or behind a pointer.
+func (p *pass) valueAt(id *ast.Ident) (value ast.Expr) {
+	v, last := p.variable(id), token.NoPos
+	if !p.isLocal(v) {
+		return nil
+	}
+	for _, other := range p.mentions[v] {
+		switch p.useOf(other) {
+		case address:
+			return nil
+		case overwrite:
+			stmt := p.parent(other)
+			if p.within(other) != p.within(id) || p.inLoop(other, p.within(other)) {
+				return nil
+			}
+			if stmt.End() < id.Pos() && stmt.Pos() > last {
+				last, value = stmt.Pos(), nil
+				if contains(p.blockOf(stmt), id) {
+					value = assigned(stmt, other)
+				}
+			}
+		}
+	}
+	return value
 }
 
 // shutdownOf returns a call of Shutdown on the manager in a variable or field.

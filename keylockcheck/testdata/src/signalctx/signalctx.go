@@ -60,3 +60,34 @@ func unknown() {
 	m := kl.Start[string](derive(ctx))
 	m.Shutdown(ctx)
 }
+
+func parameter(ctx context.Context) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	defer stop()
+	m := kl.Start[string](ctx) // want `the signal of line \d+ closes the manager at once`
+	<-ctx.Done()
+	ctx = context.Background()
+	return m.Shutdown(ctx)
+}
+
+func overwritten(ctx context.Context, x bool) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	defer stop()
+	if x {
+		ctx = context.WithoutCancel(ctx)
+	}
+	m := kl.Start[string](ctx)
+	<-ctx.Done()
+	return m.Shutdown(context.Background())
+}
+
+func sometimes(ctx context.Context, x bool) error {
+	if x {
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, os.Interrupt)
+		defer stop()
+	}
+	m := kl.Start[string](ctx)
+	<-ctx.Done()
+	return m.Shutdown(context.Background())
+}
