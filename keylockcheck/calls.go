@@ -135,11 +135,15 @@ func (m *model) isShared(fn *types.Func, call *ast.CallExpr) bool {
 func runReacquire(p *pass) {
 	var wants []want
 	for _, call := range p.calls {
-		if w, ok := p.wantOf(call); ok {
+		switch p.parent(call).(type) {
+		case *ast.GoStmt, *ast.DeferStmt:
+			continue // it may wait until the lock is released
+		}
+		if w, ok := p.wantOf(call); ok && w.waits {
 			wants = append(wants, w)
 		}
 	}
-	if len(wants) < 2 {
+	if len(wants) == 0 {
 		return
 	}
 	reported := make(map[*ast.CallExpr]bool)
@@ -171,7 +175,7 @@ func runReacquire(p *pass) {
 		}
 		var same []want
 		for _, again := range wants {
-			if again.call != s.call && again.waits && p.within(again.call) == s.fn && p.isSame(first, again, false) {
+			if again.call != s.call && p.within(again.call) == s.fn && p.isSame(first, again, false) {
 				same = append(same, again)
 			}
 		}
@@ -195,7 +199,7 @@ func runReacquire(p *pass) {
 			continue
 		}
 		for _, again := range wants {
-			if again.waits && p.within(again.call) == p.inner[lit] && p.isSame(first, again, false) {
+			if p.within(again.call) == p.inner[lit] && p.isSame(first, again, false) {
 				report(first, again)
 			}
 		}
@@ -368,7 +372,7 @@ func (m *model) sameKey(x, y ast.Expr) bool {
 		return v != nil && w != nil && v.Kind() == w.Kind() && constant.Compare(v, token.EQL, w) &&
 			types.Identical(m.TypesInfo.TypeOf(x), m.TypesInfo.TypeOf(y))
 	}
-	return m.sameSteady(x, y)
+	return m.sameSteady(x, y) && m.staysHere(x)
 }
 
 // sameSteady reports whether two expressions are the same variable, or the same field of
@@ -400,6 +404,9 @@ func (m *model) sameSteady(x, y ast.Expr) bool {
 // isSteady reports whether a variable keeps the value that it is declared with.
 func (m *model) isSteady(v *types.Var) bool {
 	for _, id := range m.mentions[v] {
+		if m.changesPart(id) {
+			return false
+		}
 		switch parent := m.parent(id).(type) {
 		case *ast.IncDecStmt:
 			return false
@@ -426,27 +433,161 @@ func (m *model) isSteady(v *types.Var) bool {
 	return true
 }
 
+// changesPart reports whether a mention of a variable changes a field or an element that is stored
+// in it, takes its address, or calls a method that may do so.
+func (m *model) changesPart(id *ast.Ident) bool {
+	child := ast.Expr(id)
+	for {
+		_, isStruct := m.under(child).(*types.Struct)
+		_, isArray := m.under(child).(*types.Array)
+		switch parent := m.parent(child).(type) {
+		case *ast.SelectorExpr:
+			if fn, ok := m.TypesInfo.ObjectOf(parent.Sel).(*types.Func); ok {
+				_, isPointer := m.under(child).(*types.Pointer)
+				_, toPointer := recvType(fn).(*types.Pointer)
+				return toPointer && !isPointer
+			}
+			if !isStruct {
+				return false // it is stored elsewhere
+			}
+			child = parent
+		case *ast.IndexExpr:
+			if !isArray || ast.Unparen(parent.X) != child {
+				return false
+			}
+			child = parent
+		case *ast.SliceExpr:
+			return isArray
+		case *ast.UnaryExpr:
+			return parent.Op == token.AND
+		case *ast.AssignStmt:
+			return child != id && slices.ContainsFunc(parent.Lhs, func(l ast.Expr) bool { return ast.Unparen(l) == child })
+		case *ast.IncDecStmt:
+			return child != id
+		case *ast.RangeStmt:
+			return child != id && ast.Unparen(parent.X) != child
+		default:
+			return false
+		}
+	}
+}
+
+// under returns the underlying type of an expression, nil where the code has errors.
+func (m *model) under(x ast.Expr) types.Type {
+	if t := m.TypesInfo.TypeOf(x); t != nil {
+		return t.Underlying()
+	}
+	return nil
+}
+
+// staysHere reports whether a key is out of reach for functions of other packages: it is a
+// variable, or a field that only this package can change because of its name, or of a variable
+// that is not passed on and of which no method is called that might do it.
+func (m *model) staysHere(x ast.Expr) bool {
+	var fields []types.Object
+	for {
+		sel, ok := ast.Unparen(x).(*ast.SelectorExpr)
+		if !ok {
+			break
+		}
+		fields = append(fields, m.TypesInfo.ObjectOf(sel.Sel))
+		x = sel.X
+	}
+	v := m.variable(identOf(x))
+	if len(fields) == 0 || v == nil {
+		return true
+	}
+	slices.Reverse(fields)
+	last := fields[len(fields)-1]
+	own := last.Pkg() == m.Pkg
+	if own && !last.Exported() {
+		return true
+	}
+	return !slices.ContainsFunc(m.mentions[v], func(id *ast.Ident) bool { return m.passesOn(id, fields, own) })
+}
+
+// passesOn reports whether a mention of a variable may have the last of these fields, each of the
+// one before, changed by a function that is not seen: one of another package, if the field is own.
+func (m *model) passesOn(id *ast.Ident, fields []types.Object, own bool) bool {
+	child := ast.Expr(id)
+	for {
+		switch parent := m.parent(child).(type) {
+		case *ast.SelectorExpr:
+			if fn, ok := m.TypesInfo.ObjectOf(parent.Sel).(*types.Func); ok {
+				return !own || fn.Pkg() != m.Pkg
+			}
+			if len(fields) == 1 || m.TypesInfo.ObjectOf(parent.Sel) != fields[0] {
+				return false
+			}
+			child, fields = parent, fields[1:]
+			continue
+		case *ast.CallExpr:
+			fn := callee(m.TypesInfo, parent)
+			return fn == nil || fn.Pkg() == nil || !printsOnly(fn) && !(own && fn.Pkg() == m.Pkg)
+		case *ast.AssignStmt:
+			return slices.ContainsFunc(parent.Rhs, func(r ast.Expr) bool { return ast.Unparen(r) == child })
+		case *ast.Field, *ast.BinaryExpr, *ast.StarExpr, *ast.ReturnStmt, *ast.RangeStmt:
+			return false
+		}
+		return true
+	}
+}
+
+// printsOnly reports whether a function is of a package that prints.
+func printsOnly(fn *types.Func) bool {
+	switch fn.Pkg().Path() {
+	case "fmt", "log", "log/slog", "testing":
+		return true
+	}
+	return false
+}
+
+// origin returns the field of the generic type that a field is one of, and any other object as it is.
+func origin(obj types.Object) types.Object {
+	if v, ok := obj.(*types.Var); ok {
+		return v.Origin()
+	}
+	return obj
+}
+
 // assignsTo reports whether an assignment in this package changes a field or package
 // variable.
 func (m *model) assignsTo(field *types.Var) bool {
 	if m.changed == nil {
 		m.changed = make(map[types.Object]bool)
+		change := func(x ast.Expr) {
+			if x == nil {
+				return
+			}
+			m.changed[origin(m.target(x))] = true
+			switch ast.Unparen(x).(type) {
+			case *ast.StarExpr, *ast.IndexExpr: // of a variable that has other names
+				if t, ok := m.under(x).(*types.Struct); ok {
+					for field := range t.Fields() {
+						m.changed[origin(field)] = true
+					}
+				}
+			}
+		}
 		for n := range m.parents {
 			switch n := n.(type) {
 			case *ast.AssignStmt:
 				for _, l := range n.Lhs {
-					m.changed[m.target(l)] = true
+					change(l)
 				}
 			case *ast.IncDecStmt:
-				m.changed[m.target(n.X)] = true
+				change(n.X)
+			case *ast.RangeStmt:
+				change(n.Key)
+				change(n.Value)
 			case *ast.UnaryExpr:
 				if n.Op == token.AND {
-					m.changed[m.target(n.X)] = true
+					m.changed[origin(m.target(n.X))] = true
 				}
 			}
 		}
 	}
-	return m.changed[field]
+	return m.changed[origin(field)]
 }
 
 var afterRelease = rule("afterrelease",
@@ -597,20 +738,16 @@ func (p *pass) isPassed(call *ast.CallExpr) bool {
 	if !ok || argument(outer, call) < 0 {
 		return false
 	}
-	fn := callee(p.TypesInfo, outer)
-	if fn == nil { // a variable: one that takes just this works with it
-		sig, ok := p.TypesInfo.TypeOf(outer.Fun).Underlying().(*types.Signature)
-		i := argument(outer, call)
-		return ok && i < sig.Params().Len() && types.Identical(sig.Params().At(i).Type(), p.TypesInfo.TypeOf(call))
+	t := p.TypesInfo.TypeOf(call)
+	if fn := callee(p.TypesInfo, outer); fn != nil && fn.Pkg() != nil {
+		if printsOnly(fn) || fn.Pkg().Path() == "context" || types.Identical(t, recvType(fn)) {
+			return false
+		}
 	}
-	if fn.Pkg() == nil {
-		return false
-	}
-	switch fn.Pkg().Path() {
-	case "fmt", "log", "log/slog", "testing", "context":
-		return false
-	}
-	return true
+	// One that takes just this works with it, one that takes anything prints it.
+	sig, ok := p.under(outer.Fun).(*types.Signature)
+	i := argument(outer, call)
+	return ok && i < sig.Params().Len() && types.Identical(sig.Params().At(i).Type(), t)
 }
 
 // isOf reports whether a type is declared in the package of that path.

@@ -135,3 +135,19 @@ func variable(ctx context.Context, m *cohort.Manager, save func(cohort.Token) er
 	}
 	return save(lock.Token()) // want `lock.Token comes after lock.Release on line \d+: another holder may have a greater token by now`
 }
+
+// A token may be compared and noted at any time.
+func compared(ctx context.Context, m *cohort.Manager, last cohort.Token, note func(string, any)) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	err = lock.Release()
+	if last.Compare(lock.Token()) < 0 {
+		attribute("token", lock.Token())
+	}
+	note("token", lock.Token())
+	return err
+}
+
+func attribute(key string, value any) {}

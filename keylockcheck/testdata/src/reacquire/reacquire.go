@@ -2,6 +2,10 @@ package reacquire
 
 import (
 	"context"
+	"encoding/json"
+	"log"
+	"net/http"
+	"net/url"
 
 	kl "github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/cohort"
@@ -15,7 +19,7 @@ func function(ctx context.Context, m *kl.Manager[string]) error {
 		return err
 	}
 	defer lock.Release()
-	again, err := m.AcquireShared(ctx, "k") // want `m.AcquireShared asks for a key that is held here since line 13: it waits for itself until its context ends`
+	again, err := m.AcquireShared(ctx, "k") // want `m.AcquireShared asks for a key that is held here since line 17: it waits for itself until its context ends`
 	again.Release()
 	return err
 }
@@ -29,7 +33,7 @@ type server struct {
 
 func (s *server) method(ctx context.Context, o order) error {
 	if lock, ok := s.locks.TryAcquire(o.id); ok {
-		err := s.locks.Do(ctx, o.id, func(context.Context) error { return nil }) // want `held here since line 31`
+		err := s.locks.Do(ctx, o.id, func(context.Context) error { return nil }) // want `held here since line 35`
 		lock.Release()
 		return err
 	}
@@ -46,7 +50,7 @@ func generic[K comparable](ctx context.Context, m *kl.Manager[K], key K) error {
 	if err != nil {
 		return err
 	}
-	second, err := s.Acquire(ctx, key) // want `s.Acquire asks for a key that is held here since line 45: it fails with ErrDeadlock`
+	second, err := s.Acquire(ctx, key) // want `s.Acquire asks for a key that is held here since line 49: it fails with ErrDeadlock`
 	first.Release()
 	second.Release()
 	return err
@@ -54,7 +58,7 @@ func generic[K comparable](ctx context.Context, m *kl.Manager[K], key K) error {
 
 var literal = func(ctx context.Context, m *cohort.Manager) error {
 	return m.Do(ctx, "k", func(ctx context.Context) error {
-		lock, err := m.Acquire(ctx, "k") // want `held here since line 56`
+		lock, err := m.Acquire(ctx, "k") // want `held here since line 60`
 		if err != nil {
 			return err
 		}
@@ -67,7 +71,7 @@ func group(ctx context.Context, m *kl.Manager[string], key string) error {
 	all := inorder.Over(ctx, m, 4)
 	part := all.Sub(ctx)
 	part.Go(ctx, key, func(ctx context.Context) error {
-		return m.Do(ctx, key, func(context.Context) error { return nil }) // want `m.Do asks for a key that is held here since line 69`
+		return m.Do(ctx, key, func(context.Context) error { return nil }) // want `m.Do asks for a key that is held here since line 73`
 	})
 	own := inorder.New[string](ctx, 4)
 	own.Go(ctx, key, func(ctx context.Context) error {
@@ -217,4 +221,133 @@ func closed(ctx context.Context, m *kl.Manager[string]) error {
 	again, err := m.Acquire(ctx, "k") // ErrClosed
 	again.Release()
 	return err
+}
+
+// Keys of which a part changes, or may change elsewhere.
+
+type page struct {
+	book string
+	n    int
+}
+
+func (p *page) turn() { p.n++ }
+
+func (p page) isFirst() bool { return p.n == 0 }
+
+func parts(ctx context.Context, pages *kl.Manager[page], pairs *kl.Manager[[2]int], rows interface{ Scan(...any) error }) {
+	none := func(context.Context) error { return nil }
+	first, scanned, turned, same := page{"a", 1}, page{"b", 1}, page{"c", 1}, page{"d", 1}
+	pages.Do(ctx, first, func(ctx context.Context) error {
+		first.n++
+		return pages.Do(ctx, first, none)
+	})
+	pages.Do(ctx, scanned, func(ctx context.Context) error {
+		if err := rows.Scan(&scanned.n); err != nil {
+			return err
+		}
+		return pages.Do(ctx, scanned, none)
+	})
+	pages.Do(ctx, turned, func(ctx context.Context) error {
+		turned.turn()
+		return pages.Do(ctx, turned, none)
+	})
+	pages.Do(ctx, same, func(ctx context.Context) error {
+		if same.isFirst() || same.n == 3 {
+			return nil
+		}
+		return pages.Do(ctx, same, none) // want `pages.Do asks for a key that is held here`
+	})
+	pair := [2]int{1, 2}
+	pairs.Do(ctx, pair, func(ctx context.Context) error {
+		pair[1] = 3
+		return pairs.Do(ctx, pair, none)
+	})
+}
+
+type cursor[K comparable] struct {
+	key  K
+	rest []K
+}
+
+func (c *cursor[K]) next() { c.key, c.rest = c.rest[0], c.rest[1:] }
+
+func walks(ctx context.Context, m *kl.Manager[string], c *cursor[string]) error {
+	lock, err := m.Acquire(ctx, c.key)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	c.next()
+	return m.Do(ctx, c.key, nil)
+}
+
+type seat struct{ row int }
+
+func replaced(ctx context.Context, m *kl.Manager[int], s *seat) error {
+	lock, err := m.Acquire(ctx, s.row)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	*s = seat{s.row + 1}
+	return m.Do(ctx, s.row, nil)
+}
+
+type ticket struct{ Number int }
+
+func reads(ctx context.Context, m *kl.Manager[int], t, u *ticket) error {
+	lock, err := m.Acquire(ctx, t.Number)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	if err := json.Unmarshal(nil, t); err != nil {
+		return err
+	}
+	if err := m.Do(ctx, t.Number, nil); err != nil {
+		return err
+	}
+	same, err := m.Acquire(ctx, u.Number)
+	if err != nil {
+		return err
+	}
+	defer same.Release()
+	log.Print(u)
+	return m.Do(ctx, u.Number, nil) // want `m.Do asks for a key that is held here`
+}
+
+func foreign(ctx context.Context, m *kl.Manager[string], c *http.Cookie, u *url.URL) error {
+	lock, err := m.Acquire(ctx, u.Path)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	if err := u.UnmarshalBinary(nil); err != nil {
+		return err
+	}
+	if err := m.Do(ctx, u.Path, nil); err != nil {
+		return err
+	}
+	next, err := m.Acquire(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	defer next.Release()
+	return m.Do(ctx, c.Name, nil) // want `m.Do asks for a key that is held here`
+}
+
+// What is deferred, or begins on another goroutine, may wait until the lock is released.
+func later(ctx context.Context, m *kl.Manager[string]) error {
+	none := func(context.Context) error { return nil }
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	go m.Do(ctx, "k", none)
+	defer m.Do(ctx, "k", none)
+	defer lock.Release()
+	return m.Do(ctx, "another", func(context.Context) error {
+		go m.Do(ctx, "another", none)
+		return nil
+	})
 }
