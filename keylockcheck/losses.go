@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/token"
 	"go/types"
+	"strings"
 
 	"golang.org/x/tools/go/analysis"
 )
@@ -185,21 +186,37 @@ func (m *model) nameAndDefer(s *source) []analysis.SuggestedFix {
 func (m *model) insertAfter(n ast.Node, text string) analysis.TextEdit {
 	file := m.Fset.File(n.Pos())
 	at := n.End()
-	if line := file.Line(at); line < file.LineCount() {
+	if line := m.lineInFile(at); line < file.LineCount() {
 		at = file.LineStart(line+1) - 1
 	}
-	return analysis.TextEdit{Pos: at, End: at, NewText: []byte("\n" + text)}
+	indent := strings.Repeat("\t", m.Fset.PositionFor(n.Pos(), false).Column-1)
+	return analysis.TextEdit{Pos: at, End: at, NewText: []byte("\n" + indent + text)}
 }
 
-// sharesLine reports whether something other than the end of the line follows a statement:
-// what is inserted there would end up beside it.
+// lineInFile returns the line of a position in the file, whatever a line directive says.
+func (m *model) lineInFile(pos token.Pos) int { return m.Fset.PositionFor(pos, false).Line }
+
+// sharesLine reports whether something other than the end of the line follows a statement, or a
+// comment that goes on below: what is inserted there would end up beside it, or in it.
 func (m *model) sharesLine(n ast.Node) bool {
-	next := m.next(n)
-	if next != nil && m.line(next.Pos()) == m.line(n.End()) {
+	next, line := m.next(n), m.lineInFile(n.End())
+	if next != nil && m.lineInFile(next.Pos()) == line {
 		return true
 	}
+	for _, file := range m.Files {
+		if !contains(file, n) {
+			continue
+		}
+		for _, group := range file.Comments {
+			for _, c := range group.List {
+				if c.Pos() >= n.End() && m.lineInFile(c.Pos()) == line && m.lineInFile(c.End()) > line {
+					return true
+				}
+			}
+		}
+	}
 	block, ok := m.parents[n].(*ast.BlockStmt)
-	return !ok || next == nil && m.line(block.Rbrace) == m.line(n.End())
+	return !ok || next == nil && m.lineInFile(block.Rbrace) == line
 }
 
 // freshName returns a name that nothing in fn has or uses.

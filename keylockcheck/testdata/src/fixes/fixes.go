@@ -66,6 +66,11 @@ func reservedInLoop(ctx context.Context, m *keylock.Manager[string], x bool) {
 		reserved.Cancel()
 	}
 	func() { reserved := m.Reserve("k"); _ = reserved }() // want `neither`
+	func() {
+		reserved := m.Reserve("k") /* want `neither`,
+		and nothing is inserted into a comment */
+		_ = reserved
+	}()
 }
 
 func lost(ctx context.Context, m *keylock.Manager[string]) error {
@@ -109,4 +114,16 @@ func neverEndedInBranch(x bool) {
 		m := keylock.Start[string](context.Background()) // want `nothing ends`
 		log.Print(m.TryAcquire("k"))
 	}
+}
+
+// The lines of a generated file are not where they are said to be.
+//
+//line fixes.y:3
+func generated(ctx context.Context, m *keylock.Manager[string]) error {
+	lock, err := m.Acquire(ctx, "k") // want `not released`
+	if err != nil {
+		return err
+	}
+	log.Print(lock.Key())
+	return nil
 }
