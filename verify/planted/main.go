@@ -133,7 +133,7 @@ var checks = []check{
 	{name: "share", args: "test -timeout=60s ./share"},
 	{name: "otelkeylock", dir: "otelkeylock", args: "test -timeout=60s .", work: true},
 	{name: "text", args: "test -short -timeout=90s -skip=TestBrowser ./internal/show ./lockhttp"},
-	{name: "inorder", args: "test -short -timeout=90s ./inorder"},
+	{name: "inorder", args: "test -short -timeout=5m -failfast -skip=Million|TakesMemory ./inorder"},
 	{name: "explorer", args: "test -tags=explore -timeout=90s -run=" + skipped.Explorer + " ."},
 	{name: "kept-explorer", args: "test -tags=explore -timeout=10m -failfast -run=^TestInterleavingsOfKeptGrants$ ."},
 	{name: "cohort-explorer", args: "test -tags=explore -timeout=120s -run=^TestEveryInterleaving$ ./cohort"},
