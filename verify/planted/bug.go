@@ -142,7 +142,7 @@ func (b bug) apply(root string) (mend func() error, err error) {
 func isNeeded(folder string) bool {
 	_, err := os.Stat(filepath.Join(folder, "go.mod"))
 	name := filepath.Base(folder)
-	return errors.Is(err, fs.ErrNotExist) || slices.Contains([]string{"fuzz", "verify", "otelkeylock", "etcdlock", "e2e", postgres.dir}, name)
+	return errors.Is(err, fs.ErrNotExist) || slices.Contains([]string{"fuzz", "verify", "otelkeylock", "etcdlock", "e2e", "redislock", postgres.dir}, name)
 }
 
 // workspace joins the copy with modules that require a version of it.
@@ -154,11 +154,15 @@ use (
 	./etcdlock
 	./otelkeylock
 	./pglock
+	./redislock
+	./redislock/goredisadapter
 )
 
 replace github.com/seed-46f81e6d/keylock v0.1.0 => ./
 
 replace github.com/seed-46f81e6d/keylock/etcdlock v0.1.0 => ./etcdlock
+
+replace github.com/seed-46f81e6d/keylock/redislock v0.1.0 => ./redislock
 `
 
 // copyModule copies what the checks need of a module, and returns where it is.

@@ -43,11 +43,11 @@ func plant(out io.Writer, root string, names []string, all bool) error {
 		bugs = slices.DeleteFunc(bugs, func(b bug) bool { return !slices.Contains(names, b.name) })
 	}
 	bugs = slices.DeleteFunc(bugs, func(b bug) bool {
-		missing := !b.order()[0].installed()
-		if missing {
-			fmt.Fprintf(os.Stderr, "%s is left out: no PostgreSQL is installed\n", b.name)
+		server, installed := b.order()[0].server()
+		if !installed {
+			fmt.Fprintf(os.Stderr, "%s is left out: no %s is installed\n", b.name, server)
 		}
-		return missing
+		return !installed
 	})
 	copied, err := copyModule(root)
 	if err != nil {
@@ -148,14 +148,19 @@ var checks = []check{
 // postgres is the tests of pglock, against a server that they start.
 var postgres = check{name: "pglock", dir: "pglock", args: "test -timeout=5m -failfast .", work: true}
 
-// installed reports whether there is the server that a check starts.
-func (c check) installed() bool {
-	if c.dir != postgres.dir {
-		return true
+// server returns the server that a check starts, "" for none that has to be installed, and whether it is there.
+func (c check) server() (name string, installed bool) {
+	switch module, _, _ := strings.Cut(c.dir, "/"); module {
+	case postgres.dir:
+		found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
+		_, err := exec.LookPath("postgres")
+		return "PostgreSQL", len(found) > 0 || err == nil
+	case "redislock":
+		_, err := exec.LookPath("redis-server")
+		return "Redis", err == nil
+	default:
+		return "", true
 	}
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
-	_, err := exec.LookPath("postgres")
-	return len(found) > 0 || err == nil
 }
 
 // singleTest returns the check that a bug names as module:Test. It is a test of a module that no other check builds, and too
@@ -183,7 +188,7 @@ func (c check) red(root string) (test, output string) {
 		workspace = filepath.Join(root, "go.work")
 	}
 	cmd.Env = append(cmd.Environ(), "GOWORK="+workspace)
-	if c.dir == postgres.dir {
+	if server, _ := c.server(); server != "" {
 		cmd.Env = append(cmd.Env, "CI=true") // no test may be skipped
 	}
 	text, err := cmd.CombinedOutput()
