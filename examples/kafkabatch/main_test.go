@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -168,6 +169,16 @@ func TestCommandWithNothingToDo(t *testing.T) {
 
 	require.NoError(t, err)
 	assert.Equal(t, "0", cell(t, stdout, modes[0], handledColumn))
+}
+
+// Ctrl-C ends the production of any number of records, which are never in memory all at once.
+func TestProductionEndsWithItsContext(t *testing.T) {
+	cluster := startCluster(t)
+	readings := fillTopic(t, cluster, 2, 0, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+
+	assert.ErrorIs(t, readings.produce(ctx, math.MaxInt, 50), context.Canceled)
 }
 
 func TestCommandTellsThatThereIsNoTopic(t *testing.T) {

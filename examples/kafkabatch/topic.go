@@ -43,15 +43,19 @@ func (t *topic) create(ctx context.Context, partitions int) error {
 
 // produce appends n records, whose values are 0 to n-1, to as many keys in turn.
 func (t *topic) produce(ctx context.Context, n, keys int) error {
-	records := make([]*kgo.Record, n)
-	for i := range records {
-		records[i] = &kgo.Record{
-			Key:   fmt.Appendf(nil, "key-%d", i%keys),
-			Value: strconv.AppendInt(nil, int64(i), 10),
+	const atOnce = 10_000
+	for done := 0; done < n; {
+		records := make([]*kgo.Record, min(n-done, atOnce))
+		for i := range records {
+			records[i] = &kgo.Record{
+				Key:   fmt.Appendf(nil, "key-%d", (done+i)%keys),
+				Value: strconv.AppendInt(nil, int64(done+i), 10),
+			}
 		}
-	}
-	if err := t.client.ProduceSync(ctx, records...).FirstErr(); err != nil {
-		return fmt.Errorf("produce to %s: %w", t.name, err)
+		if err := t.client.ProduceSync(ctx, records...).FirstErr(); err != nil {
+			return fmt.Errorf("produce to %s: %w", t.name, err)
+		}
+		done += len(records)
 	}
 	return nil
 }
