@@ -225,3 +225,28 @@ func TestNumbersOfCutsBeginAnew(t *testing.T) {
 	require.EqualValues(t, 1, tab.cuts.begun)
 	require.Equal(t, []int{1, 2}, all())
 }
+
+// A step of a cut ends when it has shown about as many holders and waiters as it was told to, and what changes
+// a queue counts as work what it shows before.
+func TestWhatACutShowsIsCounted(t *testing.T) {
+	const keys, waiters = 100, 20
+	tab := New[int](Config{})
+	tokens := make([]Token[int], keys)
+	for key := range tokens {
+		tokens[key] = tab.Join(&Request[int]{Key: key}).Token
+		for range waiters {
+			tab.Join(&Request[int]{Key: key})
+		}
+	}
+	release := func() uint64 {
+		before := tab.worked
+		tab.Release(tokens[0])
+		tokens = tokens[1:]
+		return tab.worked - before
+	}
+	alone := release()
+	c := tab.Cut(func(View[int]) {})
+	assert.EqualValues(t, 1+waiters, release()-alone)
+	assert.True(t, c.Next(keys), "a key costs more than one")
+	c.End()
+}

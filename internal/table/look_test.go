@@ -24,11 +24,12 @@ func TestWaiterKnowsInHowManyOfItsLinesSomebodyIsInItsWay(t *testing.T) {
 // A caller that looks at keys, or at the entries in one queue, stops when it has seen enough.
 func TestLookingStopsWhenToldTo(t *testing.T) {
 	tab := table.New[int](table.Config{})
+	first := tab.Join(&table.Request[int]{Keys: []int{1, 2, 3}}).Token.Ticket()
 	var k *table.Ticket[int]
-	for range 3 {
+	for range 2 {
 		k = tab.Join(&table.Request[int]{Keys: []int{1, 2, 3}}).Ticket
 	}
-	for _, views := range []func(func(table.View[int]) bool){tab.All(), tab.Ranked(), tab.Of(k)} {
+	for _, views := range []func(func(table.View[int]) bool){tab.All(), tab.Ranked(), tab.Of(k), tab.Firsts(first)} {
 		seen := 0
 		for v := range views { // to go on panics
 			for range v.Entries {
@@ -74,4 +75,14 @@ func TestBoundHoldsForAnyNumberOfKeys(t *testing.T) {
 		require.Equal(t, last, a.Refusal.Key, "%d keys", keys)
 		require.Equal(t, 1, tab.Counts().Keys)
 	}
+}
+
+// Where nothing may wait, the key that is named is one that is in the way, and not one that could be shared.
+func TestRefusalNamesAKeyThatIsInTheWay(t *testing.T) {
+	tab := table.New[int](table.Config{MaxWaiters: table.NoWaiters})
+	join(t, tab, table.Request[int]{Key: 1, Mode: table.Shared}, table.Granted)
+	join(t, tab, table.Request[int]{Key: 2}, table.Granted)
+	shared := table.Terms{Mode: table.Shared}
+	a := join(t, tab, table.Request[int]{Keys: []int{1, 2}, Each: []table.Terms{shared, shared}}, table.Full)
+	assert.Equal(t, 2, a.Refusal.Key)
 }
