@@ -533,7 +533,7 @@ func (l *slowLog) ahead(key string) []slog.Attr {
 		if c.Own {
 			return append(attrs, slog.Int("ahead", i))
 		}
-		if i == 0 {
+		if i == 0 && c.Epoch > 0 {
 			attrs = append(attrs, slog.String("holder", textOr(c.Process.String(), "unknown")), slog.Uint64("holder_epoch", c.Epoch))
 			if !c.Since.IsZero() {
 				attrs = append(attrs, slog.Time("holder_since", c.Since))

@@ -80,8 +80,9 @@ type Recaller interface {
 // Inspector is an Engine that can tell who holds a key and who waits for it, in all processes.
 type Inspector interface {
 	// Inspect returns the contenders for key in the order of the queue, as of one moment: the first
-	// holds it. There can be a bound on how many. It returns none for a key that is free, and an error
-	// that wraps ctx.Err() when ctx ends first.
+	// holds it, or waits as the others do where its Epoch is 0, because nothing is granted yet. There can
+	// be a bound on how many. It returns none for a key that is free, and an error that wraps ctx.Err()
+	// when ctx ends first.
 	Inspect(ctx context.Context, key string) ([]Contender, error)
 }
 

@@ -101,7 +101,7 @@ func (k KeyInfo) String() string {
 			break
 		}
 		role := "waits for"
-		if i == 0 {
+		if i == 0 && c.Epoch > 0 {
 			role = "holds"
 		}
 		fmt.Fprintf(&b, "; %s %s it there", textOr(c.Process.String(), "an unknown process"), role)

@@ -188,6 +188,33 @@ func TestEverySlowWaitAtTheEngineIsLoggedInTime(t *testing.T) {
 	})
 }
 
+// beginning has a queue in which nothing is granted yet, as that of a server that has just been started.
+type beginning struct{ *cohorttest.Engine }
+
+func (beginning) Inspect(context.Context, string) ([]cohort.Contender, error) {
+	return []cohort.Contender{{Process: cohort.Process{Label: "first"}}, {Own: true}}, nil
+}
+
+func TestFirstOfAQueueIsNoHolderBeforeItsGrant(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		theirs, _ := w.process()
+		held := acquire(t, theirs, "k")
+		var log bytes.Buffer
+		m := cohort.Start(t.Context(), beginning{w.store.Engine()}, cohort.WithSlowLog(slog.New(slog.NewTextHandler(&log, nil)), time.Second))
+		ours := wait(t.Context(), m, "k")
+		time.Sleep(1500 * time.Millisecond)
+		info, err := m.Inspect(t.Context(), "k")
+		require.NoError(t, err)
+		assert.Contains(t, info.String(), "; first waits for it there; an unknown process waits for it there")
+		require.NoError(t, held.Release())
+		require.NoError(t, (<-ours).lock.Release())
+		require.NoError(t, m.Close())
+		synctest.Wait()
+		assert.Contains(t, log.String(), "ahead=1")
+		assert.NotContains(t, log.String(), "holder")
+	})
+}
+
 // timedHandler notes when it is called, in milliseconds.
 type timedHandler struct {
 	slog.Handler

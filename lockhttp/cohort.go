@@ -184,8 +184,8 @@ func known(text string) string {
 }
 
 // Role says what the contender at a place of the queue does.
-func (contender) Role(i int) string {
-	if i == 0 {
+func (c contender) Role(i int) string {
+	if i == 0 && c.Epoch > 0 { // the first of a queue waits, too, where nothing is granted yet
 		return "holds"
 	}
 	return "waits"

@@ -251,3 +251,13 @@ func TestHolderInAnotherProcessIsShown(t *testing.T) {
 	assert.NotContains(t, body, "<i>")
 	assert.Contains(t, body, "&lt;i&gt;evil")
 }
+
+// Where nothing is granted yet, as at a server that has just been started, the first of a queue waits, too.
+func TestFirstOfAnEnginesQueueIsNoHolderBeforeItsGrant(t *testing.T) {
+	store := cohorttest.NewStore()
+	defer store.Close()
+	locks := cohort.Start(t.Context(), elsewhere{store.Engine(), []cohort.Contender{{Process: cohort.Process{Label: "checkout"}}}})
+	defer locks.Close()
+	text := page(map[string]lockhttp.Manager{"orders": lockhttp.OfCohort(locks)}, "?manager=orders&key=key&format=text")
+	assert.Regexp(t, `waits +checkout\n`, text)
+}
