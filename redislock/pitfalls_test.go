@@ -450,6 +450,46 @@ func TestP7RefusalsEndAnAcquireAndNoRelease(t *testing.T) {
 	require.NoError(t, held.Release(t.Context()))
 }
 
+// What ends an Acquire is known by how the text of the server begins, after an ERR that some clients leave out.
+func TestP7RefusalsAreKnownByTheirText(t *testing.T) {
+	for text, refused := range map[string]bool{
+		"NOPERM this user has no permissions":                          true,
+		"NOAUTH Authentication required.":                              true,
+		"WRONGPASS invalid username-password pair":                     true,
+		"WRONGTYPE Operation against a key":                            true,
+		"unknown command 'EVALSHA'":                                    true,
+		"ERR unknown command 'EVALSHA'":                                true,
+		"ERR The user executing the script can't run this command":     true,
+		"LOADING Redis is loading the dataset in memory":               false,
+		"READONLY You can't write against a read only replica.":        false,
+		"ERR max number of clients reached":                            false,
+		"OOM command not allowed when used memory > 'maxmemory'.":      false,
+		"CLUSTERDOWN The cluster is down":                              false,
+		"the connection was lost: NOPERM stands in the middle of this": false,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			e, err := redislock.New(fails{text: text})
+			require.NoError(t, err)
+			defer func() { require.NoError(t, e.Close(context.Background())) }()
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			_, err = e.Acquire(ctx, "key")
+			require.ErrorContains(t, err, text)
+			assert.Equal(t, !refused, errors.Is(err, context.DeadlineExceeded), text)
+		})
+	}
+}
+
+// fails is a client of a server that replies to each call with an error.
+type fails struct {
+	unused
+	text string
+}
+
+func (c fails) Run(context.Context, redislock.Call) ([]string, int, error) {
+	return nil, 0, errors.New(c.text)
+}
+
 // A holder that is cut off cannot say so; the waiter has the key when the holder's session has ended.
 func TestP8DeadHeads(t *testing.T) {
 	t.Parallel()
@@ -1010,6 +1050,31 @@ func TestOptionsAreChecked(t *testing.T) {
 	_, err := redislock.New(nil)
 	assert.EqualError(t, err, "redislock: nil client")
 	assert.Panics(t, func() { rueidisadapter.New(nil) })
+}
+
+// A prefix may be any text that is not refused, though it stands in the scripts: notices arrive.
+func TestPrefixIsQuotedInTheScripts(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	const prefix = "it's\\ [[\"\n\x00é]]"
+	e := newEngine(t, dial(t, s.Addr()), redislock.WithPrefix(prefix))
+	store, ctx := e.Store(), t.Context()
+	var queue []lease.Entry
+	for _, id := range []string{"A", "B"} {
+		queue = append(queue, lease.Entry{Session: lease.Session{ID: id, TTL: time.Minute}, Key: "k", Attempt: 1})
+		require.NoError(t, store.Begin(ctx, queue[len(queue)-1].Session))
+	}
+	notices := make(chan lease.Notice, 10)
+	go func() { _ = store.Listen(ctx, queue[1].Session, func(n lease.Notice) { notices <- n }) }()
+	require.Equal(t, lease.Notice{Kind: lease.Look}, receive(t, notices, "the subscription"))
+	for _, entry := range queue {
+		_, err := store.Enter(ctx, entry, false)
+		require.NoError(t, err)
+	}
+	_, err := store.Leave(ctx, queue[0], false)
+	require.NoError(t, err)
+	require.Equal(t, lease.NoticeKind(lease.Granted), receive(t, notices, "the notice").Kind)
+	assert.Contains(t, s.Must(t, "KEYS", "*"), "{"+prefix)
 }
 
 // unused is a client that is never called.
