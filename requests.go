@@ -254,9 +254,10 @@ func (r *countedReservation[K]) serve(o *owner[K]) {
 
 func (r *countedReservation[K]) refuse() { (*acquire[K])(r).refuse() }
 
-// keeps reports whether the grant of a request may be kept now.
+// keeps reports whether the grant of a request may be kept now. No request is granted at once after
+// the end, or during a shutdown.
 func (o *owner[K]) keeps(r *acquire[K]) bool {
-	return o.m.takes(r.session, &r.want) && !o.ended && !o.draining && o.idle == nil && !o.looking.looks
+	return o.m.takes(r.session, &r.want) && o.idle == nil && !o.looking.looks
 }
 
 // claimed is the generation of a reservation that was claimed.
