@@ -318,3 +318,16 @@ func TestWhatIsKeptForLaterIsEmpty(t *testing.T) {
 		assert.Equal(t, rank[int]{}, *k)
 	}
 }
+
+// What a transition returns is forgotten by the next one.
+func TestTicketsThatLedAreForgotten(t *testing.T) {
+	tab := New[int](Config{})
+	first := tab.Join(&Request[int]{Key: 1, Mode: Shared}).Token
+	second := tab.Join(&Request[int]{Key: 1, Mode: Shared}).Token
+	tab.Release(first)
+	require.Equal(t, []*Ticket[int]{second.Ticket()}, tab.Led())
+	tab.Release(second)
+	for _, k := range tab.led[:cap(tab.led)] {
+		assert.Nil(t, k)
+	}
+}
