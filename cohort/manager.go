@@ -158,8 +158,15 @@ func (m *Manager) Acquire(ctx context.Context, key string) (Lock, error) {
 	}
 	done := ctx.Done()
 	m.waiting.Add(1)
+	waits := true
+	defer func() {
+		if waits { // the caller's context has panicked
+			m.waiting.Add(-1)
+		}
+	}()
 	local, err := m.local.Acquire(ctx, key)
 	m.waiting.Add(-1)
+	waits = false
 	if err != nil {
 		return Lock{}, err
 	}
@@ -273,7 +280,7 @@ func (m *Manager) Close() error {
 // String says whether the manager has ended. (Package fmt would print its fields, which other
 // goroutines write.)
 func (m *Manager) String() string {
-	if m == nil {
+	if m == nil || m.local == nil {
 		return "no manager"
 	}
 	select {

@@ -444,6 +444,27 @@ func TestContextWithoutErrAndWithPanicsStrandsNoKey(t *testing.T) {
 	}
 }
 
+// deadly is a context that panics when it is asked for its error.
+type deadly struct{ context.Context }
+
+func (deadly) Err() error { panic("asked") }
+
+// A caller whose context panics waits no more: a release without a waiter asks the local owner for none.
+func TestContextThatPanicsLeavesNoWaiter(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.process()
+		assert.PanicsWithValue(t, "asked", func() { _, _ = m.Acquire(deadly{t.Context()}, "k") })
+		requests := func() uint64 {
+			s, err := m.Stats(t.Context())
+			require.NoError(t, err)
+			return s.Local.Requests
+		}
+		before := requests()
+		require.NoError(t, acquire(t, m, "k").Release())
+		assert.Equal(t, uint64(3), requests()-before, "the key, its release and the second look")
+	})
+}
+
 // What is derived from a context that ends without an error must not, because package context panics then.
 func TestContextWithoutErrMayBeDerivedFrom(t *testing.T) {
 	for name, call := range map[string]func(context.Context, *cohort.Manager) error{
@@ -853,7 +874,7 @@ func TestManagerThatStartDidNotMakePanicsWithASentence(t *testing.T) {
 		} {
 			assert.PanicsWithValue(t, "cohort: a Manager must be made by Start", call, name)
 		}
-		assert.NotEmpty(t, m.String())
+		assert.Equal(t, "no manager", m.String())
 	}
 }
 
