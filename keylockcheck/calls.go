@@ -133,14 +133,15 @@ func (m *model) isShared(fn *types.Func, call *ast.CallExpr) bool {
 }
 
 func runReacquire(p *pass) {
-	var wants []want
+	wants := make(map[*function][]want) // what waits, by the function that calls it
 	for _, call := range p.calls {
 		switch p.parent(call).(type) {
 		case *ast.GoStmt, *ast.DeferStmt:
 			continue // it may wait until the lock is released
 		}
 		if w, ok := p.wantOf(call); ok && w.waits {
-			wants = append(wants, w)
+			fn := p.within(call)
+			wants[fn] = append(wants[fn], w)
 		}
 	}
 	if len(wants) == 0 {
@@ -174,8 +175,8 @@ func runReacquire(p *pass) {
 			continue
 		}
 		var same []want
-		for _, again := range wants {
-			if again.call != s.call && p.within(again.call) == s.fn && p.isSame(first, again, false) {
+		for _, again := range wants[s.fn] {
+			if again.call != s.call && p.isSame(first, again, false) {
 				same = append(same, again)
 			}
 		}
@@ -198,8 +199,8 @@ func runReacquire(p *pass) {
 		if lit == nil {
 			continue
 		}
-		for _, again := range wants {
-			if p.within(again.call) == p.inner[lit] && p.isSame(first, again, false) {
+		for _, again := range wants[p.inner[lit]] {
+			if p.isSame(first, again, false) {
 				report(first, again)
 			}
 		}

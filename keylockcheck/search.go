@@ -633,7 +633,7 @@ func (q *search) runsOnce(stmt ast.Node) bool {
 			}
 			return false
 		}
-		if array, ok := types.Unalias(q.TypesInfo.TypeOf(x)).Underlying().(*types.Array); ok {
+		if array, ok := q.under(x).(*types.Array); ok {
 			return array.Len() > 0
 		}
 		lit, ok := x.(*ast.CompositeLit)
