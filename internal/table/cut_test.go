@@ -250,3 +250,28 @@ func TestWhatACutShowsIsCounted(t *testing.T) {
 	assert.True(t, c.Next(keys), "a key costs more than one")
 	c.End()
 }
+
+// keeps is a Keeper that has granted what it keeps up to a number.
+type keeps uint64
+
+func (k keeps) CallIn(uint64) Called { return Called{Number: uint64(k), Held: true} }
+
+// What is called in changes, so a cut that has not seen it is shown it before.
+func TestCutIsShownAKeptKeyBeforeItIsCalledIn(t *testing.T) {
+	tab := New[int](Config{})
+	tab.SetKeeper(keeps(5))
+	k := tab.Join(&Request[int]{Key: 1}).Token.Ticket()
+	tab.Keep(k, 7)
+	var seen []uint64
+	c := tab.Cut(func(v View[int]) {
+		for e := range v.Entries {
+			seen = append(seen, e.Seq)
+		}
+	})
+	tab.CallIn(k)
+	for c.Next(100) {
+	}
+	c.End()
+	assert.Equal(t, []uint64{1}, seen)
+	assert.EqualValues(t, 5, k.Entry().Seq)
+}
