@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/token"
 	"go/types"
+	"slices"
 
 	"golang.org/x/tools/go/analysis"
 	"golang.org/x/tools/go/cfg"
@@ -384,8 +385,14 @@ func (p *pass) startedOutside(v *types.Var, bubbles []*ast.FuncLit) (started *as
 			if !p.makes(call) && !p.startsForCaller(call) {
 				return nil
 			}
+			fn := p.within(call)
 			for _, b := range bubbles {
 				if contains(b, call) {
+					return nil
+				}
+				// A function beside a bubble with the variable may be called in it.
+				uses := slices.ContainsFunc(p.mentions[v], func(id *ast.Ident) bool { return contains(b, id) })
+				if uses && fn != nil && !contains(fn.node, b) && !p.isMain(fn) {
 					return nil
 				}
 			}

@@ -120,3 +120,14 @@ func TestHelperOutside(t *testing.T) {
 		inside.TryAcquire("k")
 	})
 }
+
+// What starts it may be called in the bubble.
+func TestSetup(t *testing.T) {
+	var m *keylock.Manager[string]
+	setup := func() { m = keylock.Start[string](context.Background()) }
+	synctest.Test(t, func(t *testing.T) {
+		setup()
+		defer m.Close()
+		m.Do(t.Context(), "k", nil)
+	})
+}
