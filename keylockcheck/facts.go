@@ -183,6 +183,11 @@ func (m *model) isFreshVariable(fn *function, v *types.Var) (fresh, ok bool) {
 			if _, isParam := parent.(*ast.Field); isParam && !isResult(fn, v) {
 				return false, false
 			}
+			if call := m.receivedBy(id); call != nil && m.useOf(id) == releases {
+				if _, deferred := m.parent(call).(*ast.DeferStmt); deferred {
+					return false, false // it is over when fn returns
+				}
+			}
 		case overwrite:
 			switch value := assigned(parent, id).(type) {
 			case nil:

@@ -303,3 +303,21 @@ func fatal(ctx context.Context, m *kl.Manager[string], mode string, l logger, e 
 	}
 	return nil
 }
+
+// peek returns a lock that it releases itself.
+func peek(ctx context.Context, m *kl.Manager[string]) (kl.Lock[string], error) {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return lock, err
+	}
+	defer lock.Release()
+	return lock, nil
+}
+
+func peeks(ctx context.Context, m *kl.Manager[string]) (uint64, error) {
+	lock, err := peek(ctx, m)
+	if err != nil {
+		return 0, err
+	}
+	return lock.Seq(), nil
+}
