@@ -458,33 +458,35 @@ func TestContextThatEndsWithTheManagerWins(t *testing.T) {
 
 func TestNilContextPanicsInItsCaller(t *testing.T) {
 	var none context.Context
-	bubble(t, func(t *testing.T, m manager) {
-		r := m.Reserve("reserved")
-		for name, call := range map[string]func(){
-			"Start":    func() { keylock.Start[string](none) },
-			"Acquire":  func() { m.Acquire(none, "k") },
-			"Wait":     func() { r.Wait(none) },
-			"zero":     func() { reservation{}.Wait(none) },
-			"Do":       func() { m.Do(none, "k", func(context.Context) error { return nil }) },
-			"Stats":    func() { m.Stats(none) },
-			"Inspect":  func() { m.Inspect(none, "k") },
-			"Snapshot": func() { m.Snapshot(none) },
-			"WaitIdle": func() { m.WaitIdle(none) },
-			"Shutdown": func() { m.Shutdown(none) },
-		} {
-			want := "keylock: nil context"
-			if name == "Start" {
-				want = "keylock: Start with a nil context"
+	for name, opts := range map[string][]keylock.Option{"plain": nil, "kept": {keylock.WithKeptGrants(2)}} {
+		run(t, name, func(t *testing.T, m manager) {
+			r := m.Reserve("reserved")
+			for name, call := range map[string]func(){
+				"Start":    func() { keylock.Start[string](none) },
+				"Acquire":  func() { m.Acquire(none, "k") },
+				"Wait":     func() { r.Wait(none) },
+				"zero":     func() { reservation{}.Wait(none) },
+				"Do":       func() { m.Do(none, "k", func(context.Context) error { return nil }) },
+				"Stats":    func() { m.Stats(none) },
+				"Inspect":  func() { m.Inspect(none, "k") },
+				"Snapshot": func() { m.Snapshot(none) },
+				"WaitIdle": func() { m.WaitIdle(none) },
+				"Shutdown": func() { m.Shutdown(none) },
+			} {
+				want := "keylock: nil context"
+				if name == "Start" {
+					want = "keylock: Start with a nil context"
+				}
+				assert.PanicsWithValue(t, want, call, name)
 			}
-			assert.PanicsWithValue(t, want, call, name)
-		}
-		// Nothing has changed, and the reservation is still good.
-		assert.Equal(t, keylock.Stats{Keys: 1, Held: 1, Acquired: 1}, statsOf(t, m))
-		l, err := r.Wait(t.Context())
-		require.NoError(t, err)
-		l.Release()
-		requireFree(t, m, "k")
-	})
+			// Nothing has changed, and the reservation is still good.
+			assert.Equal(t, keylock.Stats{Keys: 1, Held: 1, Acquired: 1}, statsOf(t, m))
+			l, err := r.Wait(t.Context())
+			require.NoError(t, err)
+			l.Release()
+			requireFree(t, m, "k")
+		}, opts...)
+	}
 }
 
 // A context that computes its Err, and does not close Done in time, or has none.

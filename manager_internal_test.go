@@ -559,3 +559,16 @@ func TestRequestsThatMayTakeLongAreCountedUntilTheyAreServed(t *testing.T) {
 		}
 	}
 }
+
+// A request that is used again does not keep the one that was left after it.
+func TestRequestsThatWereLeftAreNotListedAnyMore(t *testing.T) {
+	o, _, readers := behindWriter(nil, 1, 2)
+	for _, r := range readers {
+		require.True(t, o.m.abandonRequest(r))
+	}
+	readers[0].nextLeft = readers[1]
+	o.m.left.Store(readers[0])
+	o.serveLeft()
+	assert.Nil(t, readers[0].nextLeft)
+	assert.Zero(t, o.table.Counts().Waiting)
+}

@@ -258,6 +258,9 @@ func TestWatchesAreCountedAsWork(t *testing.T) {
 			tab.Watch(token, i)
 		}
 	}
+	tab.Release(readers[1])
+	assert.Empty(t, tab.Over(), "it was not watched")
+	require.NoError(t, tab.Check())
 	watched := worked(func() { join(4, Exclusive) })
 	assert.EqualValues(t, 100, watched-worked(func() { join(5, Exclusive) }))
 	assert.Len(t, tab.Over(), 100)
