@@ -86,3 +86,30 @@ func TestRefusalNamesAKeyThatIsInTheWay(t *testing.T) {
 	a := join(t, tab, table.Request[int]{Keys: []int{1, 2}, Each: []table.Terms{shared, shared}}, table.Full)
 	assert.Equal(t, 2, a.Refusal.Key)
 }
+
+// A key is blocked while a waiter has to wait for it, and not for others or only until it is its turn to go on; and
+// of those that share a key one is the first.
+func TestBlockedAndFirst(t *testing.T) {
+	tab := table.New[int](table.Config{Part: 1})
+	join(t, tab, table.Request[int]{Key: 1}, table.Granted)
+	join(t, tab, table.Request[int]{Keys: []int{1, 2}}, table.Waiting)
+	writer := join(t, tab, table.Request[int]{Key: 3}, table.Granted).Token
+	for range 5 {
+		join(t, tab, table.Request[int]{Key: 3, Mode: table.Shared}, table.Waiting)
+	}
+	blocked := func() map[int]bool {
+		keys := make(map[int]bool)
+		for v := range tab.All() {
+			keys[v.Key] = v.Blocked()
+		}
+		return keys
+	}
+	require.Equal(t, map[int]bool{1: true, 2: false, 3: true}, blocked())
+	first := tab.Release(writer)
+	require.True(t, tab.Postponed())
+	require.Equal(t, map[int]bool{1: true, 2: false, 3: false}, blocked())
+	assert.True(t, first[0].Token.Ticket().First())
+	assert.False(t, tab.GoOn(1)[0].Token.Ticket().First())
+	join(t, tab, table.Request[int]{Key: 4}, table.Granted)
+	assert.False(t, blocked()[4])
+}

@@ -7,6 +7,7 @@ import (
 	"go/types"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,13 +149,13 @@ func TestWhatFailsOrHangsKillsAMutant(t *testing.T) {
 
 func TestTestsAreTimedUntilTheNextBegins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ended := false
+		var ended atomic.Bool
 		w := watch(func(test string) time.Duration {
 			if test == "TestA/b" {
 				return 5 * time.Second
 			}
 			return time.Minute
-		}, func() { ended = true })
+		}, func() { ended.Store(true) })
 		for _, text := range []string{"=== R", "UN   TestA\n=== PAUSE", "\n=== RUN   TestA/b\n"} {
 			time.Sleep(time.Second)
 			n, err := w.Write([]byte(text))
@@ -162,9 +163,10 @@ func TestTestsAreTimedUntilTheNextBegins(t *testing.T) {
 			require.Equal(t, len(text), n)
 		}
 		time.Sleep(4 * time.Second)
-		assert.False(t, ended)
+		assert.False(t, ended.Load())
 		time.Sleep(2 * time.Second)
-		assert.True(t, ended)
+		synctest.Wait()
+		assert.True(t, ended.Load())
 		w.ends()
 		assert.Equal(t, times{"": 2 * time.Second, "TestA": time.Second, "TestA/b": 6 * time.Second}, w.took)
 		assert.Equal(t, 9*time.Second, w.took.sum())
