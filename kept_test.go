@@ -198,6 +198,11 @@ func TestKeptGrantIsOneLikeAnyOther(t *testing.T) {
 		use(t, m, "k", 2)
 		l = hold(t, m, "k")
 		wanted := l.Wanted()
+		select {
+		case <-wanted:
+			t.Error("nothing waits yet")
+		default:
+		}
 		next = startAcquire(t.Context(), m, "k")
 		<-wanted
 		l.Release()

@@ -425,10 +425,7 @@ func (t *Table[K]) Downgrade(token Token[K]) []Grant[K] {
 // Release of the token would grant it, and for that key alone; nil when none has to wait, and
 // for a grant of many keys or one that has ended. One that is postponed goes on in any case.
 func (t *Table[K]) NextWaiter(token Token[K]) (next *Ticket[K], alone bool) {
-	if t.keeper != nil {
-		t.CallIn(token.ticket)
-	}
-	if !token.Live() || token.ticket.many != nil {
+	if !token.Live() || token.ticket.many != nil { // or it is kept: then nothing waits
 		return nil, false
 	}
 	q := token.ticket.one[0].queue
