@@ -187,11 +187,7 @@ func (m *Manager) contend(ctx context.Context, done <-chan struct{}, local keylo
 // leaveLost gives a claim back that is lost, because its engine may forget it then. It reports false if done was closed
 // first: then it goes on, and releases the local lock afterwards.
 func (m *Manager) leaveLost(local keylock.Lock[string], c *claim, done <-chan struct{}) bool {
-	left := make(chan struct{})
-	go func() {
-		_ = m.leave(c)
-		close(left)
-	}()
+	left := inBackground(func() { _ = m.leave(c) })
 	select {
 	case <-left:
 		return true
@@ -202,6 +198,16 @@ func (m *Manager) leaveLost(local keylock.Lock[string], c *claim, done <-chan st
 		}()
 		return false
 	}
+}
+
+// inBackground runs f in a goroutine, and returns a channel that is closed when it has returned.
+func inBackground(f func()) <-chan struct{} {
+	over := make(chan struct{})
+	go func() {
+		f()
+		close(over)
+	}()
+	return over
 }
 
 // abandon leaves the claim to the next waiter of the process, or withdraws it.

@@ -227,11 +227,7 @@ func (m *Manager) acquireSorted(ctx context.Context, keys []string) (locks []Loc
 		if err == nil {
 			return
 		}
-		released := make(chan struct{})
-		go func() {
-			_ = releaseAll(locks)
-			close(released)
-		}()
+		released := inBackground(func() { _ = releaseAll(locks) })
 		select {
 		case <-released:
 		case <-ctx.Done():

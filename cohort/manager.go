@@ -157,20 +157,19 @@ func (m *Manager) Acquire(ctx context.Context, key string) (Lock, error) {
 		panic("cohort: nil context")
 	}
 	done := ctx.Done()
-	m.waiting.Add(1)
-	waits := true
-	defer func() {
-		if waits { // the caller's context has panicked
-			m.waiting.Add(-1)
-		}
-	}()
-	local, err := m.local.Acquire(ctx, key)
-	m.waiting.Add(-1)
-	waits = false
+	local, err := m.acquireLocal(ctx, key)
 	if err != nil {
 		return Lock{}, err
 	}
 	return m.contend(ctx, done, local, false)
+}
+
+// acquireLocal waits for the lock of key among the callers in this process. It counts as waiting meanwhile, and no longer when the
+// caller's context panics.
+func (m *Manager) acquireLocal(ctx context.Context, key string) (keylock.Lock[string], error) {
+	m.waiting.Add(1)
+	defer m.waiting.Add(-1)
+	return m.local.Acquire(ctx, key)
 }
 
 // TryAcquire returns the lock of key if it is free. It returns [ErrHeld] when the key is held or

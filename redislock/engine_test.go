@@ -17,6 +17,7 @@ import (
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
+	"github.com/seed-46f81e6d/keylock/cohort/lease"
 	"github.com/seed-46f81e6d/keylock/redislock"
 	"github.com/seed-46f81e6d/keylock/redislock/internal/redistest"
 	"github.com/seed-46f81e6d/keylock/redislock/rueidisadapter"
@@ -95,6 +96,15 @@ func receive[T any](t testing.TB, c <-chan T, what string) (v T) {
 		require.Fail(t, "waited in vain for "+what)
 	}
 	return v
+}
+
+// listen returns the notices for a session, once its subscription has begun.
+func listen(t testing.TB, store lease.Store, session lease.Session) <-chan lease.Notice {
+	t.Helper()
+	notices := make(chan lease.Notice, 10)
+	go func() { _ = store.Listen(t.Context(), session, func(n lease.Notice) { notices <- n }) }()
+	require.Equal(t, lease.Notice{Kind: lease.Look}, receive(t, notices, "the subscription"))
+	return notices
 }
 
 // revoke makes the server drop the engine's session behind its back, with its entries.

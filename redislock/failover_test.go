@@ -210,9 +210,7 @@ func TestP12ReplicasAcknowledgeHandoffs(t *testing.T) {
 		queue = append(queue, lease.Entry{Session: lease.Session{ID: id, TTL: 4 * redistest.Patience}, Key: "k", Attempt: 1})
 		require.NoError(t, store.Begin(ctx, queue[len(queue)-1].Session))
 	}
-	notices := make(chan lease.Notice, 10)
-	go func() { _ = store.Listen(ctx, queue[1].Session, func(n lease.Notice) { notices <- n }) }()
-	require.Equal(t, lease.Notice{Kind: lease.Look}, receive(t, notices, "the subscription"))
+	notices := listen(t, store, queue[1].Session)
 	enter := func(entry lease.Entry) (granted bool, err error) {
 		standing, err := store.Enter(ctx, entry, false)
 		return standing.Epoch != 0, err

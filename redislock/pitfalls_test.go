@@ -882,9 +882,7 @@ func TestHolderIsWarnedWhenItHasAsked(t *testing.T) {
 	a, b := lease.Session{ID: "A", TTL: time.Minute}, lease.Session{ID: "B", TTL: time.Minute}
 	require.NoError(t, store.Begin(ctx, a))
 	require.NoError(t, store.Begin(ctx, b))
-	notices := make(chan lease.Notice, 10)
-	go func() { _ = store.Listen(ctx, a, func(n lease.Notice) { notices <- n }) }()
-	require.Equal(t, lease.Notice{Kind: lease.Look}, receive(t, notices, "the subscription"))
+	notices := listen(t, store, a)
 	holdAndWait := func(holds, waits lease.Entry, asks bool) {
 		_, err := store.Enter(ctx, holds, false)
 		require.NoError(t, err)
@@ -1064,9 +1062,7 @@ func TestPrefixIsQuotedInTheScripts(t *testing.T) {
 		queue = append(queue, lease.Entry{Session: lease.Session{ID: id, TTL: time.Minute}, Key: "k", Attempt: 1})
 		require.NoError(t, store.Begin(ctx, queue[len(queue)-1].Session))
 	}
-	notices := make(chan lease.Notice, 10)
-	go func() { _ = store.Listen(ctx, queue[1].Session, func(n lease.Notice) { notices <- n }) }()
-	require.Equal(t, lease.Notice{Kind: lease.Look}, receive(t, notices, "the subscription"))
+	notices := listen(t, store, queue[1].Session)
 	for _, entry := range queue {
 		_, err := store.Enter(ctx, entry, false)
 		require.NoError(t, err)

@@ -258,6 +258,18 @@ func TestFigureTwoProcessesOfManyGoroutines(t *testing.T) {
 // first ones, which are to warm up. They are measured in turns, so that the machine's moods befall all. One that does
 // not get its free lock within the TTL, as a peer once did not, takes part no longer, and is nil.
 func alone(t *testing.T, locks []lockFunc, rounds, first int) [][]float64 {
+	once := func(lock lockFunc) (took time.Duration, granted bool) {
+		ctx, cancel := context.WithTimeout(t.Context(), ttl)
+		defer cancel()
+		began := time.Now()
+		unlock, err := lock(ctx)
+		if ctx.Err() != nil {
+			return 0, false
+		}
+		require.NoError(t, err)
+		require.NoError(t, unlock())
+		return time.Since(began), true
+	}
 	costs := make([][]float64, len(locks))
 	for n := range rounds {
 		for i := range locks {
@@ -265,21 +277,13 @@ func alone(t *testing.T, locks []lockFunc, rounds, first int) [][]float64 {
 			if locks[i] == nil {
 				continue
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), ttl)
-			began := time.Now()
-			unlock, err := locks[i](ctx)
-			if ctx.Err() != nil {
+			switch took, granted := once(locks[i]); {
+			case !granted:
 				t.Logf("the lock with index %d was not granted within %v", i, ttl)
 				locks[i] = nil
-				cancel()
-				continue
+			case n > first:
+				costs[i] = append(costs[i], float64(took))
 			}
-			require.NoError(t, err)
-			require.NoError(t, unlock())
-			if n > first {
-				costs[i] = append(costs[i], float64(time.Since(began)))
-			}
-			cancel()
 		}
 	}
 	return costs
