@@ -40,7 +40,7 @@ type claim struct {
 	appointed bool          // it is in the schedule
 	returned  chan struct{} // closed when a recalled claim is given back
 
-	slow *time.Timer // makes the slow log look at it; nil without one; owned by the registry's goroutine
+	slow *time.Timer // makes the slow log look at it while it waits, else nil; owned by the registry's goroutine
 }
 
 // wanting is from when on handoffs and the time count.
@@ -426,7 +426,9 @@ func (cs *claims) endSlow() {
 		return
 	}
 	for _, c := range cs.byKey {
-		c.slow.Stop()
+		if c.slow != nil {
+			c.slow.Stop()
+		}
 	}
 	for c := range cs.slow.next {
 		cs.slow.send(slowRecord{key: c.key, waited: time.Since(c.asked), over: true, err: ErrClosed})
@@ -463,7 +465,7 @@ func (l *slowLog) begin(c *claim) {
 
 // check reports the claim, if it still waits, and has it checked again when it has waited for twice as long.
 func (l *slowLog) check(c *claim) {
-	if ended.Is(c.replied) {
+	if c.slow == nil {
 		return
 	}
 	waited := time.Since(c.asked)
@@ -482,6 +484,7 @@ func (l *slowLog) over(c *claim) {
 		return
 	}
 	c.slow.Stop()
+	c.slow = nil // a check may be under way
 	if _, reported := l.next[c]; reported {
 		delete(l.next, c)
 		l.send(slowRecord{key: c.key, waited: c.at.Sub(c.asked), over: true, err: c.err})
