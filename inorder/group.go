@@ -124,7 +124,9 @@ func check[K comparable](key K, fn func(context.Context) error) error {
 //
 // A part is for what comes and goes while the work of a key must stay in order: the assignment
 // of a partition, or one request. The end of ctx stops it. Wait for it, or stop it, when there is
-// no more work: until then the group knows it. A nil ctx panics.
+// no more work: until then the group knows it. When the Wait of a part of [Over]'s group returns, a key
+// of dropped work may still be about to be released, which only the group's own Wait waits for. A nil
+// ctx panics.
 func (g *Group[K]) Sub(ctx context.Context) *Group[K] {
 	g.mustBeMade()
 	mustContext(ctx)
