@@ -234,6 +234,7 @@ func TestPromotionUnderLoad(t *testing.T) {
 	require.Eventually(t, grants(0), pgtest.Patience, time.Millisecond)
 	standby := b.Connect(t)
 	eventually(t, standby, 1, "SELECT count(*) FROM pglock_key")
+	require.NotZero(t, stream.Connections(), "the standby streams past the proxy")
 	stream.Set(cohorttest.Weather{Silent: true}) // from now on the standby misses everything
 	cut := uint64(pgtest.Count(t, conn, "SELECT pglock_us()"))
 	require.Eventually(t, grants(cut), pgtest.Patience, time.Millisecond) // which it cannot have received

@@ -92,11 +92,15 @@ func (m Main) Run() int {
 	return code
 }
 
-// Standby starts a server that follows the primary, with the given settings, such as "recovery_min_apply_delay='1h'". It ends with the test.
+// Standby starts a server that follows the primary, with the given settings, such as "recovery_min_apply_delay='1h'", or
+// a primary_conninfo that leads through a proxy. It ends with the test.
 func (s *Server) Standby(t testing.TB, settings ...string) *Server {
 	b := &Server{Dir: folder(t), Database: s.Database, bin: s.bin}
-	b.must(t, "pg_basebackup", "-D", b.data(), "-h", "127.0.0.1", "-p", strconv.Itoa(s.Port), "-U", "keylock", "-R", "-X", "stream", "-c", "fast", "--no-sync")
-	b.configure(t, settings)
+	b.must(t, "pg_basebackup", "-D", b.data(), "-h", "127.0.0.1", "-p", strconv.Itoa(s.Port), "-U", "keylock", "-X", "stream", "-c", "fast", "--no-sync")
+	if err := os.WriteFile(filepath.Join(b.data(), "standby.signal"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.configure(t, append([]string{fmt.Sprintf("primary_conninfo='host=127.0.0.1 port=%d user=keylock'", s.Port)}, settings...))
 	b.launch(t)
 	return b
 }
