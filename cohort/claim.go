@@ -30,10 +30,12 @@ type claim struct {
 	wanted  atomic.Pointer[wanting] // nil while none does, or the engine was not asked
 	other   chan struct{}           // closed when one does; nil if the engine cannot tell
 
-	// For the keeper. Of these its holder owns hits and stored, and the keeper's goroutine next and appointed.
+	// For the keeper. Of these its holder owns hits, judged, skipped and stored, and the keeper's goroutine next and appointed.
 	state     atomic.Uint32
 	keptAt    atomic.Int64  // by the keeper's clock
 	hits      int           // local holders that found it kept
+	judged    bool          // whether it is skipped is known
+	skipped   bool          // it is not kept, because its key is shy
 	stored    bool          // it was kept once, and is in the store
 	queued    atomic.Bool   // it is in the inbox, or about to be
 	next      *claim        // there
@@ -161,9 +163,11 @@ func (m *Manager) contend(ctx context.Context, done <-chan struct{}, local keylo
 			c = m.ask(local.Key(), try)
 			inherited = false
 		}
-		select {
-		case <-c.replied:
-		case <-done:
+		if !ended.Is(c.replied) {
+			select {
+			case <-c.replied:
+			case <-done:
+			}
 		}
 		switch {
 		case ended.Is(done):

@@ -384,13 +384,13 @@ func (p *process) locks(try bool) {
 		w.fail("the key was given back while it was held")
 	}
 	if p.m.mayHandOff(c) {
-		if len(p.entered) > 0 {
-			next := p.entered[0]
-			p.passed[next] = c
+		if k.keep(c) {
 			p.unlocks()
 			return
 		}
-		if k.keep(c) {
+		if len(p.entered) > 0 {
+			next := p.entered[0]
+			p.passed[next] = c
 			p.unlocks()
 			return
 		}
@@ -553,8 +553,8 @@ func (w *world) digest() string {
 		}
 		for i, c := range p.claims {
 			n := p.entries[c]
-			fmt.Fprintf(&b, "\n\t%d: %s seq %d hits %d queued %t stored %t in store %t appointed %t lost %t removed %t listens %t", i,
-				[]string{"held", "kept", "recalled", "gone"}[c.state.Load()], c.seq.Load(), c.hits, c.queued.Load(), c.stored, p.inStore(c), c.appointed, n.isLost, n.removed, c.listens.Load())
+			fmt.Fprintf(&b, "\n\t%d: %s seq %d hits %d queued %t judged %t skipped %t stored %t in store %t appointed %t lost %t removed %t listens %t", i,
+				[]string{"held", "kept", "recalled", "gone"}[c.state.Load()], c.seq.Load(), c.hits, c.queued.Load(), c.judged, c.skipped, c.stored, p.inStore(c), c.appointed, n.isLost, n.removed, c.listens.Load())
 			if want := c.wanted.Load(); want != nil {
 				fmt.Fprint(&b, " wanted at ", want.seq)
 			}

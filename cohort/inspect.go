@@ -24,7 +24,7 @@ type Stats struct {
 
 	Granted  uint64 // claims that the engine granted
 	Refused  uint64 // claims that ended without a grant: held for a try, withdrawn, refused
-	Handoffs uint64 // times that a claim was handed off within the process
+	Handoffs uint64 // times that a claim was handed off within the process; where it can be kept, the next caller finds it kept instead
 	Lost     uint64 // claims that the engine lost before they were given back
 	Hits     uint64 // times that a caller found the key kept
 	Recalls  uint64 // kept claims that were given back because another process wanted the key
@@ -199,6 +199,9 @@ func (m *Manager) withClaims(ctx context.Context, local []keylock.KeyInfo[string
 	err := m.claims.ask(ctx, func(cs *claims) {
 		for i, k := range local {
 			infos[i] = KeyInfo{KeyInfo: k, Claim: cs.info(k.Key)}
+			if c := &infos[i].Claim; c.State == ClaimKept && k.Waiting > 0 {
+				c.State = ClaimHeld // it is on its way from one caller to the next
+			}
 		}
 	})
 	if err != nil {
@@ -269,7 +272,7 @@ func (m *Manager) Inspect(ctx context.Context, key string) (KeyInfo, error) {
 // heldHere is the error of a try that finds the key held or waited for in this process.
 func (m *Manager) heldHere(ctx context.Context, key string) error {
 	var c Claim
-	if err := m.claims.ask(ctx, func(cs *claims) { c = cs.info(key) }); err != nil || c.State != ClaimHeld {
+	if err := m.claims.ask(ctx, func(cs *claims) { c = cs.info(key) }); err != nil || c.State != ClaimHeld && c.State != ClaimKept {
 		return ErrHeld // also if this process waits at the engine, for a holder that only the engine knows
 	}
 	held := &HeldError{Key: key, Holder: Contender{Since: c.Since, Epoch: c.Token.Epoch, Own: true}}

@@ -11,7 +11,7 @@ import (
 
 // keeper keeps claims that no local caller uses, see [WithKeep], and gives them back.
 //
-// A claim is held by a local caller, kept, recalled, or gone. Its holder keeps it; from
+// A claim is held by a local caller, kept, recalled, or gone. Its holder keeps it, also when others of the process wait; from
 // then on either the next local holder takes it out or the keeper's goroutine recalls it, by one
 // compare-and-swap. A recalled claim stays in the store until the engine has got the key back, and a
 // local caller that meets it there waits for that, so that the process has one contender per key at the engine.
@@ -87,7 +87,13 @@ func newKeeper(idle time.Duration, most int, listen func(*claim), release func(*
 // Called by its holder.
 func (k *keeper) keep(c *claim) bool {
 	k.gate.before("looks whether it is wanted", c)
-	if c.wanted.Load() != nil || k.closing.Load() || k.skips(c.key) {
+	if c.wanted.Load() != nil || k.closing.Load() {
+		return false
+	}
+	if !c.judged {
+		c.judged, c.skipped = true, k.skips(c.key)
+	}
+	if c.skipped {
 		return false
 	}
 	k.gate.before("reserves room", c)

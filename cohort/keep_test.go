@@ -63,8 +63,8 @@ func TestKeptKeyNeedsNoEngine(t *testing.T) {
 		e.Heal()
 		s := statsOf(t, m)
 		assert.Equal(t, uint64(1), s.Granted)
-		assert.Equal(t, uint64(6), s.Hits)
-		assert.Equal(t, uint64(1), s.Handoffs)
+		assert.Equal(t, uint64(7), s.Hits, "also for a caller that waited for it")
+		assert.Zero(t, s.Handoffs)
 		assert.Equal(t, 1, s.Kept)
 		assert.Equal(t, 1, s.Held)
 		assert.Zero(t, s.Recalls)
@@ -369,6 +369,55 @@ func TestKeyThatServedItsHoldersIsNotShy(t *testing.T) {
 		require.NoError(t, acquire(t, m, "k").Release())
 		require.Equal(t, cohort.NoClaim, stateOf(t, m, "k"))
 		keepsKey(t, m, "k")
+	})
+}
+
+// Whether a claim of a shy key is skipped is decided once, however many callers of the process share the claim.
+func TestShyKeyIsSkippedOncePerClaim(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.keeps(1)
+		theirs, _ := w.process()
+		keepsKey(t, m, "k")
+		require.NoError(t, acquire(t, theirs, "k").Release()) // and so it is shy
+		l := acquire(t, m, "k")
+		var waiting []<-chan result
+		for range 3 {
+			waiting = append(waiting, wait(t.Context(), m, "k"))
+		}
+		for _, next := range waiting {
+			require.NoError(t, l.Release())
+			l = (<-next).lock
+		}
+		require.NoError(t, l.Release())
+		assert.Equal(t, cohort.NoClaim, stateOf(t, m, "k"))
+		s := statsOf(t, m)
+		assert.Equal(t, uint64(3), s.Handoffs)
+		assert.Zero(t, s.Hits)
+		keepsKey(t, m, "k")
+	})
+}
+
+// A caller of the process waits when the key is released. It finds the key kept, or given back because another process has wanted
+// it meanwhile: then it asks the engine, behind that one.
+func TestWaiterFindsTheKeyKept(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, e := w.keeps(1)
+		theirs, _ := w.process()
+		l := acquire(t, m, "k")
+		next := wait(t.Context(), m, "k")
+		require.NoError(t, l.Release())
+		l = (<-next).lock
+		assert.Equal(t, uint64(1), statsOf(t, m).Hits)
+
+		other := wait(t.Context(), theirs, "k")
+		e.Cut() // and what comes now asks no engine
+		next = wait(t.Context(), m, "k")
+		require.NoError(t, l.Release())
+		l = (<-next).lock
+		assert.Equal(t, uint64(1), statsOf(t, m).Handoffs, "another process wants it, so it is not kept")
+		e.Heal()
+		require.NoError(t, l.Release())
+		require.NoError(t, (<-other).lock.Release())
 	})
 }
 

@@ -147,12 +147,13 @@ func (l Lock) Release() error {
 		c.cancel(nil)
 	}
 	if h.m.mayHandOff(h.claim) {
-		if h.m.handOff(h.local, h.claim) {
-			h.m.handoffs.Add(1)
-			return nil
-		}
+		// The next waiter of this process finds a kept claim too, and Release need not wait for the local owner's reply.
 		if h.m.keeper != nil && h.m.keeper.keep(h.claim) {
 			h.local.Release()
+			return nil
+		}
+		if h.m.handOff(h.local, h.claim) {
+			h.m.handoffs.Add(1)
 			return nil
 		}
 	}

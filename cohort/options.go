@@ -42,10 +42,10 @@ func WithMaxHold(d time.Duration) Option {
 	return func(o *options) { o.maxHold = d }
 }
 
-// WithKeep keeps a key that is released and that no caller of this process waits for, so that the next
-// one gets it without the engine. The key is given back when another process wants it, when
+// WithKeep keeps a key that is released, so that the next caller of this process, one that waits already or one
+// that comes, gets it without the engine. The key is given back when another process wants it, when
 // it is lost, when it has not been used for idle, and when the manager shuts down. At most so many keys are kept at a
-// time; when there are that many, those that are released go back as without WithKeep. The engine has to tell when another process
+// time; when there are that many, those that are released are handed off or go back as without WithKeep. The engine has to tell when another process
 // wants a key, see [Recaller]; the keys of an engine that cannot tell, or cannot for a while, are not kept.
 //
 // Where a process uses the same keys again and again and others seldom do, that saves both requests of
