@@ -119,8 +119,9 @@
 //   - With [WithKeptGrants], each call that looks at all keys: to the grants that are kept, some at
 //     a time, see there.
 //   - A request of a session that has to wait, while others wait for the session: to the
-//     holders and waiters among which it looks for a cycle. Sessions that no request
-//     waits for, as those that hold nothing, do not look. A chain of 64,000 sessions, each
+//     holders and waiters among which it looks for a cycle. First it looks at what waits for the
+//     session, directly or not; if that is less than some 60 entries, as for sessions that hold nothing,
+//     it looks no further. Else a chain of 64,000 sessions, each
 //     of which holds a key and waits for the next, takes 14 ms.
 //   - The end of a context with which very many calls wait: each call that it ends is a request
 //     of its own, as short as others, but they come all at once, and a request that comes after

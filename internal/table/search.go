@@ -136,39 +136,66 @@ func (t *Table[K]) cycle(r *Request[K]) []WaitEdge[K] {
 	return s.edges()
 }
 
-// skimmed is how many entries mayClose looks at.
-const skimmed = 64
-
 // mayClose is false if a session that is about to wait closes no cycle for a plain reason:
-// nothing waits behind any of its entries, and it has none where it is going to wait.
-// Sessions that hold nothing, which are most of those that queue for a hot key, are found
-// here, so that a queue of n of them does not cost n searches of n entries.
+// of all that waits for it, directly or not, nothing is where it is going to wait. That is so
+// for sessions that hold nothing, which are most of those that queue for a hot key, and for those that few
+// wait for, however many they have to wait for. Those that many wait for are not looked at here.
 func (t *Table[K]) mayClose(r *Request[K]) bool {
-	s := r.Session
-	if len(s.waiting)+len(s.held) == 0 {
+	if len(r.Session.waiting)+len(r.Session.held) == 0 {
 		return false
 	}
 	if r.Keys != nil {
 		return true
 	}
 	q, _ := t.queues.find(r.Key)
-	looked := 0
-	for _, tickets := range [...][]*Ticket[K]{s.waiting, s.held} {
-		for _, k := range tickets {
-			entries := k.entries()
-			for i := range entries {
-				p := &entries[i]
-				behind := p.next != nil
-				if k.granted {
-					behind = p.queue.next != nil
-				}
-				if looked++; behind || p.queue == q || looked == skimmed {
+	var b backward[K]
+	if !b.add(r.Session) {
+		return true
+	}
+	for i := 0; i < b.found; i++ {
+		entries := b.tickets[i].entries()
+		for j := range entries {
+			p := &entries[j]
+			if b.looked++; p.queue == q || b.looked > skimmed {
+				return true
+			}
+			behind := p.next
+			if p.granted() {
+				behind = p.queue.next
+			}
+			for ; behind != nil; behind = behind.next {
+				if b.looked++; b.looked > skimmed || !b.add(behind.ticket.session) {
 					return true
 				}
 			}
 		}
 	}
 	return false
+}
+
+// skimmed is how many entries mayClose looks at.
+const skimmed = 64
+
+// backward is what waits for a session, directly or not, and more: a shared waiter does not wait for a
+// shared entry before it, but is counted. A session that is met twice is gone through twice.
+type backward[K comparable] struct {
+	tickets [skimmed]*Ticket[K]
+	found   int // of the tickets
+	looked  int // entries
+}
+
+// add adds all tickets of a session, and reports false if there is no room for them. Behind a waiter of no session is
+// nothing but what is behind it in its queue.
+func (b *backward[K]) add(s *Session[K]) bool {
+	if s == nil {
+		return true
+	}
+	if len(s.waiting)+len(s.held) > len(b.tickets)-b.found {
+		return false
+	}
+	b.found += copy(b.tickets[b.found:], s.waiting)
+	b.found += copy(b.tickets[b.found:], s.held)
+	return true
 }
 
 // blocking returns the queues in which a request would have to wait.

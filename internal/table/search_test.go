@@ -237,14 +237,104 @@ func TestShortestCycleIsReported(t *testing.T) {
 	}
 }
 
+// What waits for a session is looked at before what it would wait for. If that is little, it tells.
+func TestFewThatWaitForASessionAreEnough(t *testing.T) {
+	const n = 10_000
+	tab := New[int](Config{})
+	sessions := make([]*Session[int], n) // each holds a key, and waits for the next
+	for i := range sessions {
+		sessions[i] = NewSession[int]("")
+		tab.Join(&Request[int]{Key: i, Session: sessions[i]})
+	}
+	for i := range n - 1 {
+		tab.Join(&Request[int]{Key: i + 1, Session: sessions[i]})
+	}
+	start, waiter := NewSession[int]("start"), NewSession[int]("waiter")
+	tab.Join(&Request[int]{Key: -1, Session: start})
+	tab.Join(&Request[int]{Key: -1, Session: waiter})
+	looks := func() uint64 {
+		before := tab.worked
+		tab.Cancel(tab.Join(&Request[int]{Key: 0, Session: start}).Ticket)
+		return tab.worked - before
+	}
+	assert.Less(t, looks(), uint64(20))
+	for range skimmed {
+		tab.Join(&Request[int]{Key: -1})
+	}
+	assert.Greater(t, looks(), uint64(n), "too much waits for it")
+}
+
+func TestCycleIsFoundThroughWhatWaits(t *testing.T) {
+	for name, prepare := range map[string]func(tab *Table[int], start *Session[int]){
+		"a request for many keys without a session": func(tab *Table[int], start *Session[int]) {
+			tab.Join(&Request[int]{Key: 1, Session: start})
+			tab.Join(&Request[int]{Keys: []int{1, 2}})
+			waiter := NewSession[int]("waiter")
+			tab.Join(&Request[int]{Key: 3, Session: waiter})
+			tab.Join(&Request[int]{Key: 2, Session: waiter})
+		},
+		"the last of very many keys": func(tab *Table[int], start *Session[int]) {
+			for i := range 2 * skimmed {
+				tab.Join(&Request[int]{Key: 10 + i, Session: start})
+			}
+			waiter := NewSession[int]("waiter")
+			tab.Join(&Request[int]{Key: 3, Session: waiter})
+			tab.Join(&Request[int]{Key: 10 + 2*skimmed - 1, Session: waiter})
+		},
+		"one set of very many keys": func(tab *Table[int], start *Session[int]) {
+			keys := make([]int, 2*skimmed)
+			for i := range keys {
+				keys[i] = 10 + i
+			}
+			tab.Join(&Request[int]{Keys: keys, Session: start})
+			waiter := NewSession[int]("waiter")
+			tab.Join(&Request[int]{Key: 3, Session: waiter})
+			tab.Join(&Request[int]{Key: keys[len(keys)-1], Session: waiter})
+		},
+		"the last of very many waiters": func(tab *Table[int], start *Session[int]) {
+			tab.Join(&Request[int]{Key: 1, Session: start})
+			for range 2 * skimmed {
+				tab.Join(&Request[int]{Key: 1, Session: NewSession[int]("")})
+			}
+			waiter := NewSession[int]("waiter")
+			tab.Join(&Request[int]{Key: 3, Session: waiter})
+			tab.Join(&Request[int]{Key: 1, Session: waiter})
+		},
+		"a session that waits behind a waiter": func(tab *Table[int], start *Session[int]) {
+			tab.Join(&Request[int]{Key: 1, Session: NewSession[int]("holder")})
+			tab.Join(&Request[int]{Key: 1, Session: start})
+			waiter := NewSession[int]("waiter")
+			tab.Join(&Request[int]{Key: 3, Session: waiter})
+			tab.Join(&Request[int]{Key: 1, Session: waiter})
+		},
+		"a session that holds more than one other waits for": func(tab *Table[int], start *Session[int]) {
+			tab.Join(&Request[int]{Key: 1, Session: start})
+			waiter, last := NewSession[int]("waiter"), NewSession[int]("last")
+			tab.Join(&Request[int]{Key: 2, Session: waiter})
+			tab.Join(&Request[int]{Key: 1, Session: waiter})
+			tab.Join(&Request[int]{Key: 3, Session: last})
+			tab.Join(&Request[int]{Key: 2, Session: last})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tab, start := New[int](Config{}), NewSession[int]("start")
+			prepare(tab, start)
+			assert.Equal(t, Deadlock, tab.Join(&Request[int]{Key: 3, Session: start}).Outcome)
+			assert.NotEqual(t, Deadlock, tab.Join(&Request[int]{Key: 4, Session: start}).Outcome)
+		})
+	}
+}
+
 // readers are n sessions that hold key 1 and wait for key 2, both shared; another session
-// is waited for by one of them and asks for key 1. There is no cycle.
+// is waited for by many of no session, and asks for key 1. There is no cycle.
 func readers(n, limit int) func() {
 	tab := New[int](Config{SharedLimit: limit})
 	writer, starter := NewSession[int]("writer"), NewSession[int]("starter")
 	tab.Join(&Request[int]{Key: 2, Session: writer})
 	tab.Join(&Request[int]{Key: 3, Session: starter})
-	tab.Join(&Request[int]{Key: 3, Session: NewSession[int]("waits for it")})
+	for range skimmed {
+		tab.Join(&Request[int]{Key: 3})
+	}
 	for range n {
 		s := NewSession[int]("")
 		tab.Join(&Request[int]{Key: 1, Mode: Shared, Session: s})
