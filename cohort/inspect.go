@@ -87,7 +87,11 @@ func (k KeyInfo) String() string {
 	var b strings.Builder
 	b.WriteString(k.KeyInfo.String())
 	if k.Claim.State != NoClaim {
-		fmt.Fprintf(&b, "; at the engine %v since %v", k.Claim.State, k.Claim.Since.Format(time.RFC3339))
+		since := " since"
+		if k.Claim.State == ClaimKept {
+			since = ", granted"
+		}
+		fmt.Fprintf(&b, "; at the engine %v%s %v", k.Claim.State, since, k.Claim.Since.Format(time.RFC3339))
 		if k.Claim.State != ClaimWaiting {
 			fmt.Fprintf(&b, " with token %v", k.Claim.Token)
 		}

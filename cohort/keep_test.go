@@ -486,7 +486,7 @@ func TestSnapshotShowsKeptKeys(t *testing.T) {
 		assert.Equal(t, cohort.ClaimHeld, infos[0].Claim.State)
 		assert.Equal(t, "kept", infos[1].Key)
 		assert.Equal(t, cohort.Claim{State: cohort.ClaimKept, Since: infos[1].Claim.Since, Token: token}, infos[1].Claim)
-		assert.Contains(t, infos[1].String(), "kept")
+		assert.Contains(t, infos[1].String(), "kept, granted "+infos[1].Claim.Since.Format(time.RFC3339))
 		require.NoError(t, l.Release())
 	})
 }

@@ -2,6 +2,7 @@ package lockhttp
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/seed-46f81e6d/keylock"
@@ -181,6 +182,14 @@ func known(text string) string {
 		return ""
 	}
 	return show.Bare(&text)
+}
+
+// How says what it does, and for how long it has done that. What is kept was granted then, and used since.
+func (c claim) How() string {
+	if c.State == cohort.ClaimKept.String() {
+		return fmt.Sprintf("%s, granted %s ago", c.State, age(c.Age))
+	}
+	return fmt.Sprintf("%s for %s", c.State, age(c.Age))
 }
 
 // Role says what the contender at a place of the queue does.

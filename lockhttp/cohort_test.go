@@ -44,6 +44,7 @@ func TestKeptKeysAreShown(t *testing.T) {
 	for _, format := range []string{"json", "text", "html"} {
 		_, body = get(t, address+"?manager=orders&key=key&format="+format)
 		assert.Contains(t, body, "kept", format)
+		assert.NotContains(t, body, "kept for", "%s: since it was granted callers have had it", format)
 		assert.Contains(t, body, token.String(), format)
 	}
 }
@@ -107,6 +108,9 @@ func TestCohortIsShownWithItsEngine(t *testing.T) {
 		resp, body = get(t, one+format)
 		require.Equal(t, http.StatusOK, resp.StatusCode, body)
 		assert.Contains(t, body, "process 2", format)
+		if local := max(strings.Index(body, "In this process, held by"), strings.Index(body, "\ngrant ")); local >= 0 { // no order in JSON
+			assert.Less(t, strings.Index(body, "process 2"), local, "first who holds it, then this process, where many may wait")
+		}
 		if format == "&format=html" {
 			assert.NotContains(t, body, key)
 		}

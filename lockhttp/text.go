@@ -112,7 +112,7 @@ func writeEngine(b *bytes.Buffer, e engine) {
 // writeContenders writes the claim of this process and the engine's queue.
 func writeContenders(b *bytes.Buffer, k key) {
 	if c := k.Claim; c != nil {
-		fmt.Fprintf(b, "\nat the engine: %s for %s", c.State, age(c.Age))
+		fmt.Fprintf(b, "\nat the engine: %s", c.How())
 		if c.Token != "" {
 			fmt.Fprintf(b, ", token %s", c.Token)
 		}
@@ -160,7 +160,12 @@ func writeKeys(b *bytes.Buffer, title string, keys []key) {
 
 // writeKey writes one line for each holder and each waiter of a key.
 func writeKey(b *bytes.Buffer, k key) {
-	fmt.Fprintf(b, "key %s, held by %s, waited for by %s\n\n", k.Text, count(k.Held), count(k.Waiting))
+	fmt.Fprintf(b, "key %s, held by %s, waited for by %s\n", k.Text, count(k.Held), count(k.Waiting))
+	writeContenders(b, k)
+	fmt.Fprintln(b)
+	if k.Claim != nil {
+		fmt.Fprintln(b, "in this process")
+	}
 	writeTable(b, func(row func(...any)) {
 		row("", "for", "mode", "session", "called from", "waits for")
 		for _, h := range k.Holders {
@@ -176,7 +181,6 @@ func writeKey(b *bytes.Buffer, k key) {
 	if more := k.Waiting - len(k.Waiters); more > 0 {
 		fmt.Fprintf(b, "and %s more waiters\n", count(more))
 	}
-	writeContenders(b, k)
 }
 
 // writeTable writes rows of aligned columns.
