@@ -39,10 +39,10 @@ func TestLeakProfileReportsWhatIsDropped(t *testing.T) {
 	}
 	page, err := os.ReadFile("docs/OBSERVING.md")
 	require.NoError(t, err)
-	shown := regexp.MustCompile(`(?m)^#\t(\S+\+)0x`).FindAllStringSubmatch(string(page), -1)
+	shown := regexp.MustCompile(`(?m)^#\t(\S+) `).FindAllStringSubmatch(string(page), -1)
 	assert.Len(t, shown, 12)
 	for _, function := range shown {
-		assert.Contains(t, profile, function[1], "docs/OBSERVING.md shows it")
+		assert.Contains(t, profile, function[1]+"+", "docs/OBSERVING.md shows it")
 	}
 	assert.NotContains(t, profile, "waitUsed", "it waits for a lock of a manager that is in use")
 }

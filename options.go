@@ -97,7 +97,7 @@ func WithHoldTimes() Option { return func(o *options) { o.holdTimes = true } }
 // has ended. It implies [WithHoldTimes].
 //
 // Of the waits for one key it logs one at a time, because the record says how many wait. In
-// each period as long as after it begins at most 32 records. The logger is called on a goroutine of
+// each period as long as after it begins at most 32 records, and loses the others. The logger is called on a goroutine of
 // its own, so it never delays a lock. When a call takes longer than a second, another
 // goroutine goes on with the next record, up to four in all; then 64 records wait, and
 // further ones are lost. A record in which the logger panics, or ends its goroutine, is lost,

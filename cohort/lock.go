@@ -131,7 +131,7 @@ func (l Lock) Grant() Grant {
 	return l.holder.claim.grant
 }
 
-// Release ends the lock: it hands the key off to the next waiter of this process, or gives it
+// Release ends the lock: it hands the key off to the next waiter of this process, keeps it, see [WithKeep], or gives it
 // back to the engine and waits for the engine to confirm it, for at most [WithEngineTimeout]. It depends
 // on no context. It returns [ErrLost] when the lock was lost while it was held, so
 // that what was done under it may have been refused by the resource; any other

@@ -42,7 +42,7 @@
 //	keylock.cohort.engine.refusals         counter          {request}  that ended at the engine without a grant
 //	keylock.cohort.handoffs                counter          {handoff}  of an engine's lock within this process
 //	keylock.cohort.losses                  counter          {grant}    that were lost before they were released
-//	keylock.cohort.kept.hits               counter          {lock}     of a caller that found its key kept
+//	keylock.cohort.kept.hits               counter          {lock}     of a caller that found its key kept, also one that waited for it here
 //	keylock.cohort.kept.recalls            counter          {key}      kept, and given back because another process wanted it
 //	keylock.cohort.slow_log.lost           counter          {record}   that cohort.WithSlowLog did not log
 //	keylock.cohort.engine.retries          counter          {request}  to the service that failed and were repeated

@@ -33,7 +33,7 @@
 //	keylock_cohort_engine_refusals_total          requests that ended at the engine without a grant
 //	keylock_cohort_handoffs_total                 times that one was handed off within this process
 //	keylock_cohort_losses_total                   locks that were lost before they were released
-//	keylock_cohort_kept_hits_total                times that a caller found its key kept
+//	keylock_cohort_kept_hits_total                times that a caller found its key kept, also one that waited for it here
 //	keylock_cohort_kept_recalls_total             kept keys that were given back because another process wanted them
 //	keylock_cohort_engine_wait_seconds            histogram: how long the engine took to grant
 //	keylock_cohort_engine_release_seconds         histogram: how long the engine took to confirm a release
