@@ -30,12 +30,11 @@ type claim struct {
 	wanted  atomic.Pointer[wanting] // nil while none does, or the engine was not asked
 	other   chan struct{}           // closed when one does; nil if the engine cannot tell
 
-	// For the keeper. Of these its holder owns hits, judged, skipped and stored, and the keeper's goroutine next and appointed.
+	// For the keeper. Of these its holder owns judged, skipped and stored, and the keeper's goroutine next and appointed.
 	state     atomic.Uint32
 	keptAt    atomic.Int64  // by the keeper's clock
-	hits      int           // local holders that found it kept
 	judged    bool          // whether it is skipped is known
-	skipped   bool          // it is not kept, because its key is shy
+	skipped   bool          // it is not kept while it has served few holders, because its key is shy
 	stored    bool          // it was kept once, and is in the store
 	queued    atomic.Bool   // it is in the inbox, or about to be
 	next      *claim        // there

@@ -553,8 +553,8 @@ func (w *world) digest() string {
 		}
 		for i, c := range p.claims {
 			n := p.entries[c]
-			fmt.Fprintf(&b, "\n\t%d: %s seq %d hits %d queued %t judged %t skipped %t stored %t in store %t appointed %t lost %t removed %t listens %t", i,
-				[]string{"held", "kept", "recalled", "gone"}[c.state.Load()], c.seq.Load(), c.hits, c.queued.Load(), c.judged, c.skipped, c.stored, p.inStore(c), c.appointed, n.isLost, n.removed, c.listens.Load())
+			fmt.Fprintf(&b, "\n\t%d: %s seq %d queued %t judged %t skipped %t stored %t in store %t appointed %t lost %t removed %t listens %t", i,
+				[]string{"held", "kept", "recalled", "gone"}[c.state.Load()], c.seq.Load(), c.queued.Load(), c.judged, c.skipped, c.stored, p.inStore(c), c.appointed, n.isLost, n.removed, c.listens.Load())
 			if want := c.wanted.Load(); want != nil {
 				fmt.Fprint(&b, " wanted at ", want.seq)
 			}

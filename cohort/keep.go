@@ -62,7 +62,7 @@ const (
 
 const (
 	mostRecalls = 64 // in progress at a time
-	shyBelow    = 3  // holders that a claim must have served for the key not to become shy
+	shyUpTo     = 3  // holders that shared a claim: with more the key is not shy
 	mostShy     = 6  // so 1<<6 - 1 claims are not kept
 )
 
@@ -93,7 +93,7 @@ func (k *keeper) keep(c *claim) bool {
 	if !c.judged {
 		c.judged, c.skipped = true, k.skips(c.key)
 	}
-	if c.skipped {
+	if c.skipped && c.seq.Load() <= shyUpTo {
 		return false
 	}
 	k.gate.before("reserves room", c)
@@ -133,7 +133,6 @@ func (k *keeper) take(key string) (*claim, <-chan struct{}) {
 	if !c.state.CompareAndSwap(kept, held) {
 		return nil, c.returned
 	}
-	c.hits++
 	k.kept.Add(-1)
 	k.hits.Add(1)
 	return c, nil
@@ -361,9 +360,10 @@ func (k *keeper) bucket(key string) *atomic.Pointer[stored] {
 	return &k.store[maphash.String(k.seed, key)%uint64(len(k.store))]
 }
 
-// A key whose claim was recalled before it had served a few holders becomes shy: its next claim is not kept, the next time
-// the next three are not, and so on up to mostShy. What is known of it is a word in a table of fixed size, with the hash of the key, how
-// shy it is, and how many claims are still to be given back. Two keys that share a word forget each other.
+// A key whose claim other processes wanted before it had served a few holders becomes shy: its next claim is not kept, the next time
+// the next three are not, and so on up to mostShy. One that serves more holders is kept all the same, and ends that. What is known of
+// it is a word in a table of fixed size, with the hash of the key, how shy it is, and how many claims are still to be skipped. Two keys that
+// share a word forget each other.
 const (
 	skipBits  = 8
 	levelBits = 8
@@ -384,7 +384,7 @@ func (k *keeper) skips(key string) bool {
 func (k *keeper) judge(c *claim) {
 	word, name := k.shyness(c.key)
 	level := uint64(0)
-	if c.hits < shyBelow {
+	if c.seq.Load() <= shyUpTo {
 		if w := word.Load(); w>>(skipBits+levelBits) == name {
 			level = w >> skipBits % (1 << levelBits)
 		}

@@ -372,27 +372,65 @@ func TestKeyThatServedItsHoldersIsNotShy(t *testing.T) {
 	})
 }
 
-// Whether a claim of a shy key is skipped is decided once, however many callers of the process share the claim.
+// Whether a claim of a shy key is skipped is decided once, however many callers of the process share the claim. When more than
+// three have shared it, it is kept all the same: a hot key stayed at handoffs for as long as callers waited.
 func TestShyKeyIsSkippedOncePerClaim(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		m, _ := w.keeps(1)
 		theirs, _ := w.process()
 		keepsKey(t, m, "k")
 		require.NoError(t, acquire(t, theirs, "k").Release()) // and so it is shy
+		require.NoError(t, acquire(t, m, "k").Release())
+		keepsKey(t, m, "k")
+		require.NoError(t, acquire(t, theirs, "k").Release()) // and now three claims are skipped
+		before := statsOf(t, m)
+		share := func(holders int) cohort.State {
+			var waiting []<-chan result
+			for range holders {
+				waiting = append(waiting, wait(t.Context(), m, "k"))
+			}
+			for _, next := range waiting {
+				require.NoError(t, (<-next).lock.Release())
+			}
+			return stateOf(t, m, "k")
+		}
+		for range 2 {
+			require.Equal(t, cohort.NoClaim, share(3))
+		}
+		s := statsOf(t, m)
+		assert.Equal(t, uint64(4), s.Handoffs-before.Handoffs)
+		assert.Equal(t, before.Hits, s.Hits)
+		assert.Equal(t, cohort.ClaimKept, share(6))
+		s = statsOf(t, m)
+		assert.Equal(t, uint64(7), s.Handoffs-before.Handoffs)
+		assert.Equal(t, before.Hits+2, s.Hits)
+	})
+}
+
+// A key becomes shy by the holders that its claim has served, and not only by those that found it kept: one that was handed off
+// to its last holders, because another process wanted it, had become shy, also where each claim served dozens.
+func TestHotKeyThatAnotherProcessWantsIsNotShy(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.keeps(1)
+		theirs, _ := w.process()
 		l := acquire(t, m, "k")
 		var waiting []<-chan result
 		for range 3 {
 			waiting = append(waiting, wait(t.Context(), m, "k"))
 		}
+		var other <-chan result
 		for _, next := range waiting {
 			require.NoError(t, l.Release())
 			l = (<-next).lock
+			if other == nil {
+				other = wait(t.Context(), theirs, "k")
+			}
 		}
 		require.NoError(t, l.Release())
-		assert.Equal(t, cohort.NoClaim, stateOf(t, m, "k"))
+		require.NoError(t, (<-other).lock.Release())
 		s := statsOf(t, m)
-		assert.Equal(t, uint64(3), s.Handoffs)
-		assert.Zero(t, s.Hits)
+		require.Equal(t, uint64(1), s.Hits)
+		require.Equal(t, uint64(2), s.Handoffs)
 		keepsKey(t, m, "k")
 	})
 }

@@ -50,8 +50,8 @@ func WithMaxHold(d time.Duration) Option {
 //
 // Where a process uses the same keys again and again and others seldom do, that saves both requests of
 // a lock. Where processes take turns, the one that comes waits for the key to be recalled; a key
-// that is recalled before three holders have had it is therefore not kept the next time, nor the next 3, 7 and so on up to 63
-// times.
+// that another process wants before more than three holders have had it is therefore not kept the next time, nor the next 3, 7 and so on
+// up to 63 times, unless more than three have it then.
 //
 // What it costs: when the process crashes, others wait for the keys that it kept until its lease has run out,
 // although no caller was using them. So nothing is kept by default. TryAcquire in
