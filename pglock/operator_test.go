@@ -91,10 +91,15 @@ func TestBreakWaitsForAGuard(t *testing.T) {
 	tx, err := conn.BeginTx(t.Context(), pgx.TxOptions{})
 	require.NoError(t, err)
 	require.NoError(t, g.Guard(t.Context(), tx))
-	short, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
-	_, err = operator.Break(short, "key", g.Epoch())
-	require.ErrorIs(t, err, context.DeadlineExceeded)
+	ctx, cancel := context.WithCancel(t.Context())
+	broken := make(chan error, 1)
+	go func() {
+		_, err := operator.Break(ctx, "key", g.Epoch())
+		broken <- err
+	}()
+	blocked(t, s.Connect(t), "pglock_break")
+	cancel()
+	require.ErrorIs(t, receive(t, broken, "the break"), context.Canceled)
 	require.NoError(t, tx.Commit(t.Context()))
 	_, err = operator.Break(t.Context(), "key", g.Epoch()) // unless the one before was carried out after all
 	require.NoError(t, err)

@@ -8,6 +8,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/cohort/lease"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 	"github.com/seed-46f81e6d/keylock/internal/locktest"
 	"github.com/seed-46f81e6d/keylock/pglock"
 	"github.com/seed-46f81e6d/keylock/pglock/internal/pgtest"
@@ -43,6 +45,12 @@ func receive[T any](t testing.TB, c <-chan T, what string) (v T) {
 		require.Fail(t, "waited in vain for "+what)
 	}
 	return v
+}
+
+// blocked waits until a statement with such a text waits for the end of another's transaction.
+func blocked(t testing.TB, conn *pgx.Conn, text string) {
+	t.Helper()
+	eventually(t, conn, 1, "SELECT least(1, count(*))::int FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND query ~ $1", text)
 }
 
 // waits starts an Acquire and returns when the server has n entries in all.
@@ -218,7 +226,7 @@ func TestP2RenewalUnderWayKeepsTheKey(t *testing.T) {
 		assert.NoError(t, err)
 		renewed <- tag.RowsAffected()
 	}()
-	eventually(t, watch, 1, "SELECT count(*)::int FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+	blocked(t, watch, "^UPDATE pglock_session")
 	pgtest.Must(t, one, "COMMIT")
 	assert.Zero(t, receive(t, renewed, "the renewal"))
 }
@@ -340,8 +348,17 @@ func TestP8DeadHeads(t *testing.T) {
 	s := migrated(t)
 	conn := s.Connect(t)
 	dead := newEngine(t, s, "", pglock.WithTTL(500*time.Millisecond)).Store()
-	a := lease.Session{ID: "DEAD", TTL: 8 * time.Second} // until when both below wait
+	a := lease.Session{ID: "DEAD", TTL: 4 * time.Second}
 	require.NoError(t, dead.Begin(t.Context(), a))
+	living, dies := context.WithCancel(t.Context())
+	var lives sync.WaitGroup
+	lives.Go(func() {
+		for living.Err() == nil {
+			_, err := dead.Renew(t.Context(), a, nil)
+			assert.NoError(t, err)
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
 	for attempt := range uint64(2) {
 		_, err := dead.Enter(t.Context(), lease.Entry{Session: a, Key: "key", Attempt: attempt + 1}, false)
 		require.NoError(t, err)
@@ -350,6 +367,8 @@ func TestP8DeadHeads(t *testing.T) {
 	second := newEngine(t, s, "", pglock.WithTTL(20*time.Second))
 	one := waits(t, conn, first, "key", 3)
 	two := waits(t, conn, second, "key", 4)
+	dies()
+	lives.Wait()
 	g := receive(t, one, "the living waiter")
 	require.NoError(t, g.Release(t.Context()))
 	require.NoError(t, receive(t, two, "the one behind it").Release(t.Context()))
@@ -394,6 +413,16 @@ func TestP8SweepGoesOn(t *testing.T) {
 	assert.Zero(t, pgtest.Count(t, conn, "SELECT count(*) FROM pglock_key"))
 }
 
+// hears waits until notices arrive: before that, each grant counts as wanted.
+func hears(t *testing.T, e cohort.Engine) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		g := acquire(t, e, "which no other process wants")
+		defer func() { assert.NoError(t, g.Release(t.Context())) }()
+		return !ended.Is(g.Wanted())
+	}, pgtest.Patience, 10*time.Millisecond)
+}
+
 // While the connection that listens is down, the key is granted and the notice lost.
 func TestP9NoticeIsLostWhileListeningAgain(t *testing.T) {
 	t.Parallel()
@@ -406,6 +435,7 @@ func TestP9NoticeIsLostWhileListeningAgain(t *testing.T) {
 	holder := newEngine(t, s, "", ttl)
 	g := acquire(t, holder, "key")
 	granted := waits(t, conn, waiter, "key", 2)
+	hears(t, waiter)
 	n.Set(cohorttest.Weather{Down: true})
 	require.NoError(t, g.Release(t.Context()))
 	n.Set(cohorttest.Weather{})
@@ -420,18 +450,8 @@ func TestP9ListenerIsCutWithoutAWord(t *testing.T) {
 	n := cohorttest.NewNetwork(t, s.Addr())
 	ttl := pglock.WithTTL(8 * time.Second)
 	e := newEngine(t, s, "", ttl, pglock.WithListener(s.Config(t, n.Addr)))
-	require.NoError(t, acquire(t, e, "another").Release(t.Context()))
-	var g *pglock.Grant
-	require.Eventually(t, func() bool { // it may be granted before notices arrive
-		g = acquire(t, e, "key")
-		select {
-		case <-g.Wanted():
-			assert.NoError(t, g.Release(t.Context()))
-			return false
-		default:
-			return true
-		}
-	}, pgtest.Patience, 10*time.Millisecond)
+	hears(t, e)
+	g := acquire(t, e, "key")
 	n.Set(cohorttest.Weather{Silent: true})
 	granted := waits(t, s.Connect(t), newEngine(t, s, "", ttl), "key", 2)
 	receive(t, g.Wanted(), "the notice that others wait")
@@ -505,13 +525,17 @@ func TestP16CancelledCallersKeepConnections(t *testing.T) {
 	require.NoError(t, acquire(t, e, "other").Release(t.Context()))
 	require.Eventually(t, func() bool { return n.Connections() >= 2 }, pgtest.Patience, 10*time.Millisecond, "it listens")
 	before := n.Connections()
-	for range 100 {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Millisecond)
+	conn := s.Connect(t)
+	var processes []int32 // of the server, one for each connection
+	require.NoError(t, conn.QueryRow(t.Context(), "SELECT array_agg(pid) FROM pg_stat_activity WHERE datname = current_database()").Scan(&processes))
+	for i := range 100 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%20)*time.Millisecond)
 		_, err := e.Acquire(ctx, "key")
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		cancel()
 	}
 	require.Eventually(t, func() bool { return n.Connections() <= max(before, 6) }, pgtest.Patience, time.Millisecond)
+	assert.Equal(t, len(processes), pgtest.Count(t, conn, "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY ($1)", processes))
 	require.NoError(t, g.Release(t.Context()))
 	require.NoError(t, acquire(t, e, "key").Release(t.Context()))
 }
@@ -593,7 +617,7 @@ func TestP19MigrationsAtTheSameTime(t *testing.T) {
 	pgtest.Must(t, first, "SELECT pg_advisory_xact_lock(hashtext('pglock'))")
 	migrated := make(chan error, 1)
 	go func() { migrated <- pglock.Migrate(t.Context(), second) }()
-	eventually(t, watch, 1, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+	blocked(t, watch, "pg_advisory_xact_lock")
 	pgtest.Must(t, first, pglock.Schema)
 	pgtest.Must(t, first, "COMMIT")
 	require.NoError(t, receive(t, migrated, "Migrate"))
@@ -655,10 +679,11 @@ func TestP21GuardExcludes(t *testing.T) {
 		granted <- time.Now()
 	}()
 	pgtest.Must(t, conn, "UPDATE pglock_session SET expires = clock_timestamp() WHERE id = $1", g.Entry().Session.ID)
+	blocked(t, conn, "INSERT INTO pglock_key")
 	select {
 	case <-granted:
 		require.Fail(t, "the next holder is let in while the guarded transaction is open")
-	case <-time.After(1500 * time.Millisecond):
+	case <-time.After(500 * time.Millisecond):
 	}
 	require.NoError(t, tx.Commit(t.Context()))
 	receive(t, granted, "the next holder")
@@ -674,11 +699,13 @@ func TestP21GuardExcludes(t *testing.T) {
 func TestP21GuardExcludesAfterTheRelease(t *testing.T) {
 	t.Parallel()
 	s := migrated(t)
+	conn := s.Connect(t)
 	g := acquire(t, newEngine(t, s, ""), "key")
 	tx := begin(t, s)
 	require.NoError(t, g.Guard(t.Context(), tx))
 	released := make(chan error, 1)
 	go func() { released <- g.Release(t.Context()) }()
+	blocked(t, conn, "^UPDATE pglock_key|pglock_leave")
 	granted := make(chan *pglock.Grant, 1)
 	next := newEngine(t, s, "")
 	go func() {
@@ -687,11 +714,13 @@ func TestP21GuardExcludesAfterTheRelease(t *testing.T) {
 			granted <- g.(*pglock.Grant)
 		}
 	}()
+	blocked(t, conn, "INSERT INTO pglock_key")
 	select {
 	case <-granted:
 		require.Fail(t, "the next holder is let in while the guarded transaction is open")
 	case <-time.After(500 * time.Millisecond):
 	}
+	assert.Empty(t, released)
 	require.NoError(t, tx.Commit(t.Context()))
 	require.NoError(t, receive(t, released, "the release"))
 	require.NoError(t, receive(t, granted, "the next holder").Release(t.Context()))
@@ -781,6 +810,7 @@ func TestAProcessUsesAtMostSixConnections(t *testing.T) {
 			require.NoError(t, receive(t, done, "a lock"))
 			most = max(most, n.Connections())
 		}
+		require.NotZero(t, most)
 		if least = min(least, most); least <= 6 {
 			break
 		}
@@ -796,6 +826,7 @@ func TestClosedEngineDoesNotConnect(t *testing.T) {
 	e := newEngine(t, s, n.Addr)
 	_, err := e.Inspect(t.Context(), "key")
 	require.NoError(t, err)
+	require.NotZero(t, n.Connections())
 	require.NoError(t, e.Close(t.Context()))
 	_, err = e.Inspect(t.Context(), "key")
 	assert.ErrorIs(t, err, cohort.ErrClosed)

@@ -145,6 +145,9 @@ func OutlastBurst(t testing.TB, e interface {
 }, held cohort.Grant, n *cohorttest.Network, renewed time.Duration) {
 	t.Helper()
 	ends := e.Report().SessionEnds
+	if n.Connections() == 0 {
+		t.Fatal("the engine is connected past the network")
+	}
 	n.Set(cohorttest.Weather{Late: 100 * time.Millisecond})
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup

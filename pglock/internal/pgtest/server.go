@@ -354,11 +354,14 @@ default_pool_size = 10
 
 // KillBackend kills a process of the server, which then ends all others and recovers.
 func (s *Server) KillBackend(t testing.TB) {
-	conn := s.Connect(t)
-	pid := conn.PgConn().PID()
-	if err := syscall.Kill(int(pid), syscall.SIGKILL); err != nil {
+	conn, witness := s.Connect(t), s.Connect(t)
+	if err := syscall.Kill(int(conn.PgConn().PID()), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
+	// Until the server has noticed, it serves others as before.
+	noticed, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	_, _ = witness.Exec(noticed, "SELECT pg_sleep($1)", 2*Patience.Seconds())
 	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		var recovering bool
 		again, err := pgx.ConnectConfig(context.Background(), s.Config(t, ""))
@@ -367,7 +370,7 @@ func (s *Server) KillBackend(t testing.TB) {
 		}
 		err = again.QueryRow(context.Background(), "SELECT pg_is_in_recovery()").Scan(&recovering)
 		_ = again.Close(context.Background())
-		if err == nil && !recovering && again.PgConn().PID() != pid {
+		if err == nil && !recovering {
 			return
 		}
 	}
