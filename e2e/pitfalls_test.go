@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
+	"github.com/seed-46f81e6d/keylock/cohort/cohorttest"
 	"github.com/seed-46f81e6d/keylock/internal/locktest"
 )
 
@@ -53,18 +54,17 @@ func TestP2ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 		t.Run(lost.how, func(t *testing.T) {
 			node := startNode(t)
 			direct := dial(t, node)
-			n := newNetwork()
-			e := newEngine(t, dial(t, n.to(t, "n0", node)), 30*time.Second)
+			n := cohorttest.NewNetwork(t, node)
+			e := newEngine(t, dial(t, n.Addr), 30*time.Second)
 			kept := acquire(t, e, "kept") // so that there is a session, which the fault must not end
 
 			var queue []string
-			locktest.GiveUp(t, e, "key", lost.weather, func(w weather) { n.set(func(_, _ string) weather { return w }) },
-				func() { queue = awaitQueue(t, direct, e, "key", 1) })
+			locktest.GiveUp(t, e, "key", n, lost.weather, func() { queue = awaitQueue(t, direct, e, "key", 1) })
 			if lost.weather.Late == 0 {
 				assert.Len(t, keysUnder(t, direct, queue[0]), 1, "the orphan that this test is about")
 			}
 
-			n.heal()
+			n.Set(weather{})
 			awaitQueue(t, direct, e, "key", 0)
 			other := newEngine(t, direct, 30*time.Second)
 			require.NoError(t, acquire(t, other, "key").Release(t.Context()))

@@ -84,7 +84,7 @@ func TestP1ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 			e := newEngine(t, s, n.Addr, pglock.WithTTL(20*time.Second))
 			kept := acquire(t, e, "kept "+how)
 			time.Sleep(1100 * time.Millisecond) // after a second, pgx would ask first whether the connection lives
-			locktest.GiveUp(t, e, "key", weather, n.Set, func() {
+			locktest.GiveUp(t, e, "key", n, weather, func() {
 				eventually(t, conn, 1, "SELECT count(*) FROM pglock_key WHERE key = '\\x006b6579' AND entry IS NOT NULL")
 			})
 			n.Set(cohorttest.Weather{})

@@ -58,7 +58,7 @@ func TestP1ContextEndsWhileTheReplyIsInFlight(t *testing.T) {
 			e := newEngine(t, dialOnce(t, n.Addr), redislock.WithTTL(20*time.Second))
 			kept := acquire(t, e, "kept")
 			require.NoError(t, acquire(t, e, "key").Release(t.Context())) // its bucket is in use
-			locktest.GiveUp(t, e, "key", weather, n.Set, func() { awaitEntries(t, s, 2) })
+			locktest.GiveUp(t, e, "key", n, weather, func() { awaitEntries(t, s, 2) })
 			n.Set(cohorttest.Weather{})
 			redistest.Eventually(t, "the orphan is removed", func() bool {
 				return !strings.Contains(s.Must(t, "HGETALL", hashOf(e, "key")), "q:key")

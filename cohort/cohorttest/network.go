@@ -29,10 +29,11 @@ type Network struct {
 	listen net.Listener
 	wg     sync.WaitGroup
 
-	mu    sync.Mutex
-	rule  func(said []byte) Weather
-	links map[*link]bool
-	ended bool
+	mu       sync.Mutex
+	rule     func(said []byte) Weather
+	links    map[*link]bool
+	withheld int
+	ended    bool
 }
 
 type link struct {
@@ -100,6 +101,14 @@ func (n *Network) Connections() int {
 	return len(n.links)
 }
 
+// Withheld returns how often something that was said did not arrive. A test that is about a loss waits until there is one: when
+// a server has carried out a request, its reply may still be on the way.
+func (n *Network) Withheld() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.withheld
+}
+
 func (n *Network) accept() {
 	for {
 		client, err := n.listen.Accept()
@@ -157,7 +166,10 @@ func (n *Network) carry(l *link, dst, src net.Conn, replies bool) {
 			time.Sleep(time.Until(p.due))
 			n.mu.Lock()
 			withheld := n.rule(l.said).withholds(replies)
-			l.spoilt = l.spoilt || withheld
+			if withheld {
+				l.spoilt = true
+				n.withheld++
+			}
 			n.mu.Unlock()
 			if withheld {
 				continue

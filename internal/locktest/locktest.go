@@ -96,12 +96,14 @@ func (EarlyContext) Err() error { return nil }
 // patience is how long a test waits for what must happen, on a machine that is busy.
 const patience = 3 * time.Minute
 
-// GiveUp acquires a key in a weather that holds back the reply, and gives up when carriedOut has returned. A reply that is
-// only late may come before that on a busy machine; then it tries again, with twice the time. It leaves the weather as it is.
-func GiveUp(t testing.TB, e cohort.Engine, key string, w cohorttest.Weather, set func(cohorttest.Weather), carriedOut func()) {
+// GiveUp acquires a key in a weather that holds back the reply, and gives up when carriedOut has returned and a reply that is to
+// be lost is lost. One that is only late may come before that on a busy machine; then it tries again, with twice the time. It
+// leaves the weather as it is.
+func GiveUp(t testing.TB, e cohort.Engine, key string, n *cohorttest.Network, w cohorttest.Weather, carriedOut func()) {
 	t.Helper()
 	for ; ; w.Late *= 2 {
-		set(w)
+		n.Set(w)
+		before := n.Withheld()
 		ctx, cancel := context.WithCancel(t.Context())
 		var g cohort.Grant
 		var err error
@@ -111,6 +113,11 @@ func GiveUp(t testing.TB, e cohort.Engine, key string, w cohorttest.Weather, set
 			g, err = e.Acquire(ctx, key)
 		}()
 		carriedOut()
+		for deadline := time.Now().Add(patience); w.NoReplies && n.Withheld() == before; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("no reply was lost")
+			}
+		}
 		cancel()
 		Watch(t, patience, func() { <-returned })
 		if err != nil || w.Late == 0 {
@@ -119,7 +126,7 @@ func GiveUp(t testing.TB, e cohort.Engine, key string, w cohorttest.Weather, set
 			}
 			return
 		}
-		set(cohorttest.Weather{})
+		n.Set(cohorttest.Weather{})
 		if err := g.Release(t.Context()); err != nil {
 			t.Fatal(err)
 		}
