@@ -42,15 +42,19 @@ func dial(t testing.TB, addrs ...string) rueidis.Client {
 }
 
 // dialOnce is dial for a network that will withhold replies. A client has several connections, and makes each when a
-// request is the first to use it: that request would not be sent, because a new connection waits for a reply first.
+// request is the first to use it: that request would not be sent, because a new connection waits for a reply first. Nor would
+// one be sent aside while a PING, which is sent as often as KeepAlive says, waits for its reply.
 func dialOnce(t testing.TB, addr string) rueidis.Client {
-	return newClient(t, rueidis.ClientOption{InitAddress: []string{addr}, PipelineMultiplex: -1})
+	return newClient(t, rueidis.ClientOption{
+		InitAddress: []string{addr}, PipelineMultiplex: -1, Dialer: net.Dialer{KeepAlive: redistest.Patience},
+	})
 }
 
 // newClient gives a server 10 s to reply, which a busy machine can need, unless the option says otherwise.
 func newClient(t testing.TB, option rueidis.ClientOption) rueidis.Client {
 	option.ConnWriteTimeout = cmp.Or(option.ConnWriteTimeout, 10*time.Second)
-	option.Dialer = net.Dialer{Timeout: 10 * time.Second, KeepAlive: 500 * time.Millisecond}
+	option.Dialer.Timeout = 10 * time.Second
+	option.Dialer.KeepAlive = cmp.Or(option.Dialer.KeepAlive, 500*time.Millisecond)
 	option.DisableCache = true
 	option.ForceSingleClient = len(option.InitAddress) == 1
 	client, err := rueidis.NewClient(option)
