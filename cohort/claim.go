@@ -154,7 +154,7 @@ func (m *Manager) contend(ctx context.Context, done <-chan struct{}, local keylo
 		case <-returned:
 		case <-done:
 			local.Release()
-			return Lock{}, ended.Err(ctx)
+			return Lock{}, endOf(ctx, local.Key())
 		}
 	}
 	for inherited := true; ; inherited = false {
@@ -171,7 +171,7 @@ func (m *Manager) contend(ctx context.Context, done <-chan struct{}, local keylo
 		switch {
 		case ended.Is(done):
 			m.abandon(local, c)
-			return Lock{}, ended.Err(ctx)
+			return Lock{}, endOf(ctx, local.Key())
 		case c.err != nil && !inherited:
 			local.Release()
 			return Lock{}, c.err
@@ -181,7 +181,7 @@ func (m *Manager) contend(ctx context.Context, done <-chan struct{}, local keylo
 			}
 			return m.newLock(local, c, c.seq.Add(1)), nil
 		case c.err == nil && !m.leaveLost(local, c, done):
-			return Lock{}, ended.Err(ctx)
+			return Lock{}, endOf(ctx, local.Key())
 		}
 		c = nil
 	}

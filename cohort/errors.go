@@ -1,6 +1,7 @@
 package cohort
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/internal/ended"
+	"github.com/seed-46f81e6d/keylock/internal/show"
 )
 
 var (
@@ -107,3 +110,30 @@ func (e *HeldError) Error() string {
 
 // Unwrap returns ErrHeld.
 func (e *HeldError) Unwrap() error { return ErrHeld }
+
+// endError is the error of a call for a key whose context has ended, as keylock's is.
+type endError struct {
+	key    string
+	causes []error // that of the context, and its cause if that is another one
+}
+
+func endOf(ctx context.Context, key string) error {
+	e := &endError{key, []error{ended.Err(ctx)}}
+	if cause := context.Cause(ctx); cause != nil && cause != e.causes[0] {
+		e.causes = append(e.causes, cause)
+	}
+	return e
+}
+
+func (e *endError) Error() string {
+	text := "cohort: key " + show.Quoted(&e.key)
+	for _, cause := range e.causes {
+		text += ": " + show.Message(cause.Error())
+	}
+	return text
+}
+
+func (e *endError) Unwrap() []error { return e.causes }
+
+// Timeout makes the error one of a deadline for those who ask as package net does.
+func (e *endError) Timeout() bool { return errors.Is(e.causes[0], context.DeadlineExceeded) }

@@ -148,7 +148,7 @@ func (m *Manager) closeEngine() {
 }
 
 // Acquire waits until key is granted: in the queue of this process, then in the
-// engine's. It returns an error that wraps ctx.Err() when ctx ends first, [ErrClosed] when the
+// engine's. It returns an error that wraps ctx.Err() and the cause when ctx ends first, [ErrClosed] when the
 // manager is or becomes closed or is shutting down, and else the engine's error. When it fails
 // it returns the zero Lock. A nil context panics.
 func (m *Manager) Acquire(ctx context.Context, key string) (Lock, error) {
@@ -174,7 +174,7 @@ func (m *Manager) acquireLocal(ctx context.Context, key string) (keylock.Lock[st
 
 // TryAcquire returns the lock of key if it is free. It returns [ErrHeld] when the key is held or
 // waited for, in this process or in another, or is still being given back; a [*HeldError] where it is known who
-// has it; an error that wraps ctx.Err() when ctx ends before the engine has replied; [ErrClosed] when the manager is closed or shutting down; and
+// has it; an error that wraps ctx.Err() and the cause when ctx ends before the engine has replied; [ErrClosed] when the manager is closed or shutting down; and
 // else the engine's error, for instance that it cannot be reached. When it fails it returns the
 // zero Lock.
 func (m *Manager) TryAcquire(ctx context.Context, key string) (Lock, error) {
@@ -183,8 +183,8 @@ func (m *Manager) TryAcquire(ctx context.Context, key string) (Lock, error) {
 		panic("cohort: nil context")
 	}
 	done := ctx.Done()
-	if err := ctx.Err(); err != nil {
-		return Lock{}, err
+	if ctx.Err() != nil {
+		return Lock{}, endOf(ctx, key)
 	}
 	local, ok := m.local.TryAcquire(key)
 	if !ok {

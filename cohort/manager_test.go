@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -1113,4 +1114,42 @@ func TestTokenOrdersByEpochThenSeq(t *testing.T) {
 			assert.Equal(t, cmp.Compare(i, j), cmp.Compare(a.String(), b.String()), "%v against %v as text", a, b)
 		}
 	}
+}
+
+// A wait reports its key and the cause of its end in the queue of the process and at the engine, and a call that comes later
+// does too.
+func TestErrorOfAnEndedContextNamesTheKeyAndTheCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := cohorttest.NewStore()
+		defer store.Close()
+		here, there := store.Engine(), store.Engine()
+		m := cohort.Start(t.Context(), here, cohort.WithKeep(time.Hour, 1))
+		defer m.Close()
+		other := cohort.Start(t.Context(), there)
+		defer other.Close()
+		tooSlow := errors.New("too slow")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, tooSlow)
+		defer cancel()
+		reported := func(err error) {
+			t.Helper()
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.ErrorIs(t, err, tooSlow)
+			require.ErrorContains(t, err, `key "order/42": context deadline exceeded: too slow`)
+			assert.True(t, os.IsTimeout(err))
+		}
+		held, err := other.Acquire(t.Context(), "order/42")
+		require.NoError(t, err)
+		errs := make(chan error)
+		for range 2 { // the one waits at the engine, the other behind it
+			go func() {
+				_, err := m.Acquire(ctx, "order/42")
+				errs <- err
+			}()
+		}
+		reported(<-errs)
+		reported(<-errs)
+		_, err = m.TryAcquire(ctx, "order/42")
+		reported(err)
+		require.NoError(t, held.Release())
+	})
 }
