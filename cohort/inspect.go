@@ -20,7 +20,7 @@ type Stats struct {
 
 	Waiting int // claims that wait at the engine now
 	Held    int // claims that the engine has granted and not got back
-	Kept    int // those of them that no caller of this process uses, see WithKeep
+	Kept    int // those of them that no caller of this process uses or waits for, see WithKeep
 
 	Granted  uint64 // claims that the engine granted
 	Refused  uint64 // claims that ended without a grant: held for a try, withdrawn, refused
@@ -44,7 +44,7 @@ const (
 	NoClaim      State = iota // the process asks the engine for nothing
 	ClaimWaiting              // it waits in the engine's queue
 	ClaimHeld                 // the engine has granted it
-	ClaimKept                 // the engine has granted it, and no caller of this process uses it
+	ClaimKept                 // the engine has granted it, and no caller of this process uses it or waits for it
 )
 
 // String returns "none", "waiting", "held" or "kept".
@@ -149,7 +149,8 @@ func (m *Manager) stats(ctx context.Context, local keylock.Stats) (Stats, error)
 	}
 	s.Handoffs = m.handoffs.Load()
 	if k := m.keeper; k != nil {
-		s.Kept = min(int(max(k.kept.Load(), 0)), s.Held) // it may have grown since the others were counted
+		free := s.Waiting + s.Held - local.Keys                // those on their way from one caller to the next are not free
+		s.Kept = max(min(int(k.kept.Load()), s.Held, free), 0) // they may have become more since the others were counted
 		s.Hits, s.Recalls = k.hits.Load(), k.recalls.Load()
 	}
 	if r, ok := m.engine.(Reporter); ok {
@@ -203,8 +204,8 @@ func (m *Manager) withClaims(ctx context.Context, local []keylock.KeyInfo[string
 	err := m.claims.ask(ctx, func(cs *claims) {
 		for i, k := range local {
 			infos[i] = KeyInfo{KeyInfo: k, Claim: cs.info(k.Key)}
-			if c := &infos[i].Claim; c.State == ClaimKept && k.Waiting > 0 {
-				c.State = ClaimHeld // it is on its way from one caller to the next
+			if c := &infos[i].Claim; c.State == ClaimKept && k.Held+k.Waiting > 0 {
+				c.State = ClaimHeld // it is on its way from one caller to the next, or was a moment ago
 			}
 		}
 	})
