@@ -14,7 +14,7 @@ import (
 
 // claim is the process's claim to a key at the engine, from when it asks until it has
 // given the key back. It belongs to the local holder of the key, the only one that changes it,
-// and travels with the local lock to the next. Those who only look go by replied.
+// and travels with the local lock to the next, or is kept for it. Those who only look go by replied.
 type claim struct {
 	key      string
 	asked    time.Time

@@ -111,14 +111,14 @@ func (e *HeldError) Error() string {
 // Unwrap returns ErrHeld.
 func (e *HeldError) Unwrap() error { return ErrHeld }
 
-// endError is the error of a call for a key whose context has ended, as keylock's is.
+// endError is the error of a call whose context has ended, as keylock's is.
 type endError struct {
-	key    string
-	causes []error // that of the context, and its cause if that is another one
+	keys   []string // that it was about
+	causes []error  // that of the context, and its cause if that is another one
 }
 
-func endOf(ctx context.Context, key string) error {
-	e := &endError{key, []error{ended.Err(ctx)}}
+func endOf(ctx context.Context, keys ...string) error {
+	e := &endError{keys, []error{ended.Err(ctx)}}
 	if cause := context.Cause(ctx); cause != nil && cause != e.causes[0] {
 		e.causes = append(e.causes, cause)
 	}
@@ -126,7 +126,14 @@ func endOf(ctx context.Context, key string) error {
 }
 
 func (e *endError) Error() string {
-	text := "cohort: key " + show.Quoted(&e.key)
+	text := "cohort"
+	switch len(e.keys) {
+	case 0:
+	case 1:
+		text += ": key " + show.Quoted(&e.keys[0])
+	default:
+		text += fmt.Sprintf(": key %s and %d more", show.Quoted(&e.keys[0]), len(e.keys)-1)
+	}
 	for _, cause := range e.causes {
 		text += ": " + show.Message(cause.Error())
 	}

@@ -253,7 +253,10 @@ func (m *Manager) acquireSorted(ctx context.Context, keys []string) (locks []Loc
 			return locks, ErrLost
 		}
 	}
-	return locks, ctx.Err()
+	if ctx.Err() != nil {
+		return locks, endOf(ctx, keys...)
+	}
+	return locks, nil
 }
 
 // releaseAll releases the locks at the same time, because each may wait for the engine, and joins the errors.

@@ -1150,6 +1150,11 @@ func TestErrorOfAnEndedContextNamesTheKeyAndTheCause(t *testing.T) {
 		reported(<-errs)
 		_, err = m.TryAcquire(ctx, "order/42")
 		reported(err)
+		_, err = m.AcquireAll(ctx, "order/42", "order/43")
+		reported(err)
+		_, err = m.AcquireAll(ctx)
+		require.EqualError(t, err, "cohort: context deadline exceeded: too slow")
+		require.ErrorIs(t, err, tooSlow)
 		require.NoError(t, held.Release())
 	})
 }

@@ -34,7 +34,7 @@ func WithMaxHandoffs(n int) Option {
 }
 
 // WithMaxHold bounds for how long one grant of the engine is handed off within the process: from when the engine has
-// reported that another process wants the key, which it is asked to do at the first handoff, or from the grant if it
+// reported that another process wants the key, which it is asked to do when the grant is first handed off or kept, or from the grant if it
 // cannot tell. The first release after that time gives the key back. It cannot end a critical section. The default
 // is 200 ms; a d that is not positive panics.
 func WithMaxHold(d time.Duration) Option {
