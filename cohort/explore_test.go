@@ -9,13 +9,17 @@ import (
 	"flag"
 	"fmt"
 	"hash/fnv"
+	"hash/maphash"
 	"iter"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-46f81e6d/keylock/internal/ended"
 )
 
 var exploreLevel = flag.Int("explore", 1, "how far TestEveryInterleaving goes: 1 takes seconds, 2 some 20 minutes")
@@ -26,6 +30,7 @@ var exploreLevel = flag.Int("explore", 1, "how far TestEveryInterleaving goes: 1
 //
 //	go test -tags explore ./cohort -run=TestEveryInterleaving -v -explore=2
 func TestEveryInterleaving(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // it makes worlds, and hardly keeps anything
 	var states, steps int
 	for _, s := range scenarios(*exploreLevel) {
 		began := time.Now()
@@ -54,6 +59,7 @@ const (
 	locks      program = "locks"
 	locksTwice program = "locks twice"
 	tries      program = "tries, and locks"
+	leaves     program = "locks, and may leave" // its context ends at some time
 )
 
 func (s scenario) String() string {
@@ -81,28 +87,29 @@ func (s scenario) String() string {
 
 // scenarios returns what is explored at a level.
 func scenarios(level int) (all []scenario) {
-	add := func(from int, callers [][]program, events bool, others ...bool) {
+	add := func(from, eventsFrom int, callers [][]program, others ...bool) {
 		s := scenario{callers: callers, others: others, room: 1}
 		if level >= from {
 			all = append(all, s)
 		}
-		if level < from && events || level < from+1 && !events {
-			return
+		if level >= eventsFrom {
+			loses, closes, idles, narrow := s, s, s, s
+			loses.loses, closes.closes, idles.idles, narrow.room = true, true, true, 0
+			all = append(all, loses, closes, idles, narrow)
 		}
-		loses, closes, idles, narrow := s, s, s, s
-		loses.loses, closes.closes, idles.idles, narrow.room = true, true, true, 0
-		all = append(all, loses, closes, idles, narrow)
 	}
 	const waits, try = false, true
-	add(1, [][]program{{locks}}, true, waits)
-	add(1, [][]program{{locks}}, true, try)
-	add(1, [][]program{{locksTwice}}, true)
-	add(1, [][]program{{locksTwice}}, false, waits)
-	add(1, [][]program{{locks, locks}}, false, waits)
-	add(2, [][]program{{locks, tries}}, false, try)
-	add(2, [][]program{{locks}}, false, waits, try)
-	add(1, [][]program{{locks}, {locks}}, false)
-	add(3, [][]program{{locks, locksTwice}}, false, waits)
+	add(1, 1, [][]program{{locks}}, waits)
+	add(1, 1, [][]program{{locks}}, try)
+	add(1, 1, [][]program{{locksTwice}})
+	add(1, 2, [][]program{{locksTwice}}, waits)
+	add(1, 2, [][]program{{locks, locks}}, waits)
+	add(1, 3, [][]program{{locks, leaves}}, waits)
+	add(1, 3, [][]program{{locks, locks, locks}}, waits)
+	add(2, 3, [][]program{{locks, tries}}, try)
+	add(2, 3, [][]program{{locks}}, waits, try)
+	add(1, 2, [][]program{{locks}, {locks}})
+	add(3, 4, [][]program{{locks, locksTwice}}, waits)
 	return all
 }
 
@@ -223,6 +230,7 @@ const key = "key"
 
 func newWorld(s scenario) *world {
 	w := &world{scenario: s}
+	var before *actor
 	for i, callers := range s.callers {
 		p := &process{w: w, name: string(rune('P' + i)), passed: make(map[*actor]*claim), entries: make(map[*claim]*entry)}
 		w.processes = append(w.processes, p)
@@ -232,7 +240,15 @@ func newWorld(s scenario) *world {
 		p.m.keeper = k
 		w.start(p.name+"'s keeper", p.keeps)
 		for j, c := range callers {
-			w.start(fmt.Sprintf("%s's caller %d", p.name, j+1), func() { p.calls(c) })
+			var comes func() bool // of two that do the same it does not matter which comes first
+			switch {
+			case j > 0 && callers[j-1] == c:
+				before := before
+				comes = func() bool { return before.entered }
+			case j == 0 && i > 0 && slices.Equal(callers, s.callers[i-1]) && !s.loses && !s.closes:
+				comes = func() bool { return w.epoch > 0 || len(w.queue) > 0 } // the other process has asked the engine
+			}
+			before = w.start(fmt.Sprintf("%s's caller %d", p.name, j+1), func() { p.calls(c, comes) })
 		}
 	}
 	for i, try := range s.others {
@@ -299,8 +315,17 @@ func (p *process) keeps() {
 	}
 }
 
-func (p *process) calls(does program) {
+// calls does what a caller does, when it comes.
+func (p *process) calls(does program, comes func() bool) {
+	p.w.running.comes = comes
 	switch does {
+	case leaves:
+		a := p.w.running
+		p.w.start(a.name+"'s context", func() {
+			p.w.step("ends", func() bool { return !a.ended }, nil)
+			a.done = true
+		})
+		p.locks(false)
 	case locks:
 		p.locks(false)
 	case locksTwice:
@@ -317,18 +342,24 @@ func (p *process) locks(try bool) {
 	w, k, a := p.w, p.m.keeper, p.w.running
 	a.calls++
 	if try {
-		w.step("tries the local lock", nil, nil)
+		w.step("tries the local lock", a.comes, nil)
+		a.entered = true
 		if p.holder != nil || len(p.entered) > 0 {
 			return
 		}
 		p.holder = a
 	} else {
-		w.step("enters the local queue", nil, nil)
+		w.step("enters the local queue", a.comes, nil)
+		a.entered = true
 		if p.holder == nil {
 			p.holder = a
 		} else {
 			p.entered = append(p.entered, a)
-			w.step("waits for the local lock", func() bool { return p.holder == a }, nil)
+			w.step("waits for the local lock", func() bool { return p.holder == a || a.done }, nil)
+			if p.holder != a {
+				p.entered = slices.DeleteFunc(p.entered, func(other *actor) bool { return other == a })
+				return
+			}
 		}
 	}
 	c := p.passed[a]
@@ -343,14 +374,11 @@ func (p *process) locks(try bool) {
 			p.unlocks()
 			return
 		}
-		w.step("waits for the return", func() bool {
-			select {
-			case <-returned:
-				return true
-			default:
-				return false
-			}
-		}, nil)
+		w.step("waits for the return", func() bool { return ended.Is(returned) || a.done }, nil)
+		if a.done {
+			p.unlocks()
+			return
+		}
 	}
 	for {
 		if c == nil {
@@ -360,6 +388,10 @@ func (p *process) locks(try bool) {
 			}
 		}
 		w.step("looks whether it is lost", nil, c)
+		if a.done {
+			p.abandons(c)
+			return
+		}
 		if !c.isLost() {
 			break
 		}
@@ -388,15 +420,32 @@ func (p *process) locks(try bool) {
 			p.unlocks()
 			return
 		}
-		if len(p.entered) > 0 {
-			next := p.entered[0]
-			p.passed[next] = c
-			p.unlocks()
+		if p.handsOff(c) {
 			return
 		}
 	}
 	k.forget(c, p.release(c))
 	p.unlocks()
+}
+
+// abandons is Manager.abandon.
+func (p *process) abandons(c *claim) {
+	if !p.handsOff(c) {
+		p.w.starts(func() {
+			p.m.keeper.forget(c, p.release(c))
+			p.unlocks()
+		})
+	}
+}
+
+// handsOff is Manager.handOff.
+func (p *process) handsOff(c *claim) bool {
+	if len(p.entered) == 0 {
+		return false
+	}
+	p.passed[p.entered[0]] = c
+	p.unlocks()
+	return true
 }
 
 func (p *process) unlocks() {
@@ -478,7 +527,7 @@ func (w *world) check() error {
 // checkEnd looks at what must hold when nothing moves any more.
 func (w *world) checkEnd() error {
 	for _, a := range w.actors {
-		if !a.ended && !a.keeps && a.name != "loss" {
+		if !a.ended && !a.keeps && a.name != "loss" && a.at.label != "ends" {
 			return fmt.Errorf("%s %s, and nothing moves", a.name, a.at.label)
 		}
 	}
@@ -600,14 +649,19 @@ func (w *world) story() string {
 }
 
 // fingerprint tells states apart: by what is shared, and by the steps that each actor has made since
-// it last forgot everything.
+// it last forgot everything. It does not matter in which order actors came, nor what those did that have ended.
 func (w *world) fingerprint() uint64 {
 	h := fnv.New64a()
 	fmt.Fprint(h, w.digest())
+	sum := h.Sum64()
 	for _, a := range w.actors {
-		fmt.Fprint(h, a.name, a.ended, a.calls, a.history, a.at.label)
+		if !a.ended {
+			h.Reset()
+			fmt.Fprint(h, a.name, a.done, a.calls, a.history, a.at.label, w.number(a.at.claim))
+			sum += h.Sum64()
+		}
 	}
-	return h.Sum64()
+	return sum
 }
 
 // An actor is a goroutine.
@@ -618,9 +672,12 @@ type actor struct {
 	stop    func()
 	at      stop
 	ended   bool
-	keeps   bool   // it is a keeper
-	calls   int    // that it has begun
-	history uint64 // the steps since the last one that says all there is to know
+	keeps   bool        // it is a keeper
+	comes   func() bool // nil for at any time
+	entered bool        // it has been in the local queue
+	done    bool        // its context has ended
+	calls   int         // that it has begun
+	history uint64      // the steps since the last one that says all there is to know
 }
 
 // stop is where an actor waits to go on.
@@ -633,7 +690,7 @@ type stop struct {
 type unwinding struct{}
 
 // start starts an actor, which goes on to its first gate.
-func (w *world) start(name string, run func()) {
+func (w *world) start(name string, run func()) *actor {
 	a := &actor{name: name}
 	a.next, a.stop = iter.Pull(func(yield func(stop) bool) {
 		defer func() {
@@ -646,6 +703,7 @@ func (w *world) start(name string, run func()) {
 	})
 	w.actors = append(w.actors, a)
 	w.resume(a)
+	return a
 }
 
 func (w *world) resume(a *actor) {
@@ -655,6 +713,8 @@ func (w *world) resume(a *actor) {
 	a.at, a.ended = at, !ok
 	w.running = before
 }
+
+var labels = maphash.MakeSeed() // of the hashes of labels
 
 // step stops the running actor before a step.
 func (w *world) step(label string, ready func() bool, c *claim) {
@@ -666,9 +726,7 @@ func (w *world) step(label string, ready func() bool, c *claim) {
 	if !a.yield(stop{label, c, ready}) {
 		panic(unwinding{})
 	}
-	for i := range len(label) {
-		a.history = (a.history ^ uint64(label[i])) * 1099511628211
-	}
+	a.history = (a.history ^ maphash.String(labels, label)) * 1099511628211
 	a.history = (a.history ^ w.number(c)) * 1099511628211
 	if a.keeps { // which goes through a list that it has read at once
 		for _, p := range w.processes {
