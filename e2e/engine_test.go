@@ -250,7 +250,7 @@ func TestCommandBreaksLockOfHangingProcess(t *testing.T) {
 	assert.Contains(t, run("list"), `"order/42, all"`)
 	assert.Contains(t, run("show", "order/42, all"), " reports\n")
 	epoch := strconv.FormatUint(stuck.Token().Epoch, 10)
-	assert.Contains(t, run("break", "order/42, all", epoch), "is not held with epoch "+epoch+" any more")
+	assert.Contains(t, run("break", "order/42, all", epoch), "was held with epoch "+epoch+", and is not any more")
 	assert.Contains(t, run("show", "order/42, all"), "is free")
 	receive(t, stuck.Context().Done(), "the notice")
 	require.ErrorIs(t, context.Cause(stuck.Context()), cohort.ErrLost)

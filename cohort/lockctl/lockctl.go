@@ -181,7 +181,7 @@ func breakLock(ctx context.Context, engine cohort.Operator, out io.Writer, key s
 	if !done {
 		return fmt.Errorf("%s is not held with epoch %d any more; nothing was changed", text(key), epoch)
 	}
-	_, err = fmt.Fprintf(out, "%s is not held with epoch %d any more; its holder learns of it at its next renewal\n", text(key), epoch)
+	_, err = fmt.Fprintf(out, "%s was held with epoch %d, and is not any more; its holder learns of it at its next renewal\n", text(key), epoch)
 	return err
 }
 

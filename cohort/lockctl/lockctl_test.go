@@ -62,7 +62,7 @@ waits  -      `+now+`  process 3
 
 		err = lockctl.Run(t.Context(), operator, &bytes.Buffer{}, "break", "order/42", "2")
 		require.EqualError(t, err, "order/42 is not held with epoch 2 any more; nothing was changed")
-		assert.Equal(t, "order/42 is not held with epoch 1 any more; its holder learns of it at its next renewal\n", run(t, operator, "break", "order/42", "1"))
+		assert.Equal(t, "order/42 was held with epoch 1, and is not any more; its holder learns of it at its next renewal\n", run(t, operator, "break", "order/42", "1"))
 		next := <-granted
 		assert.Greater(t, next.Epoch(), stuck.Epoch())
 		<-stuck.Lost()

@@ -36,7 +36,7 @@ func TestBreakLockOfHangingProcess(t *testing.T) {
 	assert.Contains(t, output("list"), "order/42")
 	assert.Contains(t, output("show", "order/42"), " reports\n")
 	epoch := strconv.FormatUint(stuck.Token().Epoch, 10)
-	assert.Contains(t, output("break", "order/42", epoch), "is not held with epoch "+epoch+" any more")
+	assert.Contains(t, output("break", "order/42", epoch), "was held with epoch "+epoch+", and is not any more")
 	assert.Contains(t, output("show", "order/42"), "is free")
 	select {
 	case <-stuck.Context().Done():
