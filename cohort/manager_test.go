@@ -507,7 +507,6 @@ func TestContextWithoutErrMayBeDerivedFrom(t *testing.T) {
 func TestAcquireAllUnderTheContextOfALostLock(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		m, _ := w.process()
-		acquire(t, m, "k")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(cohort.ErrLost)
 		_, err := m.AcquireAll(ctx, "j", "l")

@@ -109,6 +109,7 @@ func TestRoomIsGivenInTheOrderOfTheCalls(t *testing.T) {
 		g := inorder.New[string](t.Context(), 1, inorder.WithQueue(1))
 		var order []int
 		var calls sync.WaitGroup
+		var returned atomic.Int64
 		for i := range 10 {
 			calls.Go(func() {
 				assert.NoError(t, g.Go(t.Context(), "a", func(context.Context) error {
@@ -116,9 +117,11 @@ func TestRoomIsGivenInTheOrderOfTheCalls(t *testing.T) {
 					order = append(order, i)
 					return nil
 				}))
+				returned.Add(1)
 			})
 			synctest.Wait()
 		}
+		require.EqualValues(t, 2, returned.Load(), "the others wait for room")
 		calls.Wait()
 		require.NoError(t, g.Wait())
 		assert.Equal(t, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, order)
@@ -346,7 +349,7 @@ func TestEndOfTheGroupIsThatOfItsParts(t *testing.T) {
 		sub := g.Sub(t.Context()).Sub(t.Context())
 		require.NoError(t, sub.Go(t.Context(), "a", sleep(time.Hour)))
 		require.NoError(t, sub.Go(t.Context(), "a", nothing))
-		require.NoError(t, g.Go(t.Context(), "b", func(context.Context) error { return errBad }))
+		require.NoError(t, g.Go(t.Context(), "b", func(context.Context) error { t.Error("begun after Stop"); return nil }))
 		idle, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		assert.ErrorIs(t, g.WaitIdle(idle), context.DeadlineExceeded, "it counts what its parts have")

@@ -185,6 +185,8 @@ func TestLostNoticeIsRepairedByALook(t *testing.T) {
 		l.beDeaf(true)
 		released := time.Now()
 		require.NoError(t, held.Release(t.Context()))
+		synctest.Wait()
+		require.Empty(t, granted, "the notice is lost")
 		g := <-granted
 		assert.LessOrEqual(t, time.Since(released), ttl/4)
 		require.NoError(t, g.Release(t.Context()))
@@ -200,6 +202,8 @@ func TestWaitersLookWhenTheSubscriptionWasRenewed(t *testing.T) {
 		granted := begin(t, e, "key")
 		l.beDeaf(true)
 		require.NoError(t, held.Release(t.Context()))
+		synctest.Wait()
+		require.Empty(t, granted, "the notice is lost")
 		l.beDeaf(false)
 		l.drop <- struct{}{}
 		renewed := time.Now()
@@ -228,8 +232,11 @@ func TestLookWhileTheReplyIsOnItsWayIsNotLost(t *testing.T) {
 		began := time.Now()
 		granted := begin(t, e, "key") // the server has it in the queue
 		require.NoError(t, held.Release(t.Context()))
+		synctest.Wait()
 		l.beDeaf(false)
 		l.drop <- struct{}{}
+		synctest.Wait()
+		require.Empty(t, granted, "the notice is lost, and the reply is on its way")
 		g := <-granted
 		assert.LessOrEqual(t, time.Since(began), 2*time.Second)
 		require.NoError(t, g.Release(t.Context()))
@@ -294,6 +301,7 @@ func TestDeadHeadIsMetWhenItsSessionHasEnded(t *testing.T) {
 		granted := begin(t, e, "key")
 		l.cut()
 		cut := time.Now()
+		require.Empty(t, granted)
 		g := <-granted
 		assert.LessOrEqual(t, time.Since(cut), ttl+2*time.Millisecond)
 		l.heal()
