@@ -136,6 +136,7 @@ func TestConformance(t *testing.T) {
 		Refuse: func(e cohort.Engine, call cohorttest.Call, forGood bool) error {
 			if call == cohorttest.Wait {
 				compact(t, direct)
+				require.Eventually(t, func() bool { return networks[e].connections() > 0 }, patience, time.Millisecond)
 				networks[e].set(func(_, _ string) weather { return weather{Down: true} })
 				time.Sleep(100 * time.Millisecond)
 				networks[e].heal()
@@ -157,6 +158,10 @@ func TestConformance(t *testing.T) {
 		},
 		Late: func(e cohort.Engine) error { gates[e].late.Store(true); return nil },
 	})
+	for _, g := range gates {
+		assert.Nil(t, g.refuse.Load(), "what was to be refused was never asked")
+		assert.False(t, g.late.Load(), "nor what was to be late")
+	}
 }
 
 // Users of concurrency.Mutex and of an Engine wait in the same queue, in the order in which they came.

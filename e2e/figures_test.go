@@ -468,14 +468,19 @@ func (b *bench) fresh() string {
 // messages returns how many messages etcd has received from clients.
 func (b *bench) messages(t *testing.T) float64 { return messages(t, b.addr) }
 
-func messages(t *testing.T, addr string) (sum float64) {
+func messages(t *testing.T, addr string) float64 {
+	return metric(t, addr, "grpc_server_msg_received_total")
+}
+
+// metric returns the sum of a metric of the member.
+func metric(t *testing.T, addr, name string) (sum float64) {
 	resp, err := http.Get("http://" + addr + "/metrics")
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	for line := range strings.Lines(string(text)) {
-		if strings.HasPrefix(line, "grpc_server_msg_received_total") {
+		if strings.HasPrefix(line, name) {
 			n, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' ')+1:]), 64)
 			require.NoError(t, err)
 			sum += n

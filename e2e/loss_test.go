@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/concurrency"
 
 	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/etcdlock"
@@ -19,20 +20,29 @@ func TestWaitOutlastsCompactionAndReconnect(t *testing.T) {
 	node := startNode(t)
 	direct := dial(t, node)
 	n := newNetwork()
-	holder := acquire(t, newEngine(t, direct, 30*time.Second), "key")
 	e := newEngine(t, dial(t, n.to(t, "n0", node)), 30*time.Second)
+	session, err := concurrency.NewSession(direct, concurrency.WithTTL(30)) // which watches nothing
+	require.NoError(t, err)
+	defer session.Close()
+	holder := concurrency.NewMutex(session, e.Name("key"))
+	require.NoError(t, holder.Lock(t.Context()))
 	granted := waitInQueue(t, direct, e, "key", 2)
-	time.Sleep(300 * time.Millisecond) // until it watches
 	for range 3 {
+		require.Eventually(t, func() bool { return watchers(t, node) >= 2 }, patience, 10*time.Millisecond, "its inbox and its queue")
 		compact(t, direct)
 		n.set(func(_, _ string) weather { return weather{Down: true} })
-		time.Sleep(300 * time.Millisecond)
+		require.Eventually(t, func() bool { return watchers(t, node) == 0 }, patience, 10*time.Millisecond)
 		n.heal()
-		time.Sleep(500 * time.Millisecond)
-		assert.Empty(t, granted, "the key is held")
 	}
-	require.NoError(t, holder.Release(t.Context()))
+	time.Sleep(500 * time.Millisecond)
+	assert.Empty(t, granted, "the key is held")
+	require.NoError(t, holder.Unlock(t.Context()))
 	require.NoError(t, receive(t, granted, "the lock").Release(t.Context()))
+}
+
+// watchers returns how many watches the member has.
+func watchers(t *testing.T, addr string) float64 {
+	return metric(t, addr, "etcd_debugging_mvcc_watcher_total")
 }
 
 // compact makes etcd forget its history so far.
@@ -60,6 +70,7 @@ func TestDeletedKeyIsNoticed(t *testing.T) {
 			next <- l
 		}
 	}()
+	awaitWaiting(t, here, 1)
 	_, err = client.Delete(t.Context(), "/locks/", clientv3.WithPrefix())
 	require.NoError(t, err)
 	deleted := time.Now()

@@ -25,6 +25,15 @@ func newManager(t testing.TB, client *clientv3.Client, ttl time.Duration, opts .
 	return m
 }
 
+// awaitWaiting waits until n callers wait within the process.
+func awaitWaiting(t *testing.T, m *cohort.Manager, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		stats, err := m.Stats(t.Context())
+		return err == nil && stats.Local.Waiting == n
+	}, patience, time.Millisecond)
+}
+
 func TestP7TheTokenOrdersHoldersOfOneGrant(t *testing.T) {
 	client := dial(t, startNode(t))
 	resource := counter{client: client, name: "/counter"}
@@ -83,6 +92,10 @@ func TestP8HandoffsAreBounded(t *testing.T) {
 					}
 				})
 			}
+			require.Eventually(t, func() bool {
+				stats, err := busy.Stats(t.Context())
+				return err == nil && stats.Handoffs > 0
+			}, patience, time.Millisecond)
 			for range 5 {
 				l, err := other.Acquire(t.Context(), bound.by)
 				require.NoError(t, err)
@@ -107,6 +120,7 @@ func TestP8LossStopsTheHandoff(t *testing.T) {
 			next <- l
 		}
 	}()
+	awaitWaiting(t, m, 1)
 	revoke(t, client, e)
 	receive(t, held.Context().Done(), "the notice")
 	require.ErrorIs(t, context.Cause(held.Context()), cohort.ErrLost)
@@ -197,10 +211,7 @@ func TestOrderWithinAProcess(t *testing.T) {
 				assert.NoError(t, l.Release())
 			}
 		})
-		require.Eventually(t, func() bool {
-			stats, err := m.Stats(t.Context())
-			return err == nil && stats.Local.Waiting == i+1
-		}, patience, time.Millisecond)
+		awaitWaiting(t, m, i+1)
 	}
 	require.NoError(t, first.Release())
 	all.Wait()
