@@ -169,12 +169,10 @@ func (c *captured) Value(key any) any {
 
 func (c *captured) Deadline() (time.Time, bool) { return time.Time{}, false }
 
-// An endError says that the context of a call has ended. It wraps what the context says
-// and, where that is something else, the cause.
+// An endError says that the context of a call has ended.
 type endError[K comparable] struct {
-	keys   named[K]
-	reason error
-	cause  error // nil when it is the reason
+	keys named[K]
+	ended.Reason
 }
 
 // named is what an error says of the keys that a call names.
@@ -197,11 +195,7 @@ func keysOf[K comparable](want table.Request[K]) named[K] {
 
 // endOf returns the error of a call whose context has ended.
 func endOf[K comparable](ctx context.Context, keys named[K]) error {
-	e := &endError[K]{keys: keys, reason: ended.Err(ctx)}
-	if cause := context.Cause(ctx); cause != e.reason {
-		e.cause = cause
-	}
-	return e
+	return &endError[K]{keys, ended.ReasonOf(ctx)}
 }
 
 func (e *endError[K]) Error() string {
@@ -213,24 +207,6 @@ func (e *endError[K]) Error() string {
 	case e.keys.n > 1:
 		fmt.Fprintf(&b, "key %s and %d more: ", show.Quoted(&e.keys.first), e.keys.n-1)
 	}
-	b.WriteString(show.Message(e.reason.Error()))
-	if e.cause != nil {
-		b.WriteString(": " + show.Message(e.cause.Error()))
-	}
+	b.WriteString(e.Text())
 	return b.String()
 }
-
-// Is finds what Unwrap returns without an allocation for it.
-func (e *endError[K]) Is(target error) bool {
-	return errors.Is(e.reason, target) || e.cause != nil && errors.Is(e.cause, target)
-}
-
-func (e *endError[K]) Unwrap() []error {
-	if e.cause == nil {
-		return []error{e.reason}
-	}
-	return []error{e.reason, e.cause}
-}
-
-// Timeout makes the error one of a deadline for those who ask as package net does.
-func (e *endError[K]) Timeout() bool { return errors.Is(e.reason, context.DeadlineExceeded) }

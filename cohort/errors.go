@@ -113,34 +113,20 @@ func (e *HeldError) Unwrap() error { return ErrHeld }
 
 // endError is the error of a call whose context has ended, as keylock's is.
 type endError struct {
-	keys   []string // that it was about
-	causes []error  // that of the context, and its cause if that is another one
+	keys []string // that it was about
+	ended.Reason
 }
 
-func endOf(ctx context.Context, keys ...string) error {
-	e := &endError{keys, []error{ended.Err(ctx)}}
-	if cause := context.Cause(ctx); cause != nil && cause != e.causes[0] {
-		e.causes = append(e.causes, cause)
-	}
-	return e
-}
+func endOf(ctx context.Context, keys ...string) error { return &endError{keys, ended.ReasonOf(ctx)} }
 
 func (e *endError) Error() string {
-	text := "cohort"
+	text := "cohort: "
 	switch len(e.keys) {
 	case 0:
 	case 1:
-		text += ": key " + show.Quoted(&e.keys[0])
+		text += "key " + show.Quoted(&e.keys[0]) + ": "
 	default:
-		text += fmt.Sprintf(": key %s and %d more", show.Quoted(&e.keys[0]), len(e.keys)-1)
+		text += fmt.Sprintf("key %s and %d more: ", show.Quoted(&e.keys[0]), len(e.keys)-1)
 	}
-	for _, cause := range e.causes {
-		text += ": " + show.Message(cause.Error())
-	}
-	return text
+	return text + e.Text()
 }
-
-func (e *endError) Unwrap() []error { return e.causes }
-
-// Timeout makes the error one of a deadline for those who ask as package net does.
-func (e *endError) Timeout() bool { return errors.Is(e.causes[0], context.DeadlineExceeded) }

@@ -436,8 +436,8 @@ func TestHotKeyThatAnotherProcessWantsIsNotShy(t *testing.T) {
 	})
 }
 
-// A caller of the process waits when the key is released. It finds the key kept, or given back because another process has wanted
-// it meanwhile: then it asks the engine, behind that one.
+// A caller of the process waits when the key is released. It finds the key kept, or, when another process wants it too, is handed
+// the key off. Neither asks the engine.
 func TestWaiterFindsTheKeyKept(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		m, e := w.keeps(1)

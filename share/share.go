@@ -126,11 +126,11 @@ func (g *Group[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V
 // left is how Do returns when its context has ended.
 func (g *Group[K, V]) left(ctx context.Context, key K) (V, error) {
 	var zero V
-	err := ended.Err(ctx)
-	if cause := context.Cause(ctx); cause != nil && cause != err {
-		return zero, fmt.Errorf("share: key %s: %w: %w", show.Quoted(&key), err, cause)
+	why := ended.ReasonOf(ctx)
+	if why.Cause != nil {
+		return zero, fmt.Errorf("share: key %s: %w: %w", show.Quoted(&key), why.Err, why.Cause)
 	}
-	return zero, fmt.Errorf("share: key %s: %w", show.Quoted(&key), err)
+	return zero, fmt.Errorf("share: key %s: %w", show.Quoted(&key), why.Err)
 }
 
 // leave removes a caller whose context has ended, and with the last one the call. It is
