@@ -620,9 +620,7 @@ func TestP9NoticeIsLostWhileSubscribingAgain(t *testing.T) {
 	e := newEngine(t, dial(t, n.Addr), redislock.WithTTL(ttl))
 	held := acquire(t, holder, "key")
 	granted := waitFor(t, s, e, "key", 2)
-	redistest.Eventually(t, "both hear notices", func() bool {
-		return strings.Count(s.Must(t, "CLIENT", "LIST", "TYPE", "pubsub"), "id=") == 2
-	})
+	s.AwaitSubscribers(t, 2)
 	n.Set(cohorttest.Weather{Down: true})
 	require.NoError(t, held.Release(t.Context()))
 	n.Set(cohorttest.Weather{})

@@ -117,9 +117,7 @@ func TestNotices(t *testing.T) {
 		require.NoError(t, err)
 		granted := beginToWait(t, s, waiter)
 		if i > 0 {
-			redistest.Eventually(t, "both hear notices", func() bool {
-				return strings.Count(s.Must(t, "CLIENT", "LIST", "TYPE", "pubsub"), "id=") == 2
-			})
+			s.AwaitSubscribers(t, 2)
 			s.Must(t, "CLIENT", "KILL", "TYPE", "pubsub")
 		}
 		began := time.Now()
@@ -153,9 +151,7 @@ func TestSubscriptionThatDiesSilentlyIsMadeAgain(t *testing.T) {
 	held, err := holder.Acquire(t.Context(), "key")
 	require.NoError(t, err)
 	granted := beginToWait(t, s, waiter)
-	redistest.Eventually(t, "both hear notices", func() bool {
-		return strings.Count(s.Must(t, "CLIENT", "LIST", "TYPE", "pubsub"), "id=") == 2
-	})
+	s.AwaitSubscribers(t, 2)
 	mu.Lock()
 	require.NotEmpty(t, subscriptions)
 	for _, c := range subscriptions {

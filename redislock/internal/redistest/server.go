@@ -200,6 +200,13 @@ func (s *Server) Replica(t testing.TB, settings ...string) *Server {
 	return r
 }
 
+// AwaitSubscribers waits until so many clients hear notices.
+func (s *Server) AwaitSubscribers(t testing.TB, n int) {
+	Eventually(t, "they hear notices", func() bool {
+		return strings.Count(s.Must(t, "CLIENT", "LIST", "TYPE", "pubsub"), "id=") == n
+	})
+}
+
 // CutReplicas makes the replicas of s lag behind from now on, while its clients stay.
 func (s *Server) CutReplicas(t testing.TB) {
 	s.Must(t, "ACL", "SETUSER", "repl", "off")
