@@ -2,6 +2,7 @@ package table
 
 import (
 	"cmp"
+	"math"
 	"slices"
 )
 
@@ -106,9 +107,9 @@ type WaitEdge[K comparable] struct {
 // cycle returns the cycle that a session's request would close by waiting, from the
 // session to itself; nil when there is none, or no session. No other request can close
 // one: nothing stands behind a request that has just come, and one without a session
-// holds nothing.
+// holds nothing. Nor does anything wait for a session that holds nothing, and has asked for nothing else.
 func (t *Table[K]) cycle(r *Request[K]) []WaitEdge[K] {
-	if r.Session == nil || !t.mayClose(r) {
+	if r.Session == nil || len(r.Session.waiting)+len(r.Session.held) == 0 {
 		return nil
 	}
 	s := &t.search
@@ -119,9 +120,7 @@ func (t *Table[K]) cycle(r *Request[K]) []WaitEdge[K] {
 		t.worked += s.looked
 		s.reset()
 	}()
-	s.nodes = append(s.nodes, node[K]{session: r.Session})
-	r.Session.node = 0
-	if !s.reach() {
+	if !s.reachable() {
 		return nil
 	}
 	if s.limited {
@@ -131,71 +130,70 @@ func (t *Table[K]) cycle(r *Request[K]) []WaitEdge[K] {
 			return nil
 		}
 		s.stuckOnly = true
-		s.reach()
+		s.reach(math.MaxUint64)
 	}
 	return s.edges()
 }
 
-// mayClose is false if a session that is about to wait closes no cycle for a plain reason:
-// of all that waits for it, directly or not, nothing is where it is going to wait. That is so
-// for sessions that hold nothing, which are most of those that queue for a hot key, and for those that few
-// wait for, however many they have to wait for. Those that many wait for are not looked at here.
-func (t *Table[K]) mayClose(r *Request[K]) bool {
-	if len(r.Session.waiting)+len(r.Session.held) == 0 {
-		return false
+// rounds are how many entries are looked at that wait for a session, and then that it would wait for, until one
+// of the two looks comes to an end.
+var rounds = [...]struct{ behind, ahead uint64 }{{64, 512}, {8192, math.MaxUint64}}
+
+// reachable reports whether the start is reached from itself. The search goes both ways in turns, so it costs as much as the
+// one that has less to look at, or not much more, unless both have very much.
+func (s *search[K]) reachable() bool {
+	for i := 0; ; i++ { // the last look ahead has no bound
+		s.begin()
+		if !s.mayClose(rounds[i].behind) {
+			return false
+		}
+		s.begin()
+		if found, whole := s.reach(rounds[i].ahead); whole {
+			return found
+		}
 	}
-	if r.Keys != nil {
-		return true
+}
+
+// begin leaves only the start reached.
+func (s *search[K]) begin() {
+	clear(s.nodes)
+	clear(s.scans)
+	s.nodes, s.scans = append(s.nodes[:0], node[K]{session: s.request.Session}), s.scans[:0]
+	s.request.Session.node = 0
+}
+
+// mayClose is false if of all that waits for the start, directly or not, nothing is where it is going to wait. That
+// is so for most sessions: few others wait for them. After so many entries it gives up. It finds more than
+// waits: a shared waiter does not wait for a shared entry before it, but is counted.
+func (s *search[K]) mayClose(entries uint64) bool {
+	for i := range s.keys {
+		s.scanOf(s.keys[i].queue).request = &s.keys[i]
 	}
-	q, _ := t.queues.find(r.Key)
-	var b backward[K]
-	if !b.add(r.Session) {
-		return true
-	}
-	for i := 0; i < b.found; i++ {
-		entries := b.tickets[i].entries()
-		for j := range entries {
-			p := &entries[j]
-			if b.looked++; p.queue == q || b.looked > skimmed {
+	until := s.looked + entries
+	for i := 0; i < len(s.nodes); i++ {
+		for p := range s.nodes[i].session.entries {
+			c := s.scanOf(p.queue)
+			if s.looked++; c.request != nil || s.looked > until {
 				return true
 			}
 			behind := p.next
 			if p.granted() {
 				behind = p.queue.next
 			}
-			for ; behind != nil; behind = behind.next {
-				if b.looked++; b.looked > skimmed || !b.add(behind.ticket.session) {
+			first, known := behind, c.behind
+			for ; behind != nil && behind.before(known); behind = behind.next {
+				c.behind = first
+				if s.looked++; s.looked > until {
 					return true
+				}
+				if o := behind.ticket.session; o != nil && s.nodeOf(o) == nil {
+					o.node = int32(len(s.nodes))
+					s.nodes = append(s.nodes, node[K]{session: o})
 				}
 			}
 		}
 	}
 	return false
-}
-
-// skimmed is how many entries mayClose looks at.
-const skimmed = 64
-
-// backward is what waits for a session, directly or not, and more: a shared waiter does not wait for a
-// shared entry before it, but is counted. A session that is met twice is gone through twice.
-type backward[K comparable] struct {
-	tickets [skimmed]*Ticket[K]
-	found   int // of the tickets
-	looked  int // entries
-}
-
-// add adds all tickets of a session, and reports false if there is no room for them. Behind a waiter of no session is
-// nothing but what is behind it in its queue.
-func (b *backward[K]) add(s *Session[K]) bool {
-	if s == nil {
-		return true
-	}
-	if len(s.waiting)+len(s.held) > len(b.tickets)-b.found {
-		return false
-	}
-	b.found += copy(b.tickets[b.found:], s.waiting)
-	b.found += copy(b.tickets[b.found:], s.held)
-	return true
 }
 
 // blocking returns the queues in which a request would have to wait.
@@ -242,6 +240,7 @@ type search[K comparable] struct {
 	last      via[K] // how the start was reached
 
 	looked uint64 // at how many entries it has
+	until  uint64 // how many are enough
 
 	free []int32      // nodes that can go on, and have not been dealt with
 	gets []*Ticket[K] // for many keys, of which all go on: likewise
@@ -273,6 +272,8 @@ type scan[K comparable] struct {
 	// one before it that it does not pass, which waits for all before it in its turn.
 	looked *entry[K] // all before it were looked at
 	barred *entry[K] // the last of them that is not passed: that is exclusive, or waits and has a limit
+
+	behind *entry[K] // of mayClose: it and all after it were looked at; nil is the end
 
 	// Of reduce. An exclusive entry is stuck when anything before it is; a shared one when one
 	// that it does not pass is; and one with a limit when any waiter before it is, or as many
@@ -328,9 +329,10 @@ func (s *search[K]) scanOf(q *queue[K]) *scan[K] {
 }
 
 // reach reaches the sessions for which the start would wait, directly or not, and reports
-// whether it is one of them. Without a limit it ends as soon as it is.
-func (s *search[K]) reach() bool {
-	s.order, s.found = append(s.order[:0], 0), false
+// whether it is one of them. Without a limit it ends as soon as it is. After so many entries it gives up, and
+// has not seen the whole.
+func (s *search[K]) reach(entries uint64) (found, whole bool) {
+	s.order, s.found, s.until = append(s.order[:0], 0), false, s.looked+min(entries, math.MaxUint64-s.looked)
 	for i := range s.nodes {
 		s.nodes[i].reached = i == 0
 	}
@@ -350,15 +352,19 @@ func (s *search[K]) reach() bool {
 			}
 		}
 	}
-	return s.found
+	return s.found, s.enough() || s.looked <= s.until
 }
 
-// over reports whether there is nothing more to look for.
-func (s *search[K]) over() bool { return s.found && (!s.limited || s.stuckOnly) }
+// over reports whether there is nothing more to look for, or the search gives up.
+func (s *search[K]) over() bool { return s.looked > s.until || s.enough() }
+
+// enough reports whether there is nothing more to look for.
+func (s *search[K]) enough() bool { return s.found && (!s.limited || s.stuckOnly) }
 
 // waits reaches what a waiter waits for in one queue; nil stands for the end of it.
 func (s *search[K]) waits(from int32, q *queue[K], at *entry[K], is Terms) {
-	if at != nil && at.ready() {
+	s.looked++
+	if at != nil && at.ready() || s.over() {
 		return
 	}
 	c := s.scanOf(q)
@@ -366,7 +372,7 @@ func (s *search[K]) waits(from int32, q *queue[K], at *entry[K], is Terms) {
 		s.visitUpTo(c, from, at)
 		return
 	}
-	for p := c.looked; p != nil && p.before(at); p = p.next {
+	for p := c.looked; p != nil && p.before(at) && !s.over(); p = p.next {
 		if p.Mode == Exclusive || p.Limit > 0 && !p.granted() {
 			c.barred = p
 			if from == 0 && p.ticket.session == s.request.Session {

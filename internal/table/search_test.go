@@ -147,6 +147,7 @@ func (s *slowSearch) real(e WaitEdge[int], r *Request[int], first bool) bool {
 func TestSearchFindsWhatTheSlowSearchFinds(t *testing.T) {
 	refused, longest := 0, 0
 	for seed := range uint64(400) {
+		setRounds(t, seed/4%8*2, seed/4%5)
 		random := rand.New(rand.NewPCG(seed, 7))
 		tab := New[int](Config{SharedLimit: int(seed % 4)})
 		sessions := make([]*Session[int], 2+random.IntN(12))
@@ -237,9 +238,17 @@ func TestShortestCycleIsReported(t *testing.T) {
 	}
 }
 
-// What waits for a session is looked at before what it would wait for. If that is little, it tells.
-func TestFewThatWaitForASessionAreEnough(t *testing.T) {
-	const n = 10_000
+// setRounds changes how far a search looks in the two directions, until the test ends.
+func setRounds(t *testing.T, behind, ahead uint64) {
+	t.Helper()
+	before := rounds
+	rounds[0].behind, rounds[0].ahead, rounds[1].behind = behind, ahead, 2*behind
+	t.Cleanup(func() { rounds = before })
+}
+
+// Of what waits for a session and what it would wait for, the less tells whether it closes a cycle.
+func TestSearchLooksAtTheLess(t *testing.T) {
+	const n = 20_000
 	tab := New[int](Config{})
 	sessions := make([]*Session[int], n) // each holds a key, and waits for the next
 	for i := range sessions {
@@ -249,20 +258,34 @@ func TestFewThatWaitForASessionAreEnough(t *testing.T) {
 	for i := range n - 1 {
 		tab.Join(&Request[int]{Key: i + 1, Session: sessions[i]})
 	}
-	start, waiter := NewSession[int]("start"), NewSession[int]("waiter")
+	start, other := NewSession[int]("start"), NewSession[int]("other")
 	tab.Join(&Request[int]{Key: -1, Session: start})
-	tab.Join(&Request[int]{Key: -1, Session: waiter})
-	looks := func() uint64 {
+	tab.Join(&Request[int]{Key: -1, Session: NewSession[int]("")})
+	tab.Join(&Request[int]{Key: -2, Session: other})
+	looks := func(key int) uint64 {
 		before := tab.worked
-		tab.Cancel(tab.Join(&Request[int]{Key: 0, Session: start}).Ticket)
+		tab.Cancel(tab.Join(&Request[int]{Key: key, Session: start}).Ticket)
 		return tab.worked - before
 	}
-	assert.Less(t, looks(), uint64(20))
-	for range skimmed {
+	assert.Less(t, looks(0), uint64(20), "one is behind")
+	for range 100 {
 		tab.Join(&Request[int]{Key: -1})
 	}
-	assert.Greater(t, looks(), uint64(n), "too much waits for it")
+	assert.Less(t, looks(-2), 20+rounds[0].behind, "one is ahead")
+	assert.Less(t, looks(n-100), 400+rounds[0].behind, "a hundred are behind, and ahead")
+	assert.Less(t, looks(0), 400+rounds[0].behind+rounds[0].ahead, "a hundred are behind")
+	for range 8_000 - 100 {
+		tab.Join(&Request[int]{Key: -1})
+	}
+	assert.Less(t, looks(0), uint64(9_000), "8,000 are behind")
+	for range 1_000 {
+		tab.Join(&Request[int]{Key: -1})
+	}
+	assert.Greater(t, looks(0), uint64(n), "too many are, on both sides")
 }
+
+// More than a search goes through of what waits for a session.
+const veryMany = 10_000
 
 func TestCycleIsFoundThroughWhatWaits(t *testing.T) {
 	for name, prepare := range map[string]func(tab *Table[int], start *Session[int]){
@@ -274,15 +297,15 @@ func TestCycleIsFoundThroughWhatWaits(t *testing.T) {
 			tab.Join(&Request[int]{Key: 2, Session: waiter})
 		},
 		"the last of very many keys": func(tab *Table[int], start *Session[int]) {
-			for i := range 2 * skimmed {
+			for i := range veryMany {
 				tab.Join(&Request[int]{Key: 10 + i, Session: start})
 			}
 			waiter := NewSession[int]("waiter")
 			tab.Join(&Request[int]{Key: 3, Session: waiter})
-			tab.Join(&Request[int]{Key: 10 + 2*skimmed - 1, Session: waiter})
+			tab.Join(&Request[int]{Key: 10 + veryMany - 1, Session: waiter})
 		},
 		"one set of very many keys": func(tab *Table[int], start *Session[int]) {
-			keys := make([]int, 2*skimmed)
+			keys := make([]int, veryMany)
 			for i := range keys {
 				keys[i] = 10 + i
 			}
@@ -293,7 +316,7 @@ func TestCycleIsFoundThroughWhatWaits(t *testing.T) {
 		},
 		"the last of very many waiters": func(tab *Table[int], start *Session[int]) {
 			tab.Join(&Request[int]{Key: 1, Session: start})
-			for range 2 * skimmed {
+			for range veryMany {
 				tab.Join(&Request[int]{Key: 1, Session: NewSession[int]("")})
 			}
 			waiter := NewSession[int]("waiter")
@@ -332,7 +355,7 @@ func readers(n, limit int) func() {
 	writer, starter := NewSession[int]("writer"), NewSession[int]("starter")
 	tab.Join(&Request[int]{Key: 2, Session: writer})
 	tab.Join(&Request[int]{Key: 3, Session: starter})
-	for range skimmed {
+	for range veryMany {
 		tab.Join(&Request[int]{Key: 3})
 	}
 	for range n {
@@ -440,10 +463,12 @@ func TestSearchGivesMemoryBack(t *testing.T) {
 	tab := New[int](Config{})
 	s := NewSession[int]("s")
 	tab.Join(&Request[int]{Key: 0, Session: s})
-	tab.Join(&Request[int]{Key: 0, Session: NewSession[int]("waits for it")})
-	for range 10_000 {
+	for range veryMany {
+		tab.Join(&Request[int]{Key: 0, Session: NewSession[int]("waits for it")})
 		tab.Join(&Request[int]{Key: 1, Mode: Shared, Session: NewSession[int]("")})
 	}
+	before := tab.worked
 	require.Equal(t, Waiting, tab.Join(&Request[int]{Key: 1, Session: s}).Outcome)
+	require.Greater(t, tab.worked-before, uint64(2*maxKept))
 	require.Zero(t, cap(tab.search.nodes))
 }

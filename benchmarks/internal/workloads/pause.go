@@ -136,7 +136,7 @@ func pauses() []Workload {
 		pause("snapshot", "Snapshot of 1,000,000 keys", 1_000_000, heldKeys),
 		pause("images", "Snapshot of 200 keys with 1,000 holders and 1,000 waiters each, while every one changes", 200, images),
 		pause("cycle", "Acquire of a session; 16,000 others hold its key together and wait for another one", 16_000, readers),
-		pause("deep", "Acquire of a session before 64,000 others that hold and wait, each for the next", 64_000, chain),
+		pause("deep", "Acquire of a session that 100 others wait for, before 64,000 that hold and wait, each for the next", 64_000, chain),
 		pause("queue", "20,000 sessions join the queue of one key, and leave it", 20_000, joiners),
 		pause("row", "Acquire of a session under WithSharedLimit(400), before a row of 400 sessions", 400, row),
 		pause("top", "Top(2) beside a key with 1,000,000 shared holders", 1_000_000, sharers),
@@ -225,7 +225,7 @@ func chain(n int) scene {
 	}
 	start := m.Session("start")
 	start.TryAcquire("own") //keylock:held until the scene is over
-	for range 100 {         // or the search would begin there, and end
+	for range 100 {
 		m.Session("waits for it").Reserve("own") //keylock:held until the scene is over
 	}
 	return scene{manager: m, call: func() {
