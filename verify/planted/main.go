@@ -42,13 +42,18 @@ func plant(out io.Writer, root string, names []string, all bool) error {
 	if len(names) > 0 {
 		bugs = slices.DeleteFunc(bugs, func(b bug) bool { return !slices.Contains(names, b.name) })
 	}
+	var absent []string // servers
 	bugs = slices.DeleteFunc(bugs, func(b bug) bool {
 		server, installed := b.order()[0].server()
 		if !installed {
 			fmt.Fprintf(os.Stderr, "%s is left out: no %s is installed\n", b.name, server)
+			absent = append(absent, server)
 		}
 		return !installed
 	})
+	if len(absent) > 0 && os.Getenv("CI") != "" {
+		return fmt.Errorf("%d bugs need %s", len(absent), strings.Join(slices.Compact(absent), ", "))
+	}
 	copied, err := copyModule(root)
 	if err != nil {
 		return err
