@@ -43,6 +43,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -241,7 +242,7 @@ type looked struct {
 	manager  manager
 	status   int
 	err      error
-	panicked any // in a Source of the user's
+	panicked any // in a Source of the user's, with its stack
 }
 
 // lookAtAll looks at the managers at the same time, so that they take no longer together than the slowest.
@@ -252,8 +253,12 @@ func (h *handler) lookAtAll(ctx context.Context, names []string, q query) []look
 		go func() {
 			found[i].panicked = "lockhttp: a Source has ended its goroutine"
 			defer func() {
-				if p := recover(); p != nil {
+				switch p := recover(); p {
+				case nil:
+				case http.ErrAbortHandler: // what net/http compares with, and does not log
 					found[i].panicked = p
+				default:
+					found[i].panicked = fmt.Sprintf("%v\n\nfrom the Source's goroutine:\n%s", p, debug.Stack())
 				}
 				done <- struct{}{}
 			}()

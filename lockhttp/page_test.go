@@ -227,14 +227,21 @@ func (b bad) Top(context.Context, int) (keylock.Top[int], error) {
 	return keylock.Top[int]{}, nil
 }
 
+// panicInASource panics with a value that cannot be compared.
+func panicInASource(value []int) { panic(value) }
+
 // A source that panics ends its own request, as any handler that does, and not the process.
 func TestSourceThatPanicsEndsTheRequest(t *testing.T) {
-	for want, do := range map[string]func(){
-		"in a source": func() { panic("in a source") },
-		"lockhttp: a Source has ended its goroutine": runtime.Goexit,
-	} {
-		assert.PanicsWithValue(t, want, func() { page(map[string]lockhttp.Manager{"m": lockhttp.Of(bad{nil, do})}, "") })
+	panicked := func(do func()) (p any) {
+		defer func() { p = recover() }()
+		page(map[string]lockhttp.Manager{"m": lockhttp.Of(bad{nil, do})}, "")
+		return nil
 	}
+	assert.Equal(t, "lockhttp: a Source has ended its goroutine", panicked(runtime.Goexit))
+	assert.Equal(t, http.ErrAbortHandler, panicked(func() { panic(http.ErrAbortHandler) }))
+	p := panicked(func() { panicInASource([]int{7}) })
+	assert.Contains(t, p, "[7]")
+	assert.Contains(t, p, "panicInASource(", "the stack says where")
 }
 
 // A cohortSource has the engine's totals too.
