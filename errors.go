@@ -199,14 +199,8 @@ func endOf[K comparable](ctx context.Context, keys named[K]) error {
 }
 
 func (e *endError[K]) Error() string {
-	var b strings.Builder
-	b.WriteString("keylock: ")
-	switch {
-	case e.keys.n == 1:
-		fmt.Fprintf(&b, "key %s: ", show.Quoted(&e.keys.first))
-	case e.keys.n > 1:
-		fmt.Fprintf(&b, "key %s and %d more: ", show.Quoted(&e.keys.first), e.keys.n-1)
+	if e.keys.n == 0 {
+		return "keylock: " + e.Text()
 	}
-	b.WriteString(e.Text())
-	return b.String()
+	return "keylock: " + show.First(&e.keys.first, e.keys.n) + ": " + e.Text()
 }

@@ -393,13 +393,11 @@ func (l Lock[K]) String() string {
 	if l.m == nil {
 		return "no lock"
 	}
-	switch n, many := l.value.(manyKeys); {
-	case many && n == 0:
+	n, many := l.value.(manyKeys)
+	if many && n == 0 {
 		return fmt.Sprintf("lock of no key, grant %d", l.Seq())
-	case n > 1:
-		return fmt.Sprintf("lock of key %s and %d more, grant %d", show.Quoted(&l.key), n-1, l.Seq())
 	}
-	return fmt.Sprintf("lock of key %s, grant %d", show.Quoted(&l.key), l.Seq())
+	return fmt.Sprintf("lock of %s, grant %d", show.First(&l.key, max(1, int(n))), l.Seq())
 }
 
 // String says whether the reservation was used.

@@ -120,13 +120,8 @@ type endError struct {
 func endOf(ctx context.Context, keys ...string) error { return &endError{keys, ended.ReasonOf(ctx)} }
 
 func (e *endError) Error() string {
-	text := "cohort: "
-	switch len(e.keys) {
-	case 0:
-	case 1:
-		text += "key " + show.Quoted(&e.keys[0]) + ": "
-	default:
-		text += fmt.Sprintf("key %s and %d more: ", show.Quoted(&e.keys[0]), len(e.keys)-1)
+	if len(e.keys) == 0 {
+		return "cohort: " + e.Text()
 	}
-	return text + e.Text()
+	return "cohort: " + show.First(&e.keys[0], len(e.keys)) + ": " + e.Text()
 }

@@ -302,7 +302,7 @@ func (l Locks) String() string {
 		return locks[0].String()
 	default:
 		first := locks[0].Key()
-		return fmt.Sprintf("lock of key %s and %d more", show.Quoted(&first), len(locks)-1)
+		return "lock of " + show.First(&first, len(locks))
 	}
 }
 

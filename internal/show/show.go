@@ -33,6 +33,14 @@ const (
 // Quoted returns the text of a key or a label for a sentence. A string is in quotes.
 func Quoted[K any](key *K) string { return text(reflect.ValueOf(key).Elem()) }
 
+// First names the first of n keys, and says how many more there are.
+func First[K any](key *K, n int) string {
+	if n == 1 {
+		return "key " + Quoted(key)
+	}
+	return fmt.Sprintf("key %s and %d more", Quoted(key), n-1)
+}
+
 // Bare returns the text of a key or a label for a field of its own: as [Quoted] does, but
 // without quotes where the key is a string that needs none.
 func Bare[K any](key *K) string {
