@@ -81,6 +81,9 @@ func mutateAll(root string) ([]mutant, map[string]string, error) {
 
 // run mutates, tests, and tells.
 func run(out io.Writer, c config) error {
+	if c.every < 1 || c.start < 0 || c.start >= c.every || c.parallel < 1 {
+		return fmt.Errorf("-every=%d -start=%d -parallel=%d: want 0 <= start < every, and 1 or more at a time", c.every, c.start, c.parallel)
+	}
 	all, sources, err := mutateAll(c.root)
 	if err != nil {
 		return err

@@ -3,9 +3,10 @@
 // runs the checks, and prints which of them went red. A bug that none of them sees fails
 // the command.
 //
-//	go run -C verify ./planted              # each bug, until the first check is red
-//	go run -C verify ./planted -all         # each bug, all checks: the table of docs/CORRECTNESS.md
-//	go run -C verify ./planted lost-grant   # one bug
+//	go run -C verify ./planted                          # each bug, until the first check is red
+//	go run -C verify ./planted -all                     # each bug, all checks
+//	go run -C verify ./planted -all -every=6 -start=2   # a sixth of them
+//	go run -C verify ./planted lost-grant               # one bug
 package main
 
 import (
@@ -24,23 +25,52 @@ import (
 )
 
 func main() {
-	all := flag.Bool("all", false, "run every check on every bug")
-	root := flag.String("root", "..", "the module to plant the bugs in a copy of")
+	var c config
+	flag.BoolVar(&c.all, "all", false, "run every check on every bug")
+	flag.StringVar(&c.root, "root", "..", "the module to plant the bugs in a copy of")
+	flag.IntVar(&c.every, "every", 1, "make every n-th bug only")
+	flag.IntVar(&c.start, "start", 0, "where to begin with that, less than n")
 	flag.Parse()
-	if err := plant(os.Stdout, *root, flag.Args(), *all); err != nil {
+	c.names = flag.Args()
+	if err := plant(os.Stdout, c); err != nil {
 		fmt.Fprintln(os.Stderr, "planted:", err)
 		os.Exit(1)
 	}
 }
 
-// plant makes the bugs of these names, or all, one after the other.
-func plant(out io.Writer, root string, names []string, all bool) error {
-	bugs, err := readBugs(filepath.Join(root, "verify", "planted", "bugs"))
+type config struct {
+	all          bool
+	root         string
+	names        []string // of bugs; none for all
+	every, start int
+}
+
+// choose returns the bugs to make.
+func (c config) choose(bugs []bug) (chosen []bug, err error) {
+	if c.every < 1 || c.start < 0 || c.start >= c.every {
+		return nil, fmt.Errorf("-every=%d -start=%d: want 0 <= start < every", c.every, c.start)
+	}
+	for _, name := range c.names {
+		if !slices.ContainsFunc(bugs, func(b bug) bool { return b.name == name }) {
+			return nil, fmt.Errorf("there is no bug %s", name)
+		}
+	}
+	for i, b := range bugs {
+		if (len(c.names) == 0 || slices.Contains(c.names, b.name)) && i%c.every == c.start {
+			chosen = append(chosen, b)
+		}
+	}
+	return chosen, nil
+}
+
+// plant makes bugs, one after the other.
+func plant(out io.Writer, c config) error {
+	bugs, err := readBugs(filepath.Join(c.root, "verify", "planted", "bugs"))
 	if err != nil {
 		return err
 	}
-	if len(names) > 0 {
-		bugs = slices.DeleteFunc(bugs, func(b bug) bool { return !slices.Contains(names, b.name) })
+	if bugs, err = c.choose(bugs); err != nil {
+		return err
 	}
 	var absent []string // servers
 	bugs = slices.DeleteFunc(bugs, func(b bug) bool {
@@ -54,7 +84,7 @@ func plant(out io.Writer, root string, names []string, all bool) error {
 	if len(absent) > 0 && os.Getenv("CI") != "" {
 		return fmt.Errorf("%d bugs need %s", len(absent), strings.Join(slices.Compact(absent), ", "))
 	}
-	copied, err := copyModule(root)
+	copied, err := copyModule(c.root)
 	if err != nil {
 		return err
 	}
@@ -67,7 +97,7 @@ func plant(out io.Writer, root string, names []string, all bool) error {
 	fmt.Fprintf(out, "| bug | what it is | red |\n|---|---|---|\n")
 	survivors := 0
 	for _, b := range bugs {
-		red, err := b.run(copied, all)
+		red, err := b.run(copied, c.all)
 		if err != nil {
 			return fmt.Errorf("%s: %w", b.name, err)
 		}

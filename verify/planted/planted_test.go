@@ -39,6 +39,28 @@ func TestBugsAreUpToDate(t *testing.T) {
 	assert.Equal(t, string(original), string(same), "a bug was not taken out again")
 }
 
+// Each bug is in one part of those that the command is split into, and a name that is none is an error.
+func TestBugsAreChosen(t *testing.T) {
+	bugs := []bug{{name: "a"}, {name: "b"}, {name: "c"}, {name: "d"}, {name: "e"}}
+	chosen := func(c config) (names string) {
+		bugs, err := c.choose(bugs)
+		require.NoError(t, err)
+		for _, b := range bugs {
+			names += b.name
+		}
+		return names
+	}
+	assert.Equal(t, "abcde", chosen(config{every: 1}))
+	assert.Equal(t, "ad", chosen(config{every: 3}))
+	assert.Equal(t, "be", chosen(config{every: 3, start: 1}))
+	assert.Equal(t, "c", chosen(config{every: 3, start: 2}))
+	assert.Equal(t, "bd", chosen(config{every: 1, names: []string{"d", "b"}}))
+	for _, c := range []config{{}, {every: 3, start: 3}, {every: 3, start: -1}, {every: 1, names: []string{"f"}}} {
+		_, err := c.choose(bugs)
+		assert.Error(t, err, "%+v", c)
+	}
+}
+
 // A bug that does not compile is not there, so no check has seen it.
 func TestBugThatDoesNotBuildIsNotSeen(t *testing.T) {
 	root := t.TempDir()
