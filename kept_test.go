@@ -187,6 +187,26 @@ func TestKeptGrantIsOneLikeAnyOther(t *testing.T) {
 		both.Release()
 
 		use(t, m, "k", 2)
+		s := m.Session("")
+		_, ok := s.TryAcquire("k")
+		require.True(t, ok)
+		requireBusy(t, m, "k")
+		require.NoError(t, s.Close())
+		requireFree(t, m, "k")
+
+		use(t, m, "k", 2)
+		var readers []lock
+		for range 2 {
+			reader, err := m.AcquireShared(t.Context(), "k")
+			require.NoError(t, err)
+			readers = append(readers, reader)
+		}
+		for _, reader := range readers {
+			requireBusy(t, m, "k")
+			reader.Release()
+		}
+
+		use(t, m, "k", 2)
 		l = hold(t, m, "k")
 		l.Downgrade()
 		shared, err := m.AcquireShared(t.Context(), "k")
@@ -252,15 +272,68 @@ func TestManagerWithKeptGrantsIsIdle(t *testing.T) {
 		l.Release()
 		both[1].requireNil(t)
 
-		l = hold(t, m, "k")
-		soon, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		require.ErrorIs(t, m.WaitIdle(soon), context.DeadlineExceeded)
-		l.Release()
-		before := requests(t, m)
-		use(t, m, "k", 100) // grants are kept again
-		assert.Less(t, requests(t, m)-before, uint64(10))
 	}, keylock.WithKeptGrants(16))
+}
+
+// No grants are kept until the owner has served what is counted, nor while anything waits in WaitIdle. Then they are.
+func TestGrantsAreKeptAgain(t *testing.T) {
+	soon := func(t *testing.T) context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	giveUp := func(t *testing.T, m manager) { require.ErrorIs(t, m.WaitIdle(soon(t)), context.DeadlineExceeded) }
+	for name, do := range map[string]func(t *testing.T, m manager){
+		"after a reservation": func(t *testing.T, m manager) {
+			l, err := m.Reserve("other").Wait(t.Context())
+			require.NoError(t, err)
+			l.Release()
+		},
+		"after a reservation that was cancelled": func(_ *testing.T, m manager) { m.Reserve("other").Cancel() },
+		"after a wait that has ended": func(t *testing.T, m manager) {
+			l := hold(t, m, "other")
+			_, err := m.Acquire(soon(t), "other")
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			l.Release()
+		},
+		"after a reservation whose wait has ended": func(t *testing.T, m manager) {
+			l := hold(t, m, "other")
+			_, err := m.Reserve("other").Wait(soon(t))
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			l.Release()
+		},
+		"after a session":             func(t *testing.T, m manager) { require.NoError(t, m.Session("").Close()) },
+		"after WaitIdle was given up": giveUp,
+		"after the last WaitIdle was given up": func(t *testing.T, m manager) {
+			ctx, cancel := context.WithCancel(t.Context())
+			last := startErr(func() error { return m.WaitIdle(ctx) })
+			last.requireWaits(t)
+			giveUp(t, m)
+			before := requests(t, m)
+			use(t, m, "k", 100)
+			assert.Greater(t, requests(t, m)-before, uint64(200), "one waits still")
+			cancel()
+			last.requireErr(t, context.Canceled)
+		},
+	} {
+		run(t, name, func(t *testing.T, m manager) {
+			// While a key is held the manager does not become idle. No cell is taken by a lock that is shared.
+			busy, err := m.AcquireShared(t.Context(), "busy")
+			require.NoError(t, err)
+			first := startErr(func() error { return m.WaitIdle(t.Context()) })
+			first.requireWaits(t)
+			busy.Release()
+			first.requireNil(t)
+
+			busy, err = m.AcquireShared(t.Context(), "busy")
+			require.NoError(t, err)
+			do(t, m)
+			before := requests(t, m)
+			use(t, m, "k", 100)
+			assert.Less(t, requests(t, m)-before, uint64(10))
+			busy.Release()
+		}, keylock.WithKeptGrants(16))
+	}
 }
 
 func TestKeptGrantsEndWithTheManager(t *testing.T) {

@@ -464,6 +464,63 @@ func TestNoGrantIsKeptAfterTheLastNumber(t *testing.T) {
 	assert.Equal(t, called, keep("next"))
 }
 
+// What a call of WaitIdle says when its context has ended may come before the owner has looked at it, or when the busy
+// period for whose end it waited is over.
+func TestWaitIdleLeavesOnlyItsOwnPeriod(t *testing.T) {
+	m, o := newManager[string](nil, options{}, mailboxSize)
+	m.kept = newKept(o.table, nil, 1)
+	busy := func() (end func()) {
+		grant := o.table.Join(&table.Request[string]{Key: "k"}).Token
+		return func() {
+			o.table.Release(grant)
+			o.checkIdle()
+		}
+	}
+	end := busy()
+	var first, second, third waitIdle[string]
+	over := first.wait(o)
+	require.NotNil(t, over)
+	end()
+	require.True(t, ended.Is(over.over))
+	first.serve(o)
+	assert.Zero(t, o.idle)
+
+	end = busy()
+	require.NotNil(t, second.wait(o))
+	first.serve(o)
+	third.serve(o)
+	assert.Nil(t, third.wait(o))
+	assert.NotNil(t, o.idle, "the second waits still")
+	second.serve(o)
+	assert.Nil(t, o.idle)
+	third.serve(o)
+	assert.Zero(t, o.looking.waiting)
+	end()
+}
+
+// A call of WaitIdle whose context ends before the owner has looked at it keeps no grants from being kept.
+func TestGrantsAreKeptAfterAWaitIdleThatWasNotServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := Start[string](t.Context(), WithKeptGrants(16))
+		defer m.Close()
+		busy, err := m.AcquireShared(t.Context(), "busy")
+		require.NoError(t, err)
+		defer busy.Release()
+		release := keepBusy(m)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, m.WaitIdle(ctx), context.DeadlineExceeded)
+		release()
+		before := mustStats(t, m).Requests
+		for range 100 {
+			l, err := m.Acquire(t.Context(), "k")
+			require.NoError(t, err)
+			l.Release()
+		}
+		assert.Less(t, mustStats(t, m).Requests-before, uint64(10))
+	})
+}
+
 // CancelLate is a Cancel that was held up between its look at a Wait that was under way
 // and its word to the owner.
 func (v Reservation[K]) CancelLate() {
