@@ -322,28 +322,13 @@ func (p *pass) whileHeld(s *source, ends []*ast.CallExpr, visit func(n ast.Node,
 		if !ok || br.cond == nil || state != asked {
 			return state
 		}
-		certain, reachable := true, false
-	next:
-		for _, alternative := range p.alternatives(br.cond, succ == 0) {
-			known := false
-			for _, a := range alternative {
-				switch q.verdict(a, true) {
-				case failed:
-					continue next
-				case granted:
-					known = true
-				}
-			}
-			reachable = true
-			certain = certain && known
-		}
-		switch {
-		case !reachable:
-			return no
-		case certain:
+		switch q.standingAfter(br.cond, succ == 0, unknown, true) {
+		case succeeds:
 			return holds
+		case unknown:
+			return state
 		}
-		return state
+		return no
 	}
 	f.each(func(state int, n ast.Node) {
 		if state >= shares {

@@ -545,3 +545,212 @@ func (m *model) target(x ast.Expr) types.Object {
 	}
 	return nil
 }
+
+// A standing says whether there may be no lock, because the source failed or it was handed off, and
+// whether there may be one.
+type standing uint8
+
+const (
+	fails standing = 1 << iota
+	succeeds
+	unknown = fails | succeeds
+)
+
+// Doubts are what a source that fails may leave for later conditions to ask, instead of its error.
+type doubts struct {
+	reached map[*cfg.Block]standing // at the ends of blocks, while the variable has what the source returned
+	changed map[types.Object]bool   // where it is known whether the source failed, or from what it returned
+	nodes   map[ast.Node]standing
+	any     bool // a function that is not known was called there, as a literal in a variable
+}
+
+// findDoubts fills doubts. A path on which the source failed may go on to where others go that have
+// the lock. What only one of them assigns to tells them apart, and so may what only one passes to a
+// function, or calls a method of.
+func (q *search) findDoubts() {
+	type place struct {
+		block    *cfg.Block
+		standing standing
+		live     bool // the error or bool is still that of the source
+	}
+	nodes := make(map[ast.Node]standing)
+	q.doubts = doubts{make(map[*cfg.Block]standing), make(map[types.Object]bool), nodes, false}
+	f := &flow{fn: q.fn}
+	seen := make(map[place]bool)
+	var visit func(at place, list []ast.Node)
+	follow := func(at place) {
+		q.doubts.reached[at.block] |= at.standing
+		for i, succ := range at.block.Succs {
+			to := place{succ, at.standing, at.live}
+			if br, ok := q.fn.branchOf(at.block, i); ok && br.cond != nil {
+				to.standing = q.standingAfter(br.cond, i == 0, at.standing, at.live)
+			}
+			if to.standing != 0 && !seen[to] {
+				seen[to] = true
+				visit(to, f.nodes(succ))
+			}
+		}
+	}
+	visit = func(at place, list []ast.Node) {
+		for _, n := range list {
+			if n == q.s.stmt || q.ends(n) || q.isAt(n, q.events) {
+				return
+			}
+			nodes[n] |= at.standing
+			at.live = at.live && !q.isAt(n, q.fails)
+		}
+		follow(at)
+	}
+	first := succeeds
+	if q.s.fails {
+		first = unknown
+	}
+	for _, b := range q.fn.graph.Blocks {
+		if i := slices.Index(f.nodes(b), q.s.stmt); i >= 0 && b.Live {
+			visit(place{b, first, q.s.fail != nil}, f.nodes(b)[i+1:])
+		}
+	}
+	for n, standing := range nodes {
+		if standing != unknown || q.mentionsLock(n) {
+			q.findChanges(n)
+		}
+	}
+}
+
+// isAt reports whether a node assigns to the variable of one of the mentions.
+func (q *search) isAt(n ast.Node, mentions []*ast.Ident) bool {
+	from, to := span(n)
+	return slices.ContainsFunc(mentions, func(id *ast.Ident) bool {
+		return id.Pos() >= from && id.Pos() < to && q.useOf(id) == overwrite && q.literals[id] == nil
+	})
+}
+
+// standingAfter returns what is possible when a condition has that truth, 0 when nothing is.
+func (q *search) standingAfter(cond ast.Expr, truth bool, before standing, live bool) (after standing) {
+	alternatives := q.alternatives(cond, truth)
+	if len(alternatives) == 0 {
+		return before
+	}
+	for _, alternative := range alternatives {
+		possible := before
+		for _, a := range alternative {
+			switch is := q.verdict(a, live); {
+			case q.isHandoff(a):
+				if is == failed {
+					possible = fails
+				}
+			case is == failed:
+				possible &= fails
+			case is == granted:
+				possible &= succeeds
+			}
+		}
+		after |= possible
+	}
+	return after
+}
+
+// mentionsLock reports whether a node mentions the lock.
+func (q *search) mentionsLock(n ast.Node) bool {
+	from, to := span(n)
+	return slices.ContainsFunc(q.mentions[q.s.lock], func(id *ast.Ident) bool { return id.Pos() >= from && id.Pos() < to })
+}
+
+// findChanges notes what a node may change.
+func (q *search) findChanges(n ast.Node) {
+	change := func(obj types.Object) {
+		if v, ok := obj.(*types.Var); ok && v != q.s.lock && v != q.s.fail {
+			q.doubts.changed[v] = true
+		}
+	}
+	assign := func(x ast.Expr) {
+		for ok := true; ok; { // a field, and what it is a field of
+			change(q.target(x))
+			var sel *ast.SelectorExpr
+			if sel, ok = ast.Unparen(x).(*ast.SelectorExpr); ok {
+				x = sel.X
+			}
+		}
+	}
+	ast.Inspect(n, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.FuncLit:
+			return false
+		case *ast.AssignStmt:
+			for _, l := range n.Lhs {
+				assign(l)
+			}
+		case *ast.IncDecStmt:
+			assign(n.X)
+		case *ast.ValueSpec:
+			for _, name := range n.Names {
+				assign(name)
+			}
+		case *ast.SendStmt:
+			assign(n.Chan)
+		case *ast.CallExpr:
+			fn := callee(q.TypesInfo, n)
+			if is := q.TypesInfo.Types[n.Fun]; fn == nil && !is.IsType() && !is.IsBuiltin() {
+				q.doubts.any = true
+			}
+			if fn != nil && fn.Pkg() != nil && printsOnly(fn) && fn.Pkg().Path() != "testing" {
+				break
+			}
+			ast.Inspect(n, func(n ast.Node) bool {
+				if id, ok := n.(*ast.Ident); ok {
+					if obj := q.TypesInfo.Uses[id]; obj != nil && mayChange(obj.Type()) {
+						change(obj)
+					}
+				}
+				_, isLit := n.(*ast.FuncLit)
+				return !isLit
+			})
+		}
+		return true
+	})
+}
+
+// mayChange reports whether a function that is given something of a type may change what is behind it.
+func mayChange(t types.Type) bool {
+	_, isBasic := t.Underlying().(*types.Basic)
+	return !isBasic && t.String() != "context.Context"
+}
+
+// asked returns what a statement asks that has no condition.
+func (q *search) asked(stmt ast.Node) ast.Node {
+	switch stmt := stmt.(type) {
+	case *ast.RangeStmt:
+		return stmt.X
+	case *ast.CommClause:
+		if stmt.Comm != nil {
+			return stmt.Comm
+		}
+	case *ast.CaseClause:
+		if sw, ok := q.fn.switches[stmt].(*ast.TypeSwitchStmt); ok {
+			return sw.Assign
+		}
+	}
+	return nil
+}
+
+// inDoubt reports whether what a node asks may depend on whether the source failed.
+func (q *search) inDoubt(n ast.Node) (yes bool) {
+	if n == nil || q.doubts.any {
+		return q.doubts.any
+	}
+	ast.Inspect(n, func(n ast.Node) bool {
+		if id, ok := n.(*ast.Ident); ok {
+			v, ok := q.TypesInfo.ObjectOf(id).(*types.Var)
+			yes = yes || ok && (v == q.s.lock || q.doubts.changed[v] || q.isSetElsewhere(v))
+		}
+		return !yes
+	})
+	return yes
+}
+
+// isSetElsewhere reports whether another function assigns to a variable, as a literal in this one.
+func (q *search) isSetElsewhere(v *types.Var) bool {
+	return v != q.s.fail && slices.ContainsFunc(q.mentions[v], func(id *ast.Ident) bool {
+		return q.TypesInfo.Defs[id] == nil && q.useOf(id) == overwrite && q.within(id) != q.fn
+	})
+}

@@ -3,6 +3,7 @@ package keylockcheck
 import (
 	"fmt"
 	"go/ast"
+	"go/constant"
 	"go/types"
 	"maps"
 	"slices"
@@ -127,11 +128,80 @@ func (m *model) isFreshResult(fn *function, i int) bool {
 		case *ast.ReturnStmt:
 			is, ok := m.returnsFresh(fn, n, i)
 			fresh = fresh || is
-			all = all && ok
+			all = all && ok && m.saysWhether(fn, n, i)
 		}
 		return all
 	})
 	return fresh && all
+}
+
+// saysWhether reports whether the last result of a return statement, if it is a bool, is true when
+// there is a lock in result i, and false when there is none, as the bool of TryAcquire.
+func (m *model) saysWhether(fn *function, ret *ast.ReturnStmt, i int) bool {
+	last := failIndex(fn.sig.Results())
+	if last < 0 || isError(fn.sig.Results().At(last).Type()) || len(ret.Results) == 1 {
+		return true
+	}
+	v, said := fn.sig.Results().At(i), ast.Expr(nil)
+	if len(ret.Results) > 0 {
+		said = ret.Results[last]
+		id := identOf(ret.Results[i])
+		if id == nil { // the zero lock
+			return m.isFlag(said) && !constant.BoolVal(m.constant(said))
+		}
+		v = m.variable(id)
+	}
+	m.prepare(fn)
+	for _, id := range m.mentions[v] {
+		call, ok := assigned(m.parent(id), id).(*ast.CallExpr)
+		if !ok {
+			continue
+		}
+		q := &search{model: m, s: m.sourceOf(call), fn: fn}
+		if q.s == nil || q.s.lock != v || q.s.fail == nil || !q.collect() || !m.isOnlyFail(q.s) {
+			return false
+		}
+		q.findDoubts()
+		switch at := q.doubts.nodes[ret]; {
+		case at == 0: // it is not from this call
+		case said == nil:
+			if q.s.fail != fn.sig.Results().At(last) {
+				return false
+			}
+		case m.isFlag(said) && constant.BoolVal(m.constant(said)):
+			if at != succeeds {
+				return false
+			}
+		case m.isFlag(said):
+			if at != fails {
+				return false
+			}
+		case q.standingAfter(said, true, unknown, true) != succeeds:
+			return false
+		}
+	}
+	return true
+}
+
+// isOnlyFail reports whether nothing is assigned to the error or bool of a source but what comes
+// beside a lock in the same variable.
+func (m *model) isOnlyFail(s *source) bool {
+	for _, id := range m.mentions[s.fail] {
+		if m.useOf(id) != overwrite {
+			continue
+		}
+		if spec, ok := m.parent(id).(*ast.ValueSpec); ok && len(spec.Values) == 0 {
+			continue
+		}
+		call, ok := assigned(m.parent(id), id).(*ast.CallExpr)
+		if !ok {
+			return false
+		}
+		if other := m.sourceOf(call); other == nil || other.lock != s.lock || other.fail != s.fail {
+			return false
+		}
+	}
+	return true
 }
 
 // returnsFresh reports whether a return statement returns a fresh lock, and whether it
@@ -147,7 +217,7 @@ func (m *model) returnsFresh(fn *function, ret *ast.ReturnStmt, i int) (fresh, o
 			return false, false
 		}
 		callee, lock, fail, ok := m.grantsOf(call)
-		if !ok || lock != i || fail != failIndex(fn.sig.Results()) || m.closedSession(&source{call: call, callee: callee}) {
+		if !ok || lock != i || fail != failIndex(fn.sig.Results()) || m.isKept(&source{call: call, callee: callee}) {
 			return false, false
 		}
 		return true, true
@@ -159,7 +229,7 @@ func (m *model) returnsFresh(fn *function, ret *ast.ReturnStmt, i int) (fresh, o
 		return false, len(x.Elts) == 0
 	case *ast.CallExpr:
 		s := m.sourceOf(x)
-		fresh := s != nil && !m.closedSession(s)
+		fresh := s != nil && !m.isKept(s)
 		return fresh, fresh
 	case *ast.Ident:
 		return m.isFreshVariable(fn, m.variable(x))
@@ -196,7 +266,7 @@ func (m *model) isFreshVariable(fn *function, v *types.Var) (fresh, ok bool) {
 				}
 			case *ast.CallExpr:
 				s := m.sourceOf(value)
-				if s == nil || m.closedSession(s) {
+				if s == nil || m.isKept(s) {
 					return false, false
 				}
 				fresh = true
@@ -213,6 +283,10 @@ func (m *model) isFreshVariable(fn *function, v *types.Var) (fresh, ok bool) {
 	}
 	return fresh, true
 }
+
+// isKept reports whether something else takes care of a lock than the caller of the function that
+// returns it.
+func (m *model) isKept(s *source) bool { return m.closedSession(s) || m.isHeldOnPurpose(s.call) }
 
 func isResult(fn *function, v *types.Var) bool {
 	for i := range fn.sig.Results().Len() {

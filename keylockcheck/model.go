@@ -117,12 +117,17 @@ func concerned(pass *analysis.Pass) bool {
 func (m *model) read(file *ast.File) {
 	for _, group := range file.Comments {
 		for _, c := range group.List {
-			if strings.HasPrefix(c.Text, "//keylock:held") {
-				at := m.Fset.Position(c.Pos())
-				if m.held[at.Filename] == nil {
-					m.held[at.Filename] = make(map[int]bool)
-				}
-				m.held[at.Filename][at.Line] = true
+			more, ok := strings.CutPrefix(c.Text, "//keylock:held")
+			if !ok || more != "" && strings.TrimLeft(more, " \t:,") == more {
+				continue
+			}
+			at := m.Fset.Position(c.Pos())
+			if m.held[at.Filename] == nil {
+				m.held[at.Filename] = make(map[int]bool)
+			}
+			m.held[at.Filename][at.Line] = true
+			if !m.followsCode(file, c) { // it is about the line after the comments
+				m.held[at.Filename][m.line(group.End())+1] = true
 			}
 		}
 	}
@@ -172,6 +177,22 @@ func (m *model) read(file *ast.File) {
 	})
 }
 
+// followsCode reports whether there is code before a comment on its line.
+func (m *model) followsCode(file *ast.File, c *ast.Comment) (follows bool) {
+	line := m.line(c.Pos())
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n.(type) {
+		case nil, *ast.CommentGroup:
+			return false
+		case *ast.File:
+			return true
+		}
+		follows = follows || n.Pos() < c.Pos() && m.line(n.Pos()) == line || n.End() <= c.Pos() && m.line(n.End()) == line
+		return !follows
+	})
+	return follows
+}
+
 func (m *model) enter(n ast.Node, fn *function, within *[]*function) {
 	m.functions = append(m.functions, fn)
 	m.inner[n] = fn
@@ -209,11 +230,22 @@ func (m *model) parent(n ast.Node) ast.Node {
 	}
 }
 
-// isHeldOnPurpose reports whether the marker stands at a line of a node or before it.
+// isHeldOnPurpose reports whether the marker stands before the statement of a node, or beside it up
+// to where the node ends.
 func (m *model) isHeldOnPurpose(n ast.Node) bool {
-	at := m.Fset.Position(n.Pos())
+	stmt := n
+	for {
+		if _, ok := stmt.(ast.Stmt); ok || m.parents[stmt] == nil {
+			break
+		}
+		stmt = m.parents[stmt]
+	}
+	if _, isFile := stmt.(*ast.File); isFile {
+		stmt = n
+	}
+	at := m.Fset.Position(stmt.Pos())
 	lines := m.held[at.Filename]
-	for line := at.Line - 1; line <= m.line(n.End()); line++ {
+	for line := at.Line; line <= m.line(n.End()); line++ {
 		if lines[line] {
 			return true
 		}

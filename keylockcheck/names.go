@@ -104,10 +104,15 @@ func methodName(call *ast.CallExpr) string {
 	return ""
 }
 
-// isGranting reports whether a name is one of a call that returns a lock or a reservation.
+// isGranting reports whether a name is one of a call that returns a lock or a reservation: Acquire and
+// AcquireAll, but not AcquiredBy.
 func isGranting(name string) bool {
-	return strings.HasPrefix(name, "Acquire") || strings.HasPrefix(name, "TryAcquire") ||
-		strings.HasPrefix(name, "Reserve") || name == "Wait"
+	for _, verb := range []string{"Acquire", "TryAcquire", "Reserve"} {
+		if more, ok := strings.CutPrefix(name, verb); ok {
+			return more == "" || more[0] < 'a' || more[0] > 'z'
+		}
+	}
+	return name == "Wait"
 }
 
 // isLocker reports whether fn is Lock of what Manager.Locker returns.

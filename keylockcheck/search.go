@@ -62,6 +62,7 @@ type search struct {
 	handled  bool         // something takes care of it on some path
 	outer    bool         // the variable belongs to a block around the one of the source
 	guards   []guard
+	doubts   doubts
 }
 
 // lose returns a path on which the lock or reservation of s is lost, nil if there is none
@@ -116,6 +117,9 @@ func (q *search) collect() bool {
 	}
 	q.outer = !s.defines && q.blockOf(s.stmt) != q.declaringBlock()
 	q.findGuards()
+	if q.handled {
+		q.findDoubts()
+	}
 	return true
 }
 
@@ -538,6 +542,10 @@ func (q *search) follow(from *step, i int, succ *cfg.Block, has, live bool, assu
 	if i == 1 && !from.round && q.runsOnce(br.stmt) {
 		return nil
 	}
+	doubtful := has && q.doubts.reached[from.block]&fails != 0
+	if doubtful && br.cond == nil && q.inDoubt(q.asked(br.stmt)) {
+		return nil
+	}
 	if loop, ok := br.stmt.(*ast.RangeStmt); ok && !from.round && q.isFull(loop) {
 		key := q.fullKey(loop.X)
 		if full, known := assumed[key]; known && full != (i == 0) {
@@ -582,6 +590,9 @@ next:
 					continue next
 				}
 				continue
+			}
+			if doubtful && q.inDoubt(a.x) {
+				continue next // it may be another way to ask whether there is a lock
 			}
 			undecided = true
 			if q.fn.atoms[key] < 2 {

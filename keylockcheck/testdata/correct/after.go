@@ -25,6 +25,13 @@ var After = map[string]Func{
 	"CancelledManager": CancelledManager, "DeferredInSession": DeferredInSession, "IgnoredThenAsked": IgnoredThenAsked,
 	"WaitAgainAnew": WaitAgainAnew, "OrderReserved": OrderReserved, "WorkersShareKeys": WorkersShareKeys, "DoTwoKeys": DoTwoKeys,
 	"TypeSwitchReleases": TypeSwitchReleases, "LabelledRetry": LabelledRetry, "ExtraBracesAndParens": ExtraBracesAndParens,
+	"FailureKept": FailureKept, "FailuresCollected": FailuresCollected, "LastFailure": LastFailure, "TriesCounted": TriesCounted,
+	"StatusChosen": StatusChosen, "StickyFailure": StickyFailure, "FailureByLiteral": FailureByLiteral, "FailureByCall": FailureByCall,
+	"StateChosen": StateChosen, "GrantCounted": GrantCounted, "NumberKept": NumberKept, "KeyAsked": KeyAsked, "ZeroVariable": ZeroVariable,
+	"AskedByHelper": AskedByHelper, "AskedBeforeError": AskedBeforeError, "BusyReturned": BusyReturned, "FailedReturned": FailedReturned,
+	"LockBook": LockBook, "MarkedInHelper": MarkedInHelper, "MarkedAbove": MarkedAbove, "FailuresRanged": FailuresRanged,
+	"FailureBySwitch": FailureBySwitch, "FailureByChannel": FailureByChannel, "FailureSent": FailureSent, "FailureOfContext": FailureOfContext,
+	"ErrorOverwritten": ErrorOverwritten, "HandoffNoted": HandoffNoted, "FailureInPackage": FailureInPackage, "AgainWhenOneFailed": AgainWhenOneFailed,
 }
 
 func FlagSetLater(ctx context.Context, m *keylock.Manager[string], x bool) error {
@@ -571,4 +578,432 @@ func ExtraBracesAndParens(ctx context.Context, m *keylock.Manager[string], x boo
 		}
 	}
 	return nil
+}
+
+// The failure of the lock may be kept in something else, which is asked instead.
+
+func FailureKept(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var failure error
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		failure = wrap(err)
+	}
+	if failure != nil {
+		return failure
+	}
+	lock.Release()
+	return nil
+}
+
+func FailuresCollected(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var failures []error
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		failures = append(failures, err)
+	}
+	if len(failures) > 0 {
+		return errors.Join(failures...)
+	}
+	lock.Release()
+	return nil
+}
+
+func FailuresRanged(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var failures []error
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		failures = append(failures, err)
+	}
+	for _, failure := range failures {
+		return failure
+	}
+	lock.Release()
+	return nil
+}
+
+func LastFailure(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var lock keylock.Lock[string]
+	var last error
+	for range 3 {
+		var err error
+		lock, err = m.Acquire(ctx, "k")
+		if err == nil {
+			last = nil
+			break
+		}
+		last = err
+	}
+	if last != nil {
+		return last
+	}
+	lock.Release()
+	return nil
+}
+
+func TriesCounted(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var lock keylock.Lock[string]
+	var ok bool
+	tries := 0
+	for ; tries < 3; tries++ {
+		if lock, ok = m.TryAcquire("k"); ok {
+			break
+		}
+	}
+	if tries == 3 {
+		return errOdd
+	}
+	lock.Release()
+	return nil
+}
+
+func StatusChosen(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	status := 200
+	lock, ok := m.TryAcquire("k")
+	if !ok {
+		status = 409
+	}
+	if status != 200 {
+		return errOdd
+	}
+	lock.Release()
+	return nil
+}
+
+type sticky struct {
+	err  error
+	lost chan struct{}
+}
+
+func (s *sticky) fail(err error) { s.err = err }
+func (s *sticky) failed() bool   { return s.err != nil }
+
+func StickyFailure(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var s sticky
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		s.err = err
+	}
+	if s.failed() {
+		return s.err
+	}
+	lock.Release()
+	return nil
+}
+
+func FailureByCall(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var s sticky
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		s.fail(err)
+	}
+	if s.err != nil {
+		return s.err
+	}
+	lock.Release()
+	return nil
+}
+
+func FailureByLiteral(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var failure error
+	fail := func(err error) { failure = err }
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		fail(err)
+	}
+	if failure != nil {
+		return failure
+	}
+	lock.Release()
+	return nil
+}
+
+func FailureBySwitch(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var failure any
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		failure = err
+	}
+	switch failure := failure.(type) {
+	case error:
+		return failure
+	case nil:
+		lock.Release()
+	}
+	return nil
+}
+
+func FailureByChannel(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	s := sticky{lost: make(chan struct{})}
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		close(s.lost)
+	}
+	select {
+	case <-s.lost:
+		return errOdd
+	default:
+	}
+	lock.Release()
+	return nil
+}
+
+func FailureSent(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	failures := make(chan error, 1)
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		failures <- err
+	}
+	select {
+	case err := <-failures:
+		return err
+	default:
+	}
+	lock.Release()
+	return nil
+}
+
+func FailureOfContext(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		cancel(err)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	lock.Release()
+	return nil
+}
+
+var failed bool
+
+func fail() { failed = true }
+
+func FailureInPackage(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	failed = false
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		fail()
+	}
+	if failed {
+		return err
+	}
+	lock.Release()
+	return nil
+}
+
+// AgainWhenOneFailed may have no lock after the first condition.
+func AgainWhenOneFailed(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil && err != keylock.ErrQueueFull {
+		return err
+	}
+	if err == keylock.ErrQueueFull {
+		if lock, err = m.Acquire(ctx, "k"); err != nil {
+			return err
+		}
+	}
+	lock.Release()
+	return nil
+}
+
+func StateChosen(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	state := "waiting"
+	lock, err := m.Acquire(ctx, "k")
+	if err == nil {
+		state = "held"
+	}
+	if state == "held" {
+		lock.Release()
+	}
+	return err
+}
+
+func GrantCounted(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	grants := 0
+	lock, ok := m.TryAcquire("k")
+	if ok {
+		grants++
+	}
+	if grants == 0 {
+		return errOdd
+	}
+	lock.Release()
+	return nil
+}
+
+// The lock itself may say that there is none.
+
+func NumberKept(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, _ := m.TryAcquire("k")
+	held := lock.Seq() != 0
+	if !held {
+		return errOdd
+	}
+	lock.Release()
+	return nil
+}
+
+func KeyAsked(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, _ := m.Acquire(ctx, "k")
+	if lock.Key() == "" {
+		return errOdd
+	}
+	lock.Release()
+	return nil
+}
+
+func ZeroVariable(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var zero keylock.Lock[string]
+	lock, _ := m.Acquire(ctx, "k")
+	if lock == zero {
+		return errOdd
+	}
+	lock.Release()
+	return nil
+}
+
+func isHeld[K comparable](lock keylock.Lock[K]) bool { return lock != keylock.Lock[K]{} }
+
+func AskedByHelper(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, _ := m.TryAcquire("k")
+	if !isHeld(lock) {
+		return errOdd
+	}
+	lock.Release()
+	return nil
+}
+
+func AskedBeforeError(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if !isHeld(lock) {
+		return err
+	}
+	lock.Release()
+	return nil
+}
+
+func ErrorOverwritten(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	_, err = fmt.Fprintln(io.Discard, "asked")
+	if err != nil {
+		lock.Release()
+		return err
+	}
+	if lock.Key() == "" {
+		return errOdd
+	}
+	lock.Release()
+	return nil
+}
+
+func HandoffNoted(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	state := "held"
+	if lock.Handoff("value") {
+		state = "handed off"
+	}
+	if state == "handed off" {
+		return nil
+	}
+	lock.Release()
+	return nil
+}
+
+// A bool need not be true when there is a lock.
+
+func isBusy(m *keylock.Manager[string]) (lock keylock.Lock[string], busy bool) {
+	lock, ok := m.TryAcquire("k")
+	return lock, !ok
+}
+
+func BusyReturned(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, busy := isBusy(m)
+	if busy {
+		return errOdd
+	}
+	lock.Release()
+	return nil
+}
+
+func fails(ctx context.Context, m *keylock.Manager[string]) (keylock.Lock[string], bool) {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return lock, true
+	}
+	return lock, false
+}
+
+func FailedReturned(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, failed := fails(ctx, m)
+	if failed {
+		return errOdd
+	}
+	lock.Release()
+	return nil
+}
+
+// A book has locks of others.
+type book interface {
+	AcquiredLock(key string) (keylock.Lock[string], bool)
+	ReservedBy(key string) keylock.Reservation[string]
+}
+
+type page struct {
+	lock     keylock.Lock[string]
+	reserved keylock.Reservation[string]
+}
+
+func (p page) AcquiredLock(string) (keylock.Lock[string], bool)  { return p.lock, true }
+func (p page) ReservedBy(key string) keylock.Reservation[string] { return p.reserved }
+
+func LockBook(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	held, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	defer held.Release()
+	var b book = page{lock: held}
+	lock, ok := b.AcquiredLock("k")
+	if !ok {
+		return errOdd
+	}
+	_ = b.ReservedBy("k")
+	return work(lock.Seq())
+}
+
+func lead(ctx context.Context, m *keylock.Manager[string]) (keylock.Lock[string], error) {
+	return m.Acquire(ctx, "k") //keylock:held until m is closed
+}
+
+func MarkedInHelper(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	own := keylock.Start[string](context.Background())
+	defer own.Close()
+	_, err = lead(ctx, own)
+	return err
+}
+
+func MarkedAbove(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	own := keylock.Start[string](context.Background())
+	defer own.Close()
+	//keylock:held until own is closed
+	// It is the only one.
+	_, err =
+		own.Acquire(ctx,
+			"k")
+	return err
 }

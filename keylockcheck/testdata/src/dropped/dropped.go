@@ -156,3 +156,38 @@ func onPurposeOverLines(ctx context.Context, m *kl.Manager[string]) error {
 	) //keylock:held until the process ends
 	return err
 }
+
+// The marker is about the line of code that it stands on, or about the statement after it.
+func markers(ctx context.Context, m *kl.Manager[string]) error {
+	_, first := m.Acquire(ctx, "a")    //keylock:held and not the next line
+	_, second := m.Acquire(ctx, "b")   // want `dropped`
+	if first != nil || second != nil { //keylock:held which says nothing
+		_, first = m.Acquire(ctx, "c") // want `dropped`
+	} //keylock:held which says nothing
+	switch {
+	default: //keylock:held which says nothing
+		m.Acquire(ctx, "c") // want `dropped`
+	}
+	m.Acquire(ctx, "d") //keylock:heldover is not the marker // want `dropped`
+	m.Acquire(ctx, "e") // keylock:held neither // want `dropped`
+	m.Acquire(ctx, "f") //keylock:held
+	m.Acquire(ctx, "g") //keylock:held: for life
+	//keylock:held for life
+	//
+	// Which is long.
+	_, second =
+		m.Acquire(ctx, "h")
+
+	//keylock:held by what is far away
+
+	m.Acquire(ctx, "i") // want `dropped`
+	return second
+}
+
+// A bool of a function says whether there is a lock only if it is that of TryAcquire.
+func tries(m *kl.Manager[string]) (kl.Lock[string], bool) { return m.TryAcquire("k") }
+
+func triesOf(m *kl.Manager[string]) bool {
+	_, ok := tries(m) // want `dropped`
+	return ok
+}
