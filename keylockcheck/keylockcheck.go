@@ -7,12 +7,13 @@
 // is a plugin for golangci-lint. The README shows an example of each rule.
 //
 // What an analyzer does not understand it does not report: a lock that is passed on,
-// stored, copied, or captured by a function literal counts as taken care of. Facts about
+// stored, copied, or captured by a function literal counts as taken care of, unless it is
+// passed to a function that only looks at it or prints it. Facts about
 // functions of other packages only add knowledge, so that a driver without facts reports
 // less and nothing wrong.
 //
-// A comment //keylock:held, with the reason after it, on the line of a call or on the line
-// before it says that the lock or reservation is left on purpose.
+// A comment //keylock:held, with the reason after it, beside a call or on a line of its own before
+// the statement says that the lock or reservation is left on purpose.
 //
 // Test files are left out unless the flag tests of a rule is set, because tests leave
 // locks held on purpose. Only bubble looks at them always.

@@ -444,8 +444,10 @@ func (q *search) mayHandOff(id *ast.Ident) bool {
 		case *ast.CaseClause:
 			sw, ok := q.fn.switches[p].(*ast.SwitchStmt)
 			return ok && sw.Tag == nil
-		case *ast.ExprStmt:
+		case *ast.ExprStmt, *ast.DeferStmt, *ast.GoStmt:
 			return true
+		case *ast.AssignStmt:
+			return len(p.Lhs) == 1 && isBlank(p.Lhs[0])
 		default:
 			return false
 		}

@@ -78,7 +78,7 @@ func (m *model) useOf(id *ast.Ident) use {
 		return escapes
 	case *ast.CallExpr:
 		if i := argument(p, child); i >= 0 {
-			if fn := callee(m.TypesInfo, p); fn != nil && m.isBorrowed(fn, i) {
+			if fn := callee(m.TypesInfo, p); fn != nil && (m.isBorrowed(fn, i) || fn.Pkg() != nil && printsOnly(fn)) {
 				return looks
 			}
 		}

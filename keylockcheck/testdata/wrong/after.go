@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"sync"
@@ -33,6 +35,18 @@ var After = map[string]Case{
 	"BatchLost":              {"lostpath", BatchLost},
 	"LostThroughInterface":   {"lostpath", LostThroughInterface},
 	"LostInNestedLiteral":    {"lostpath", LostInNestedLiteral},
+	"OnlyPrinted":            {"lostpath", OnlyPrinted},
+	"PrintedByHelper":        {"lostpath", PrintedByHelper},
+	"PrintedFromHelper":      {"lostpath", PrintedFromHelper},
+	"HandoffDeferred":        {"lostpath", HandoffDeferred},
+	"HandoffToBlank":         {"lostpath", HandoffToBlank},
+	"MarkedBefore":           {"dropped", MarkedBefore},
+	"FailureOfLater":         {"lostpath", FailureOfLater},
+	"KeptButLost":            {"lostpath", KeptButLost},
+	"ErrorOfWorkToo":         {"lostpath", ErrorOfWorkToo},
+	"RoundsCounted":          {"lostpath", RoundsCounted},
+	"TakenByHelper":          {"lostpath", TakenByHelper},
+	"PrintedAndAsked":        {"reacquire", PrintedAndAsked},
 	"BoolIgnored":            {"errignored", BoolIgnored},
 	"WaitErrorIgnored":       {"errignored", WaitErrorIgnored},
 	"HandoffAfterBoth":       {"afterrelease", HandoffAfterBoth},
@@ -419,4 +433,157 @@ func SignalCloses(ctx context.Context, m *keylock.Manager[string], x bool) error
 		next.Release()
 	}
 	return nil
+}
+
+func OnlyPrinted(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	if x {
+		return fmt.Errorf("odd with %v", lock)
+	}
+	lock.Release()
+	return nil
+}
+
+func shows(lock keylock.Lock[string]) { slog.New(slog.DiscardHandler).Info("taken", "lock", lock) }
+
+func PrintedByHelper(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	shows(lock)
+	return nil
+}
+
+func showsTaken(ctx context.Context, m *keylock.Manager[string]) (keylock.Lock[string], error) {
+	lock, err := m.Acquire(ctx, "k")
+	fmt.Fprintln(io.Discard, lock, err)
+	return lock, err
+}
+
+func PrintedFromHelper(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := showsTaken(ctx, m)
+	if err != nil {
+		return err
+	}
+	return work(m, lock.Key())
+}
+
+func HandoffDeferred(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	defer lock.Handoff("done")
+	return work(m, "k")
+}
+
+func HandoffToBlank(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	_ = lock.Handoff("done")
+	return nil
+}
+
+func MarkedBefore(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	first, err := m.Acquire(ctx, "a") //keylock:held and not the next
+	_, err2 := m.Acquire(ctx, "b")
+	first.Release()
+	return errors.Join(err, err2)
+}
+
+// FailureOfLater collects errors of what follows, not that of the lock.
+func FailureOfLater(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	var failures []error
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	if err = mayFail(x); err != nil {
+		failures = append(failures, err)
+	}
+	if len(failures) > 0 {
+		return errors.Join(failures...)
+	}
+	lock.Release()
+	return nil
+}
+
+// KeptButLost notes that there is no lock, and asks for something else.
+func KeptButLost(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	failed := 0
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		failed++
+	}
+	if x {
+		return errOdd
+	}
+	lock.Release()
+	show(failed)
+	return nil
+}
+
+// ErrorOfWorkToo has one variable for two errors, of which it asks too late.
+func ErrorOfWorkToo(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err == nil {
+		err = mayFail(x)
+	}
+	if err == nil {
+		lock.Release()
+	}
+	return err
+}
+
+func RoundsCounted(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	for i := 0; i < 2; i++ {
+		lock, err := m.Acquire(ctx, "k")
+		if err != nil {
+			continue
+		}
+		if x && i == 1 {
+			continue
+		}
+		lock.Release()
+	}
+	return nil
+}
+
+func takes(ctx context.Context, m *keylock.Manager[string]) (keylock.Lock[string], bool) {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return lock, false
+	}
+	return lock, true
+}
+
+func TakenByHelper(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, ok := takes(ctx, m)
+	if !ok {
+		return errOdd
+	}
+	if x {
+		return errOdd
+	}
+	lock.Release()
+	return nil
+}
+
+// PrintedAndAsked prints the lock, which is then still held.
+func PrintedAndAsked(ctx context.Context, m *keylock.Manager[string], x bool) error {
+	lock, ok := m.TryAcquire("k")
+	if !ok {
+		return errOdd
+	}
+	defer lock.Release()
+	fmt.Fprintln(io.Discard, lock)
+	again, err := m.Acquire(ctx, "k")
+	defer again.Release()
+	return waits(err)
 }

@@ -1,17 +1,22 @@
 package lostpath
 
 import (
+	"container/list"
 	"context"
 	"errors"
+	"fmt"
 	"log"
+	"log/slog"
 	"os"
+	"strings"
+	"testing"
 
 	kl "github.com/seed-46f81e6d/keylock"
 	"github.com/seed-46f81e6d/keylock/cohort"
 )
 
 func function(ctx context.Context, m *kl.Manager[string], x bool) error {
-	lock, err := m.Acquire(ctx, "k") // want `the lock of m.Acquire on line 14 is not released when the function returns on line 19 \(line 18: x is true\)`
+	lock, err := m.Acquire(ctx, "k") // want `the lock of m.Acquire on line 19 is not released when the function returns on line 24 \(line 23: x is true\)`
 	if err != nil {
 		return err
 	}
@@ -25,7 +30,7 @@ func function(ctx context.Context, m *kl.Manager[string], x bool) error {
 type server[K comparable] struct{ locks *kl.Manager[K] }
 
 func (s *server[K]) method(key K, n int) {
-	lock, ok := s.locks.TryAcquire(key) // want `not released when the function returns on line 38 \(line 32: n == 1 is false\)`
+	lock, ok := s.locks.TryAcquire(key) // want `not released when the function returns on line 43 \(line 37: n == 1 is false\)`
 	if !ok {
 		return
 	}
@@ -38,7 +43,7 @@ func (s *server[K]) method(key K, n int) {
 }
 
 var literal = func(ctx context.Context, m *cohort.Manager) error {
-	lock, err := m.Acquire(ctx, "k") // want `not released when the function returns on line 46`
+	lock, err := m.Acquire(ctx, "k") // want `not released when the function returns on line 51`
 	if err != nil {
 		return err
 	}
@@ -50,7 +55,7 @@ var literal = func(ctx context.Context, m *cohort.Manager) error {
 
 func generic[K ~string](ctx context.Context, m *kl.Manager[K], keys []K) error {
 	for _, key := range keys {
-		both, err := m.AcquireAll(ctx, key, "k") // want `on the next round of the loop \(line 57: key == "" is true; line 52: the loop is entered\)`
+		both, err := m.AcquireAll(ctx, key, "k") // want `on the next round of the loop \(line 62: key == "" is true; line 57: the loop is entered\)`
 		if err != nil {
 			return err
 		}
@@ -63,7 +68,7 @@ func generic[K ~string](ctx context.Context, m *kl.Manager[K], keys []K) error {
 }
 
 func overwritten(ctx context.Context, m *kl.Manager[string]) {
-	lock, err := m.Acquire(ctx, "a") // want `not released before it is overwritten on line 70`
+	lock, err := m.Acquire(ctx, "a") // want `not released before it is overwritten on line 75`
 	if err != nil {
 		return
 	}
@@ -76,7 +81,7 @@ func overwritten(ctx context.Context, m *kl.Manager[string]) {
 func look(lock kl.Lock[string]) { log.Print(lock.Key()) }
 
 func onlyLooked(ctx context.Context, m *kl.Manager[string]) {
-	lock, err := m.Acquire(ctx, "k") // want `the lock of m.Acquire on line 79 is not released`
+	lock, err := m.Acquire(ctx, "k") // want `the lock of m.Acquire on line 84 is not released`
 	if err == nil {
 		look(lock)
 	}
@@ -320,4 +325,191 @@ func peeks(ctx context.Context, m *kl.Manager[string]) (uint64, error) {
 		return 0, err
 	}
 	return lock.Seq(), nil
+}
+
+func printed(ctx context.Context, m *kl.Manager[string], l *log.Logger) error {
+	lock, err := m.Acquire(ctx, "k") // want `the lock of m.Acquire on line \d+ is not released`
+	if err != nil {
+		return err
+	}
+	fmt.Println("got", lock)
+	l.Printf("got %v", lock)
+	slog.InfoContext(ctx, "got", "lock", lock)
+	return nil
+}
+
+// A function of another package may keep it.
+func keptElsewhere(ctx context.Context, m *kl.Manager[string], all *list.List) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	all.PushBack(lock)
+	return nil
+}
+
+func handedOffAtEnd(ctx context.Context, m *kl.Manager[string], n int) error {
+	lock, err := m.Acquire(ctx, "k") // want `not released when the function returns on line \d+`
+	if err != nil {
+		return err
+	}
+	defer lock.Handoff(n)
+	return nil
+}
+
+func handedOffAtEndOrReleased(ctx context.Context, m *kl.Manager[string], n int) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	defer lock.Handoff(n)
+	return nil
+}
+
+func handedOffElsewhere(ctx context.Context, m *kl.Manager[string], n int) error {
+	lock, err := m.Acquire(ctx, "k") // want `not released when the function returns on line \d+`
+	if err != nil {
+		return err
+	}
+	go lock.Handoff(n)
+	return nil
+}
+
+// A condition about something else does not ask for the error, though it was passed on with it.
+func askedLater(ctx context.Context, m *kl.Manager[string], list []string) error {
+	lock, err := m.Acquire(ctx, "k") // want `not released when the function returns on line \d+ \(line \d+: len\(list\) > 2 is true\)`
+	if err != nil {
+		log.Print(err, list)
+	}
+	if len(list) > 2 {
+		return err
+	}
+	lock.Release()
+	return nil
+}
+
+func note(ctx context.Context, n int, err error) { panic(err) }
+
+var noting = note
+
+func notedLater(ctx context.Context, m *kl.Manager[string], n int) error {
+	lock, err := m.Acquire(ctx, "k") // want `not released when the function returns on line \d+ \(line \d+: n > 2 is true\)`
+	if err != nil {
+		errors.Join(ctx.Err(), err)
+		strings.Repeat(err.Error(), n)
+	}
+	if n > 2 {
+		return err
+	}
+	lock.Release()
+	return nil
+}
+
+func endedLater(ctx context.Context, m *kl.Manager[string]) error {
+	lock, err := m.Acquire(ctx, "k") // want `not released when the function returns on line \d+ \(line \d+: ctx.Err\(\) != nil is true\)`
+	if err != nil {
+		context.Cause(ctx)
+	}
+	if ctx.Err() != nil {
+		return err
+	}
+	lock.Release()
+	return nil
+}
+
+func notedByValue(ctx context.Context, m *kl.Manager[string], n int) error {
+	lock, err := m.Acquire(ctx, "k") // want `not released when the function returns on line \d+ \(line \d+: n > 2 is true\)`
+	if err != nil {
+		noting(ctx, n, err)
+	}
+	if err != nil {
+		return err
+	}
+	if n > 2 {
+		return errors.New("n")
+	}
+	lock.Release()
+	return nil
+}
+
+func wrapsLater(ctx context.Context, m *kl.Manager[string]) (err error) {
+	defer func() { err = errors.Join(err, ctx.Err()) }()
+	lock, err := m.Acquire(ctx, "k") // want `not released when the function returns on line \d+ \(line \d+: err != nil is true\)`
+	if err != nil {
+		log.Print(err)
+	}
+	if err = context.Cause(ctx); err != nil {
+		return err
+	}
+	lock.Release()
+	return nil
+}
+
+func triedAgain(ctx context.Context, m *kl.Manager[string], x bool) error {
+	tries := 0
+	for tries < 3 {
+		lock, err := m.Acquire(ctx, "k") // want `not released when the function returns on line \d+ \(line \d+: x is true\)`
+		if err != nil {
+			tries++
+			continue
+		}
+		if x {
+			return errors.New("x")
+		}
+		lock.Release()
+		return nil
+	}
+	return errors.New("tried in vain")
+}
+
+func failedTest(t *testing.T, m *kl.Manager[string]) {
+	lock, err := m.Acquire(t.Context(), "k")
+	if err != nil {
+		t.Error(err)
+	}
+	if t.Failed() {
+		return
+	}
+	lock.Release()
+}
+
+func handedOffStored(ctx context.Context, m *kl.Manager[string], n int) error {
+	lock, err := m.Acquire(ctx, "k")
+	if err != nil {
+		return err
+	}
+	done := lock.Handoff(n)
+	if done {
+		return nil
+	}
+	lock.Release()
+	return nil
+}
+
+// Both ways on lead through the assignment, so it does not tell them apart.
+func countedBoth(ctx context.Context, m *kl.Manager[string]) (n int, err error) {
+	lock, err := m.Acquire(ctx, "k") // want `not released when the function returns on line \d+ \(line \d+: n == 1 is true\)`
+	if err != nil {
+		log.Print(err)
+	}
+	n++
+	if n == 1 {
+		return n, err
+	}
+	lock.Release()
+	return n, nil
+}
+
+// What nothing releases is lost, whatever is asked.
+func neverReleased(ctx context.Context, m *kl.Manager[string]) error {
+	var failure error
+	lock, err := m.Acquire(ctx, "k") // want `not released when the function returns on line \d+`
+	if err != nil {
+		failure = err
+	}
+	if failure == nil {
+		log.Print(lock.Key())
+	}
+	return failure
 }
