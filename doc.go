@@ -118,10 +118,10 @@
 //     it is, the first change of each key costs as much as to inspect it, at most 0.1 ms.
 //   - With [WithKeptGrants], each call that looks at all keys: to the grants that are kept, some at
 //     a time, see there.
-//   - A request of a session that has to wait, while others wait for the session: to what waits
-//     for the session, directly or not, or to what the session would wait for, whichever is less. Only where
-//     both are more than some 8,000 holders and waiters it takes longer than 1 ms: 14 ms for one that many wait
-//     for, before a chain of 64,000 sessions, each of which holds a key and waits for the next.
+//   - A request of a session that has to wait: to what waits for the session, directly or not, with all keys of
+//     these sessions and its own, or to what the session would wait for, whichever is less. Before a chain of 64,000
+//     sessions, each of which holds a key and waits for the next, a session for which 100 wait takes 0.03 ms,
+//     one for which 10,000 wait 3 ms, and one for which 64,000 wait 20 ms.
 //   - The end of a context with which very many calls wait: each call that it ends is a request
 //     of its own, as short as others, but they come all at once, and a request that comes after
 //     them is served after them. 100,000 take 0.2 s.

@@ -120,7 +120,7 @@ func (t *Table[K]) cycle(r *Request[K]) []WaitEdge[K] {
 		t.worked += s.looked
 		s.reset()
 	}()
-	if !s.reachable() {
+	if len(s.keys) == 0 || !s.reachable() {
 		return nil
 	}
 	if s.limited {
@@ -129,71 +129,70 @@ func (t *Table[K]) cycle(r *Request[K]) []WaitEdge[K] {
 		if !s.reduce() {
 			return nil
 		}
-		s.stuckOnly = true
-		s.reach(math.MaxUint64)
+		s.stuckOnly, s.bound = true, math.MaxUint64
+		s.reach()
 	}
 	return s.edges()
 }
 
-// rounds are how many entries are looked at that wait for a session, and then that it would wait for, until one
-// of the two looks comes to an end.
-var rounds = [...]struct{ behind, ahead uint64 }{{64, 512}, {8192, math.MaxUint64}}
+// A search looks at near entries first, and each time at farther times as many.
+var near, farther uint64 = 64, 8
 
-// reachable reports whether the start is reached from itself. The search goes both ways in turns, so it costs as much as the
-// one that has less to look at, or not much more, unless both have very much.
+// reachable reports whether the start is reached from itself. It looks back, at what waits for the start, and
+// ahead, at what the start would wait for, in turns and ever farther. The first look that is complete decides, so
+// the cost is in proportion to the smaller of the two.
 func (s *search[K]) reachable() bool {
-	for i := 0; ; i++ { // the last look ahead has no bound
-		s.begin()
-		if !s.mayClose(rounds[i].behind) {
+	for entries := near; ; {
+		s.begin(entries)
+		if !s.mayReach() {
 			return false
 		}
-		s.begin()
-		if found, whole := s.reach(rounds[i].ahead); whole {
+		entries *= farther
+		s.begin(entries)
+		if found := s.reach(); !s.gaveUp() {
 			return found
 		}
 	}
 }
 
-// begin leaves only the start reached.
-func (s *search[K]) begin() {
+// begin forgets what an earlier look has reached. The next one gives up after so many entries.
+func (s *search[K]) begin(entries uint64) {
 	clear(s.nodes)
 	clear(s.scans)
-	s.nodes, s.scans = append(s.nodes[:0], node[K]{session: s.request.Session}), s.scans[:0]
-	s.request.Session.node = 0
+	s.nodes, s.scans = s.nodes[:0], s.scans[:0]
+	s.add(s.request.Session)
+	s.bound = s.looked + entries
 }
 
-// mayClose is false if of all that waits for the start, directly or not, nothing is where it is going to wait. That
-// is so for most sessions: few others wait for them. After so many entries it gives up. It finds more than
-// waits: a shared waiter does not wait for a shared entry before it, but is counted.
-func (s *search[K]) mayClose(entries uint64) bool {
-	for i := range s.keys {
-		s.scanOf(s.keys[i].queue).request = &s.keys[i]
-	}
-	until := s.looked + entries
+// mayReach looks back. It is false if nothing that waits for the start, directly or not, stands in a queue in which the
+// start is going to wait. That is so for most sessions, because few others wait for them. It follows some edges that
+// are none, from a shared waiter to a shared entry before it. It is true if it gives up.
+func (s *search[K]) mayReach() bool {
 	for i := 0; i < len(s.nodes); i++ {
 		for p := range s.nodes[i].session.entries {
-			c := s.scanOf(p.queue)
-			if s.looked++; c.request != nil || s.looked > until {
+			if s.looked++; s.gaveUp() {
 				return true
 			}
-			behind := p.next
+			first := p.next // that waits behind it
 			if p.granted() {
-				behind = p.queue.next
+				first = p.queue.next
 			}
-			first, known := behind, c.behind
-			for ; behind != nil && behind.before(known); behind = behind.next {
-				c.behind = first
-				if s.looked++; s.looked > until {
+			c := s.scanOf(p.queue)
+			if first == nil || !first.before(c.behind) {
+				continue
+			}
+			for w := first; w != c.behind; w = w.next {
+				if s.looked++; s.gaveUp() {
 					return true
 				}
-				if o := behind.ticket.session; o != nil && s.nodeOf(o) == nil {
-					o.node = int32(len(s.nodes))
-					s.nodes = append(s.nodes, node[K]{session: o})
+				if o := w.ticket.session; o != nil && s.nodeOf(o) == nil {
+					s.add(o)
 				}
 			}
+			c.behind = first
 		}
 	}
-	return false
+	return slices.ContainsFunc(s.keys, func(a asked[K]) bool { return s.known(a.queue) != nil })
 }
 
 // blocking returns the queues in which a request would have to wait.
@@ -240,7 +239,7 @@ type search[K comparable] struct {
 	last      via[K] // how the start was reached
 
 	looked uint64 // at how many entries it has
-	until  uint64 // how many are enough
+	bound  uint64 // at how many it gives up
 
 	free []int32      // nodes that can go on, and have not been dealt with
 	gets []*Ticket[K] // for many keys, of which all go on: likewise
@@ -273,7 +272,7 @@ type scan[K comparable] struct {
 	looked *entry[K] // all before it were looked at
 	barred *entry[K] // the last of them that is not passed: that is exclusive, or waits and has a limit
 
-	behind *entry[K] // of mayClose: it and all after it were looked at; nil is the end
+	behind *entry[K] // of mayReach: it and all after it were looked at; nil is the end
 
 	// Of reduce. An exclusive entry is stuck when anything before it is; a shared one when one
 	// that it does not pass is; and one with a limit when any waiter before it is, or as many
@@ -311,6 +310,13 @@ func (s *search[K]) nodeOf(o *Session[K]) *node[K] {
 	return &s.nodes[o.node]
 }
 
+// add adds the node of a session that has none.
+func (s *search[K]) add(o *Session[K]) *node[K] {
+	o.node = int32(len(s.nodes))
+	s.nodes = append(s.nodes, node[K]{session: o})
+	return &s.nodes[o.node]
+}
+
 // known returns the scan of a queue; nil when there is none.
 func (s *search[K]) known(q *queue[K]) *scan[K] {
 	if int(q.scan) >= len(s.scans) || s.scans[q.scan].queue != q {
@@ -329,10 +335,9 @@ func (s *search[K]) scanOf(q *queue[K]) *scan[K] {
 }
 
 // reach reaches the sessions for which the start would wait, directly or not, and reports
-// whether it is one of them. Without a limit it ends as soon as it is. After so many entries it gives up, and
-// has not seen the whole.
-func (s *search[K]) reach(entries uint64) (found, whole bool) {
-	s.order, s.found, s.until = append(s.order[:0], 0), false, s.looked+min(entries, math.MaxUint64-s.looked)
+// whether it is one of them. Without a limit it ends as soon as it is.
+func (s *search[K]) reach() bool {
+	s.order, s.found = append(s.order[:0], 0), false
 	for i := range s.nodes {
 		s.nodes[i].reached = i == 0
 	}
@@ -343,23 +348,30 @@ func (s *search[K]) reach(entries uint64) (found, whole bool) {
 	for _, a := range s.keys {
 		s.waits(0, a.queue, nil, a.Terms)
 	}
-	for i := 1; i < len(s.order) && !s.over(); i++ {
+	for i := 1; i < len(s.order); i++ {
 		from := s.order[i]
 		for _, k := range s.nodes[from].session.waiting {
 			entries := k.entries()
 			for j := range entries {
+				if s.over() {
+					return s.found
+				}
 				s.waits(from, entries[j].queue, &entries[j], entries[j].Terms)
 			}
 		}
 	}
-	return s.found, s.enough() || s.looked <= s.until
+	return s.found
 }
 
-// over reports whether there is nothing more to look for, or the search gives up.
-func (s *search[K]) over() bool { return s.looked > s.until || s.enough() }
+// over reports whether there is nothing more to look for, or no more may be looked at.
+func (s *search[K]) over() bool { return s.foundAll() || s.looked > s.bound }
 
-// enough reports whether there is nothing more to look for.
-func (s *search[K]) enough() bool { return s.found && (!s.limited || s.stuckOnly) }
+// gaveUp reports whether a look was not complete.
+func (s *search[K]) gaveUp() bool { return s.looked > s.bound && !s.foundAll() }
+
+// foundAll reports whether there is nothing more to look for. Under a limit a way back to the start is not enough,
+// because reduce needs all that can be reached.
+func (s *search[K]) foundAll() bool { return s.found && (!s.limited || s.stuckOnly) }
 
 // waits reaches what a waiter waits for in one queue; nil stands for the end of it.
 func (s *search[K]) waits(from int32, q *queue[K], at *entry[K], is Terms) {
@@ -417,9 +429,7 @@ func (s *search[K]) visit(from int32, p *entry[K]) {
 	case n == nil && s.stuckOnly:
 		return
 	case n == nil:
-		o.node = int32(len(s.nodes))
-		s.nodes = append(s.nodes, node[K]{session: o})
-		n = &s.nodes[o.node]
+		n = s.add(o)
 	case o.node == 0:
 		if !s.found {
 			s.found, s.last = true, via

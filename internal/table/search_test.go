@@ -147,7 +147,7 @@ func (s *slowSearch) real(e WaitEdge[int], r *Request[int], first bool) bool {
 func TestSearchFindsWhatTheSlowSearchFinds(t *testing.T) {
 	refused, longest := 0, 0
 	for seed := range uint64(400) {
-		setRounds(t, seed/4%8*2, seed/4%5)
+		setNear(t, 1+seed/4%12, 2+seed%2*6)
 		random := rand.New(rand.NewPCG(seed, 7))
 		tab := New[int](Config{SharedLimit: int(seed % 4)})
 		sessions := make([]*Session[int], 2+random.IntN(12))
@@ -238,18 +238,52 @@ func TestShortestCycleIsReported(t *testing.T) {
 	}
 }
 
-// setRounds changes how far a search looks in the two directions, until the test ends.
-func setRounds(t *testing.T, behind, ahead uint64) {
+// setNear changes how far a search looks at first, and how much farther then, until the test ends.
+func setNear(t *testing.T, entries, times uint64) {
 	t.Helper()
-	before := rounds
-	rounds[0].behind, rounds[0].ahead, rounds[1].behind = behind, ahead, 2*behind
-	t.Cleanup(func() { rounds = before })
+	before, timesBefore := near, farther
+	near, farther = entries, times
+	t.Cleanup(func() { near, farther = before, timesBefore })
 }
 
-// Of what waits for a session and what it would wait for, the less tells whether it closes a cycle.
+// Of what waits for a session and what the session would wait for, the less counts.
 func TestSearchLooksAtTheLess(t *testing.T) {
-	const n = 20_000
+	const n = 60_000
 	tab := New[int](Config{})
+	own := -1 // the next of the other keys
+	hold := func(s *Session[int]) {
+		tab.Join(&Request[int]{Key: own, Session: s})
+		own--
+	}
+	prepares := map[string]func(start *Session[int], n int){
+		"wait for it": func(start *Session[int], n int) {
+			hold(start)
+			for range n {
+				tab.Join(&Request[int]{Key: own + 1})
+			}
+		},
+		"sessions wait for it": func(start *Session[int], n int) {
+			hold(start)
+			for key := own + 1; n > 0; n-- {
+				s := NewSession[int]("")
+				hold(s)
+				tab.Join(&Request[int]{Key: key, Session: s})
+			}
+		},
+		"keys are held by it": func(start *Session[int], n int) {
+			for range n {
+				hold(start)
+			}
+		},
+		"keys are held by one that waits for it": func(start *Session[int], n int) {
+			hold(start)
+			key, s := own+1, NewSession[int]("")
+			for range n {
+				hold(s)
+			}
+			tab.Join(&Request[int]{Key: key, Session: s})
+		},
+	}
 	sessions := make([]*Session[int], n) // each holds a key, and waits for the next
 	for i := range sessions {
 		sessions[i] = NewSession[int]("")
@@ -258,34 +292,31 @@ func TestSearchLooksAtTheLess(t *testing.T) {
 	for i := range n - 1 {
 		tab.Join(&Request[int]{Key: i + 1, Session: sessions[i]})
 	}
-	start, other := NewSession[int]("start"), NewSession[int]("other")
-	tab.Join(&Request[int]{Key: -1, Session: start})
-	tab.Join(&Request[int]{Key: -1, Session: NewSession[int]("")})
-	tab.Join(&Request[int]{Key: -2, Session: other})
-	looks := func(key int) uint64 {
-		before := tab.worked
-		tab.Cancel(tab.Join(&Request[int]{Key: key, Session: start}).Ticket)
-		return tab.worked - before
+	wide, wideHolds := NewSession[int]("wide"), own // it waits for very many keys
+	hold(wide)
+	for range n {
+		hold(nil)
+		tab.Join(&Request[int]{Key: own + 1, Session: wide})
 	}
-	assert.Less(t, looks(0), uint64(20), "one is behind")
-	for range 100 {
-		tab.Join(&Request[int]{Key: -1})
+	for name, prepare := range prepares {
+		for _, behind := range []int{1, 100, 1_000, 10_000} {
+			start := NewSession[int]("start")
+			prepare(start, behind)
+			looks := func(key, ahead int) {
+				before := tab.worked
+				tab.Cancel(tab.Join(&Request[int]{Key: key, Session: start}).Ticket)
+				assert.Less(t, tab.worked-before, 100+10*uint64(min(behind, ahead)), "%d %s, and %d are ahead", behind, name, ahead)
+			}
+			for _, ahead := range []int{1, 100, 1_000, 10_000, n} {
+				looks(n-ahead, ahead)
+			}
+			looks(wideHolds, n)
+		}
 	}
-	assert.Less(t, looks(-2), 20+rounds[0].behind, "one is ahead")
-	assert.Less(t, looks(n-100), 400+rounds[0].behind, "a hundred are behind, and ahead")
-	assert.Less(t, looks(0), 400+rounds[0].behind+rounds[0].ahead, "a hundred are behind")
-	for range 8_000 - 100 {
-		tab.Join(&Request[int]{Key: -1})
-	}
-	assert.Less(t, looks(0), uint64(9_000), "8,000 are behind")
-	for range 1_000 {
-		tab.Join(&Request[int]{Key: -1})
-	}
-	assert.Greater(t, looks(0), uint64(n), "too many are, on both sides")
 }
 
-// More than a search goes through of what waits for a session.
-const veryMany = 10_000
+// So many wait for a session that a search looks ahead in these tests until it has seen all.
+const veryMany = 50_000
 
 func TestCycleIsFoundThroughWhatWaits(t *testing.T) {
 	for name, prepare := range map[string]func(tab *Table[int], start *Session[int]){
@@ -329,6 +360,17 @@ func TestCycleIsFoundThroughWhatWaits(t *testing.T) {
 			waiter := NewSession[int]("waiter")
 			tab.Join(&Request[int]{Key: 3, Session: waiter})
 			tab.Join(&Request[int]{Key: 1, Session: waiter})
+		},
+		"one that waits in a queue before another that was met first": func(tab *Table[int], start *Session[int]) {
+			early, middle, late := NewSession[int]("early"), NewSession[int]("middle"), NewSession[int]("late")
+			tab.Join(&Request[int]{Key: 1, Session: start})
+			tab.Join(&Request[int]{Key: 2, Session: start})
+			tab.Join(&Request[int]{Key: 3, Session: middle})
+			for _, s := range []*Session[int]{early, middle, late, nil} {
+				tab.Join(&Request[int]{Key: 5, Session: s})
+			}
+			tab.Join(&Request[int]{Key: 1, Session: late})
+			tab.Join(&Request[int]{Key: 2, Session: early})
 		},
 		"a session that holds more than one other waits for": func(tab *Table[int], start *Session[int]) {
 			tab.Join(&Request[int]{Key: 1, Session: start})
