@@ -2,7 +2,9 @@ package keylock_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"math"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -69,7 +71,10 @@ func TestKeptGrantsNeedNoOwner(t *testing.T) {
 }
 
 func TestGrantsAreKeptUpToTheirNumber(t *testing.T) {
-	assert.PanicsWithValue(t, "keylock: WithKeptGrants(0): want 1 or more", func() { keylock.WithKeptGrants(0) })
+	for _, n := range []int{-1, 0, 1<<24 + 1, math.MaxInt} { // a cell for each: the last ones were "makeslice: len out of range" in Start
+		want := fmt.Sprintf("keylock: WithKeptGrants(%d): want 1 to 16777216", n)
+		assert.PanicsWithValue(t, want, func() { keylock.WithKeptGrants(n) })
+	}
 	bubble(t, func(t *testing.T, m manager) {
 		use(t, m, "a", 10_000) // the owner counts for itself now and then
 		assert.Equal(t, uint64(10_000), statsOf(t, m).Acquired)

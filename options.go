@@ -72,13 +72,16 @@ func WithSharedLimit(n int) Option {
 //
 // There are n cells, and each key has one of them, by its hash: let n be several times the number
 // of keys in use. A cell takes about 100 bytes and the size of K, at once; a key in it about 200
-// bytes more, as each that is held. An n below 1 panics.
+// bytes more, as each that is held. An n below 1, or above 16,777,216, panics.
 func WithKeptGrants(n int) Option {
-	if n < 1 {
-		panic(fmt.Sprintf("keylock: WithKeptGrants(%d): want 1 or more", n))
+	if n < 1 || n > mostKept {
+		panic(fmt.Sprintf("keylock: WithKeptGrants(%d): want 1 to %d", n, mostKept))
 	}
 	return func(o *options) { o.kept = n }
 }
+
+// mostKept is for how many grants there may be a cell: they take two gigabytes.
+const mostKept = 1 << 24
 
 // WithCallers makes every request for a lock note its call site: see [Caller] and [Entry]. It
 // costs each of them the walk up a few frames of its stack, and memory for them until the grant
