@@ -430,6 +430,7 @@ func TestBadArguments(t *testing.T) {
 	assert.Panics(t, func() { inorder.Over[string](t.Context(), nil, 1) })
 	assert.Panics(t, func() { inorder.Over(t.Context(), new(keylock.Manager[string]), 1) })
 	assert.Panics(t, func() { inorder.WithQueue(0) })
+	assert.PanicsWithValue(t, "inorder: nil Option", func() { inorder.New[string](t.Context(), 1, nil) })
 	g := inorder.New[any](t.Context(), 1)
 	assert.Panics(t, func() { g.Go(t.Context(), "a", nil) })
 	assert.Panics(t, func() { g.Go(t.Context(), []int{}, nothing) })

@@ -115,7 +115,7 @@ func WithKeyFailures() Option { return func(o *options) { o.keyFailures = true }
 // of the functions that run. Call Wait when there is no more work, or let ctx end: a group
 // that is left to itself stays known to ctx, as a context that is not cancelled does.
 //
-// New panics when ctx is nil or limit is less than 1; [Unlimited] is no limit.
+// New panics when ctx or an option is nil, or limit is less than 1; [Unlimited] is no limit.
 func New[K comparable](ctx context.Context, limit int, opts ...Option) *Group[K] {
 	return newGroup[K](ctx, nil, limit, opts)
 }
@@ -129,7 +129,7 @@ func New[K comparable](ctx context.Context, limit int, opts ...Option) *Group[K]
 // full, is the failure of the work that it refused. Wait for the group before you shut the
 // manager down.
 //
-// Over panics when ctx or m is nil, when m was not made by Start, and when limit is less than 1.
+// Over panics when ctx, m or an option is nil, when m was not made by Start, and when limit is less than 1.
 func Over[K comparable](ctx context.Context, m *keylock.Manager[K], limit int, opts ...Option) *Group[K] {
 	if m == nil {
 		panic("inorder: Over with a nil manager")
@@ -145,6 +145,9 @@ func newGroup[K comparable](ctx context.Context, locks *keylock.Manager[K], limi
 	}
 	o := options{room: defaultRoom}
 	for _, set := range opts {
+		if set == nil {
+			panic("inorder: nil Option")
+		}
 		set(&o)
 	}
 	s := &scheduler[K]{
