@@ -47,6 +47,9 @@ func (g *Grant) Wanted() <-chan struct{} {
 
 // OnWanted implements cohort.Recaller: f is called when Wanted is closed.
 func (g *Grant) OnWanted(f func()) {
+	if f == nil {
+		panic("lease: OnWanted with a nil function")
+	}
 	if !g.attempt.onWanted.CompareAndSwap(nil, &f) {
 		f()
 		return

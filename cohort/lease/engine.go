@@ -42,6 +42,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -58,7 +59,7 @@ import (
 
 // Config says how an Engine works.
 type Config struct {
-	// Name begins the engine's errors, such as "redislock".
+	// Name begins the engine's errors, such as "redislock"; "" is "lease".
 	Name string
 
 	// TTL is how long the keys of a process stay locked that has died or is cut off.
@@ -102,11 +103,12 @@ type failure struct {
 // first asked for. Close ends it. New returns an error for a nil store, for a TTL below a
 // millisecond, and for a label that cohort.ThisProcess refuses.
 func New(store Store, c Config) (*Engine, error) {
+	c.Name = cmp.Or(c.Name, "lease")
 	if store == nil {
 		return nil, fmt.Errorf("%s: nil store", c.Name)
 	}
 	if c.TTL < time.Millisecond {
-		return nil, fmt.Errorf("%s: a TTL of %v", c.Name, c.TTL)
+		return nil, fmt.Errorf("%s: a TTL of %v: want at least 1ms", c.Name, c.TTL)
 	}
 	process, err := cohort.ThisProcess(c.Label)
 	if err != nil {

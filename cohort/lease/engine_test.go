@@ -756,7 +756,32 @@ func TestTTLMayBeTheLongestDuration(t *testing.T) {
 func TestStoreMustBeGiven(t *testing.T) {
 	_, err := lease.New(nil, lease.Config{Name: "memory", TTL: ttl})
 	require.EqualError(t, err, "memory: nil store")
+	_, err = lease.New(nil, lease.Config{})
+	require.EqualError(t, err, "lease: nil store", "without a name")
 }
+
+// What is nil ended the process, on a goroutine of the engine's.
+func TestNilArgumentsPanicInTheirCaller(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		e, _ := process(t, s)
+		g := acquire(t, e, "key")
+		var none context.Context
+		for name, call := range map[string]func(){
+			"Acquire":    func() { _, _ = e.Acquire(none, "other") },
+			"TryAcquire": func() { _, _ = e.TryAcquire(none, "other") },
+			"Ask":        func() { e.Ask(none, "other", true, func(cohort.Grant, error) {}) },
+			"Release":    func() { _ = g.Release(none) },
+			"Close":      func() { _ = e.Close(none) },
+		} {
+			assert.PanicsWithValue(t, "keylock: nil context", call, name)
+		}
+		assert.PanicsWithValue(t, "lease: OnWanted with a nil function", func() { g.OnWanted(nil) })
+		require.NoError(t, g.Release(t.Context()), "nothing has changed")
+	})
+}
+
+// A store may mark what a call has returned without a look at it.
+func TestNoErrorIsNotRefused(t *testing.T) { require.NoError(t, lease.Refused(nil)) }
 
 // session returns the ID of the link's last session.
 func (l *link) session() string {

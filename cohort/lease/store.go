@@ -142,8 +142,11 @@ const (
 var ErrSessionGone = errors.New("lease: session gone")
 
 // Refused marks err as one that waiting does not mend, such as a refused
-// permission. It ends an Acquire. A release goes on all the same, until the session ends.
+// permission. It ends an Acquire. A release goes on all the same, until the session ends. Refused of nil is nil.
 func Refused(err error) error {
+	if err == nil {
+		return nil
+	}
 	return refusedError{err}
 }
 

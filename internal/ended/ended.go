@@ -70,10 +70,10 @@ func (r Reason) Unwrap() []error {
 func (r Reason) Timeout() bool { return errors.Is(r.Err, context.DeadlineExceeded) }
 
 // Sound returns a context that ends with ctx, and whose Err is not nil when its Done is closed. Package context panics
-// when one that it derives ends without an error. That of a nil context is nil.
+// when one that it derives ends without an error. A nil context panics, before it gets to another goroutine.
 func Sound(ctx context.Context) context.Context {
 	if ctx == nil {
-		return nil
+		panic("keylock: nil context")
 	}
 	return sound{ctx}
 }
