@@ -468,3 +468,11 @@ func TestChecksFindBrokenOperators(t *testing.T) {
 		})
 	}
 }
+
+// A zero Store made its callers wait forever.
+func TestStoreThatNewStoreDidNotMakePanicsWithASentence(t *testing.T) {
+	const want = "cohorttest: a Store must be made by NewStore"
+	assert.PanicsWithValue(t, want, func() { new(cohorttest.Store).Engine() })
+	assert.PanicsWithValue(t, want, func() { new(cohorttest.Store).Len("key") })
+	assert.PanicsWithValue(t, want, func() { new(cohorttest.Engine).Cut() })
+}

@@ -615,6 +615,9 @@ func (s *Store) run() {
 // decide has the store's goroutine carry out decision, and reports false when
 // the store was closed instead.
 func (s *Store) decide(decision func(*queues)) bool {
+	if s == nil || s.decisions == nil {
+		panic("cohorttest: a Store must be made by NewStore")
+	}
 	carriedOut := make(chan struct{})
 	select {
 	case s.decisions <- func(q *queues) { decision(q); close(carriedOut) }:
