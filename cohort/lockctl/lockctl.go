@@ -79,8 +79,12 @@ func (c Command) run(out io.Writer, args []string) error {
 		return err
 	case err != nil:
 		return fmt.Errorf("%w; %w", err, ErrUsage)
-	case flags.NArg() == 0:
-		return ErrUsage
+	case *timeout <= 0:
+		return fmt.Errorf("-timeout %v: want more than 0; %w", *timeout, ErrUsage)
+	}
+	do, err := parse(flags.Args())
+	if err != nil {
+		return err // without a look at the engine
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
 	defer cancel()
@@ -89,36 +93,49 @@ func (c Command) run(out io.Writer, args []string) error {
 		return err
 	}
 	defer end()
-	return Run(ctx, engine, out, flags.Args()...)
+	return do(ctx, engine, out)
 }
 
 // Run carries out the command that args are, and writes what it finds to out. It returns an error that is [ErrUsage]
 // for other arguments, one that says what happened if break found no grant with that epoch, and else the engine's.
 // A key that has spaces, quotes or control characters is written, and may be given, as Go quotes it.
 func Run(ctx context.Context, engine cohort.Operator, out io.Writer, args ...string) error {
+	do, err := parse(args)
+	if err != nil {
+		return err
+	}
+	return do(ctx, engine, out)
+}
+
+// parse returns what args ask for.
+func parse(args []string) (do func(context.Context, cohort.Operator, io.Writer) error, err error) {
 	var words [3]string
 	copy(words[:], args)
 	command, key, epoch := words[0], words[1], words[2]
 	if strings.HasPrefix(key, `"`) {
 		unquoted, err := strconv.Unquote(key)
 		if err != nil {
-			return fmt.Errorf("the key %s: %w", key, err)
+			return nil, fmt.Errorf("the key %s: %w; %w", key, err, ErrUsage)
 		}
 		key = unquoted
 	}
 	switch {
 	case command == "list" && len(args) == 1:
-		return list(ctx, engine, out)
+		return list, nil
 	case command == "show" && len(args) == 2:
-		return showQueue(ctx, engine, out, key)
+		return func(ctx context.Context, engine cohort.Operator, out io.Writer) error {
+			return showQueue(ctx, engine, out, key)
+		}, nil
 	case command == "break" && len(args) == 3:
 		number, err := strconv.ParseUint(epoch, 10, 64)
 		if err != nil || number == 0 {
-			return fmt.Errorf("the epoch %q is no number that list shows: %w", epoch, ErrUsage)
+			return nil, fmt.Errorf("the epoch %q is no number that list shows: %w", epoch, ErrUsage)
 		}
-		return breakLock(ctx, engine, out, key, number)
+		return func(ctx context.Context, engine cohort.Operator, out io.Writer) error {
+			return breakLock(ctx, engine, out, key, number)
+		}, nil
 	default:
-		return ErrUsage
+		return nil, ErrUsage
 	}
 }
 

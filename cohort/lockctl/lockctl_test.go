@@ -107,6 +107,11 @@ func TestCommandExits(t *testing.T) {
 		{[]string{"list"}, 0, "KEY  EPOCH", ""},
 		{nil, 2, "", "locks: usage: list | show KEY | break KEY EPOCH\nlocks -h shows the flags\n"},
 		{[]string{"steal"}, 2, "", "locks: usage: "},
+		{[]string{"-unreachable", "steal"}, 2, "", "locks: usage: "}, // for which no engine is needed
+		{[]string{"show", `"key`}, 2, "", "locks: the key \"key: "},
+		{[]string{"break", "key", "0"}, 2, "", "locks: the epoch \"0\" is no number that list shows"},
+		{[]string{"-timeout", "0", "list"}, 2, "", "locks: -timeout 0s: want more than 0; usage: list"},
+		{[]string{"-timeout", "-1s", "list"}, 2, "", "locks: -timeout -1s: want more than 0; usage: list"},
 		{[]string{"-x", "list"}, 2, "", "locks: flag provided but not defined: -x; usage: list"},
 		{[]string{"-timeout", "soon", "list"}, 2, "", `locks: invalid value "soon" for flag -timeout`},
 		{[]string{"break", "key", "1"}, 1, "", "locks: key is not held with epoch 1 any more; nothing was changed\n"},
