@@ -100,7 +100,7 @@ type HeldError struct {
 func (e *HeldError) Error() string {
 	text := ErrHeld.Error()
 	if name := e.Holder.Process.String(); name != "" {
-		text += " by " + name
+		text += " by " + show.Message(name)
 	}
 	if !e.Holder.Since.IsZero() {
 		text += " since " + e.Holder.Since.Format("2006-01-02T15:04:05.000Z07:00")

@@ -600,8 +600,8 @@ func TestManyKeptKeys(t *testing.T) {
 }
 
 func TestKeepRefusesNonsense(t *testing.T) {
-	assert.PanicsWithValue(t, "cohort: WithKeep(0s)", func() { cohort.WithKeep(0, 1) })
-	assert.PanicsWithValue(t, "cohort: WithKeep(1s, 0)", func() { cohort.WithKeep(time.Second, 0) })
+	assert.PanicsWithValue(t, "cohort: WithKeep(0s): want more than 0", func() { cohort.WithKeep(0, 1) })
+	assert.PanicsWithValue(t, "cohort: WithKeep(1s, 0): want at least one key", func() { cohort.WithKeep(time.Second, 0) })
 }
 
 func TestHolderLearnsThatItsKeyIsWanted(t *testing.T) {

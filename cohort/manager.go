@@ -77,12 +77,12 @@ func unmanage(engine Engine) {
 // end of ctx; the latter works like Close. The engine becomes the manager's, which
 // closes it. An engine has one manager: Start panics if it has another, because two that share an
 // engine's session would lose each other's locks when the first closes it. It also panics when
-// ctx, engine or an option is nil.
+// ctx, engine, which may be a nil pointer, or an option is nil.
 func Start(ctx context.Context, engine Engine, opts ...Option) *Manager {
 	if ctx == nil {
 		panic("cohort: Start with a nil context")
 	}
-	if engine == nil {
+	if v := reflect.ValueOf(engine); engine == nil || v.Kind() == reflect.Pointer && v.IsNil() { // which would panic later, on a goroutine of the manager's
 		panic("cohort: Start with a nil engine")
 	}
 	m := &Manager{

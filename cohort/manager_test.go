@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -293,6 +294,14 @@ func TestReleaseTwiceEndsOneLock(t *testing.T) {
 		require.NoError(t, (<-third).lock.Release())
 		assert.Zero(t, w.store.Len("k"))
 	})
+}
+
+// What a process calls itself at an engine, any client may have written there.
+func TestHeldErrorIsOneVisibleLine(t *testing.T) {
+	err := &cohort.HeldError{Holder: cohort.Contender{Process: cohort.ParseProcess("web:1 a\nlevel=ERROR")}}
+	assert.EqualError(t, err, `cohort: key held by "web:1 a\nlevel=ERROR"`)
+	err.Holder.Process.Label = "checkout"
+	assert.EqualError(t, err, "cohort: key held by web:1 checkout")
 }
 
 func TestZeroLock(t *testing.T) {
@@ -881,7 +890,10 @@ func TestManagerThatStartDidNotMakePanicsWithASentence(t *testing.T) {
 
 func TestNilArgumentsPanicInTheirCaller(t *testing.T) {
 	var none context.Context
-	assert.PanicsWithValue(t, "cohort: Start with a nil engine", func() { cohort.Start(t.Context(), nil) })
+	var absent *cohorttest.Engine // as a New returns it with an error
+	for _, engine := range []cohort.Engine{nil, absent} {
+		assert.PanicsWithValue(t, "cohort: Start with a nil engine", func() { cohort.Start(t.Context(), engine) })
+	}
 	store := cohorttest.NewStore()
 	defer store.Close()
 	engine := store.Engine()
@@ -892,6 +904,32 @@ func TestNilArgumentsPanicInTheirCaller(t *testing.T) {
 	defer m.Close()
 	assert.PanicsWithValue(t, "cohort: Do with a nil function", func() { m.Do(t.Context(), "k", nil) })
 	assert.PanicsWithValue(t, "cohort: nil context", func() { m.Shutdown(none) })
+	for name, call := range map[string]func(){
+		"Acquire":              func() { _, _ = m.Acquire(none, "k") },
+		"TryAcquire":           func() { _, _ = m.TryAcquire(none, "k") },
+		"AcquireAll":           func() { _, _ = m.AcquireAll(none, "k") },
+		"AcquireAll of no key": func() { _, _ = m.AcquireAll(none) },
+		"Do":                   func() { _ = m.Do(none, "k", func(context.Context) error { return nil }) },
+		"WaitIdle":             func() { _ = m.WaitIdle(none) },
+		"Stats":                func() { _, _ = m.Stats(none) },
+		"Top":                  func() { _, _ = m.Top(none, 1) },
+		"Snapshot":             func() { _, _ = m.Snapshot(none) },
+		"Inspect":              func() { _, _ = m.Inspect(none, "k") },
+	} {
+		func() {
+			defer func() { assert.Regexp(t, "^(keylock|cohort): nil context$", recover(), name) }()
+			call()
+		}()
+	}
+	for want, option := range map[string]func(){
+		"cohort: WithMaxHandoffs(-1): want 0 or more":     func() { cohort.WithMaxHandoffs(-1) },
+		"cohort: WithMaxHold(-1ns): want more than 0":     func() { cohort.WithMaxHold(-1) },
+		"cohort: WithEngineTimeout(0s): want more than 0": func() { cohort.WithEngineTimeout(0) },
+		"cohort: WithSlowLog(0s): want more than 0":       func() { cohort.WithSlowLog(slog.Default(), 0) },
+		"cohort: WithSlowLog with a nil logger":           func() { cohort.WithSlowLog(nil, 1) },
+	} {
+		assert.PanicsWithValue(t, want, option)
+	}
 	_, err := m.AcquireAll(t.Context())
 	require.NoError(t, err, "it is not shutting down")
 }

@@ -28,7 +28,7 @@ type options struct {
 // kept. The default is 64; a negative n panics.
 func WithMaxHandoffs(n int) Option {
 	if n < 0 {
-		panic(fmt.Sprintf("cohort: WithMaxHandoffs(%d)", n))
+		panic(fmt.Sprintf("cohort: WithMaxHandoffs(%d): want 0 or more", n))
 	}
 	return func(o *options) { o.maxHandoffs = n }
 }
@@ -62,7 +62,7 @@ func WithMaxHold(d time.Duration) Option {
 func WithKeep(idle time.Duration, keys int) Option {
 	mustBePositive("WithKeep", idle)
 	if keys <= 0 {
-		panic(fmt.Sprintf("cohort: WithKeep(%v, %d)", idle, keys))
+		panic(fmt.Sprintf("cohort: WithKeep(%v, %d): want at least one key", idle, keys))
 	}
 	return func(o *options) { o.keepIdle, o.keepKeys = idle, keys }
 }
@@ -99,7 +99,7 @@ func WithSlowLog(logger *slog.Logger, after time.Duration) Option {
 
 func mustBePositive(option string, d time.Duration) {
 	if d <= 0 {
-		panic(fmt.Sprintf("cohort: %s(%v)", option, d))
+		panic(fmt.Sprintf("cohort: %s(%v): want more than 0", option, d))
 	}
 }
 
