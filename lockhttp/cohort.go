@@ -12,11 +12,13 @@ import (
 
 // OfCohort makes a cohort fit for [Handler]. It is shown like the manager of its process, in which the key
 // that the process waits for at the engine counts as held, and with its engine: what it did, and the claims
-// that have waited there for longest. One key is shown with the engine's queue, in all processes. A nil m panics.
+// that have waited there for longest. One key is shown with the engine's queue, in all processes. A nil m panics,
+// and so does one that was not made by Start.
 func OfCohort(m *cohort.Manager) Manager {
 	if m == nil {
 		panic("lockhttp: OfCohort with a nil manager")
 	}
+	m.Done() // panics for one that was not started
 	last := new(memory)
 	return Manager{
 		look: func(ctx context.Context, n, entries int) (manager, error) {

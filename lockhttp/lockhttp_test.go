@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/seed-46f81e6d/keylock"
+	"github.com/seed-46f81e6d/keylock/cohort"
 	"github.com/seed-46f81e6d/keylock/internal/locktest"
 	"github.com/seed-46f81e6d/keylock/lockhttp"
 )
@@ -396,6 +397,10 @@ func (w *stuckWriter) Write(b []byte) (int, error) {
 func TestNilManagersPanicWhereTheyArePassed(t *testing.T) {
 	assert.PanicsWithValue(t, "lockhttp: Of with a nil manager", func() { lockhttp.Of[string](nil) })
 	assert.PanicsWithValue(t, "lockhttp: OfCohort with a nil manager", func() { lockhttp.OfCohort(nil) })
+	for _, m := range []*keylock.Manager[string]{nil, {}} {
+		assert.PanicsWithValue(t, "keylock: a Manager must be made by Start", func() { lockhttp.Of(m) })
+	}
+	assert.PanicsWithValue(t, "cohort: a Manager must be made by Start", func() { lockhttp.OfCohort(new(cohort.Manager)) })
 	assert.PanicsWithValue(t, `lockhttp: Handler with manager "locks", which Of did not make`, func() {
 		lockhttp.Handler(map[string]lockhttp.Manager{"locks": {}})
 	})

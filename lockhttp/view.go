@@ -33,10 +33,13 @@ type Source[K comparable] interface {
 	Inspect(ctx context.Context, key K) (keylock.KeyInfo[K], error)
 }
 
-// Of makes a manager fit for [Handler]. A nil m panics.
+// Of makes a manager fit for [Handler]. A nil m panics, and so does a manager that was not made by Start.
 func Of[K comparable](m Source[K]) Manager {
 	if m == nil {
 		panic("lockhttp: Of with a nil manager")
+	}
+	if m, ok := m.(interface{ Done() <-chan struct{} }); ok {
+		m.Done() // panics for one that was not started
 	}
 	last := new(memory)
 	return Manager{

@@ -68,6 +68,7 @@ func Trace[K comparable](manager *keylock.Manager[K], opts ...Option) *Manager[K
 	if manager == nil {
 		panic("otelkeylock: Trace with a nil manager")
 	}
+	mustBeStarted(manager)
 	return &Manager[K]{Manager: manager, tracing: newTracing(opts)}
 }
 
@@ -180,6 +181,7 @@ func TraceCohort(manager *cohort.Manager, opts ...Option) *Cohort {
 	if manager == nil {
 		panic("otelkeylock: TraceCohort with a nil manager")
 	}
+	mustBeStarted(manager)
 	return &Cohort{Manager: manager, tracing: newTracing(opts)}
 }
 

@@ -99,7 +99,7 @@ func TestMisusePanicsInTheCaller(t *testing.T) {
 	for want, misuse := range map[string]func(){
 		"otelkeylock: Trace with a nil manager":             func() { otelkeylock.Trace[string](nil) },
 		"otelkeylock: TraceCohort with a nil manager":       func() { otelkeylock.TraceCohort(nil) },
-		"otelkeylock: nil Option":                           func() { otelkeylock.Trace(new(keylock.Manager[string]), nil) },
+		"otelkeylock: nil Option":                           func() { otelkeylock.Trace(keylock.Start[string](t.Context()), nil) },
 		"otelkeylock: WithTracerProvider(nil)":              func() { otelkeylock.WithTracerProvider(nil) },
 		"otelkeylock: Register with a nil provider":         func() { _, _ = otelkeylock.Register(nil, "orders", locktest.Stubborn{}) },
 		"otelkeylock: Register with a nil manager":          func() { _, _ = otelkeylock.Register(metrics, "orders", nil) },
@@ -114,6 +114,8 @@ func TestMisusePanicsInTheCaller(t *testing.T) {
 		assert.PanicsWithValue(t, want, func() { _, _ = otelkeylock.Register(metrics, "orders", m) })
 		assert.PanicsWithValue(t, want, func() { otelkeylock.NewProducer("orders", m) })
 	}
+	assert.PanicsWithValue(t, "keylock: a Manager must be made by Start", func() { otelkeylock.Trace(new(keylock.Manager[string])) })
+	assert.PanicsWithValue(t, "cohort: a Manager must be made by Start", func() { otelkeylock.TraceCohort(new(cohort.Manager)) })
 	for _, m := range []*cohort.Manager{nil, {}} {
 		const want = "cohort: a Manager must be made by Start"
 		assert.PanicsWithValue(t, want, func() { _, _ = otelkeylock.RegisterCohort(metrics, "orders", m) })
