@@ -78,6 +78,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"strings"
 	"sync"
@@ -134,14 +135,18 @@ type Option func(*options)
 
 // WithTTL sets how long the keys of a process that has died or is cut off stay
 // locked: whole seconds, rounded up, and at least what the cluster allows. The
-// default is 10 s; New returns an error for a d that is not positive.
+// default is 10 s; New returns an error for a d that is not positive, or longer than 73 years.
 func WithTTL(d time.Duration) Option {
-	return func(o *options) { o.ttl = (d + time.Second - 1).Truncate(time.Second) }
+	return func(o *options) { o.ttl = d }
 }
+
+// longestTTL has room for three of them in a Duration.
+const longestTTL = math.MaxInt64 / 4
 
 // WithPrefix sets under which etcd keys the queues are; a slash is added if it does
 // not end in one. The default is "/locks/". Engines with different prefixes never
-// meet, also where one prefix begins with the other; New returns an error for one that contains a comma.
+// meet, also where one prefix begins with the other; New returns an error for one that contains a comma, or that etcd
+// would not take.
 func WithPrefix(p string) Option {
 	return func(o *options) { o.prefix = strings.TrimSuffix(p, "/") + "/" }
 }
@@ -155,29 +160,39 @@ func WithLabel(label string) Option {
 // New returns an engine that talks to etcd through client, with the client's
 // endpoints, TLS and credentials; the user needs read and write permission for
 // the prefix. It sends nothing before the first Acquire. The client stays the
-// caller's, who closes it after the engine. New returns an error for a nil client, and for an
-// option that is out of its bounds.
+// caller's, who closes it after the engine. New returns an error for a client that is nil or
+// has no connection, and for an option that is nil or out of its bounds.
 //
 // A client whose connection dies silently waits for replies that will not come:
 // set DialKeepAliveTime and DialKeepAliveTimeout well below the TTL.
 func New(client *clientv3.Client, opts ...Option) (*Engine, error) {
 	o := options{ttl: 10 * time.Second, prefix: "/locks/"}
 	for _, set := range opts {
+		if set == nil {
+			return nil, errors.New("etcdlock: nil Option")
+		}
 		set(&o)
 	}
-	if client == nil {
+	switch {
+	case client == nil:
 		return nil, errors.New("etcdlock: nil client")
-	}
-	if o.ttl <= 0 {
+	case o.ttl <= 0:
 		return nil, fmt.Errorf("etcdlock: a TTL of %v: want more than 0", o.ttl)
-	}
-	if strings.Contains(o.prefix, separator) {
+	case o.ttl > longestTTL:
+		return nil, fmt.Errorf("etcdlock: a TTL of %v: want at most %v", o.ttl, time.Duration(longestTTL))
+	case strings.Contains(o.prefix, separator):
 		return nil, fmt.Errorf("etcdlock: the prefix %s contains %q, which ends the names of keys", keyText(o.prefix), separator)
+	case len(o.prefix)+len(separator) > maxName:
+		return nil, fmt.Errorf("etcdlock: the prefix %s is too long: etcd would refuse a name of more than %d bytes", keyText(o.prefix), maxName)
 	}
 	process, err := cohort.ThisProcess(o.label)
 	if err != nil {
 		return nil, fmt.Errorf("etcdlock: %w", err)
 	}
+	if client.ActiveConnection() == nil {
+		return nil, errors.New("etcdlock: the client has no connection: clientv3.New makes one that has")
+	}
+	o.ttl = (o.ttl + time.Second - 1).Truncate(time.Second)
 	e := &Engine{
 		client:  client,
 		options: o,

@@ -2,6 +2,7 @@ package etcdlock_test
 
 import (
 	"context"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -72,11 +73,26 @@ func TestClientMustBeGiven(t *testing.T) {
 	e, err := etcdlock.New(nil)
 	require.EqualError(t, err, "etcdlock: nil client")
 	require.Nil(t, e)
+	_, err = etcdlock.New(new(clientv3.Client)) // which ended the process, on a goroutine of the engine's
+	require.EqualError(t, err, "etcdlock: the client has no connection: clientv3.New makes one that has")
 }
 
-func TestPrefixWithACommaIsRefused(t *testing.T) {
-	_, err := etcdlock.New(new(clientv3.Client), etcdlock.WithPrefix("/locks/a,/"))
-	require.ErrorContains(t, err, "contains")
+func TestOptionsAreChecked(t *testing.T) {
+	for want, option := range map[string]etcdlock.Option{
+		"nil Option":                        nil,
+		"contains":                          etcdlock.WithPrefix("/locks/a,/"),
+		"too long":                          etcdlock.WithPrefix(strings.Repeat("x", 1<<18)), // for any key
+		"a TTL of 0s: ":                     etcdlock.WithTTL(0),
+		"a TTL of -1ns: ":                   etcdlock.WithTTL(-1),
+		"a TTL of -1m30s: ":                 etcdlock.WithTTL(-90 * time.Second),
+		"a TTL of 2562047h47m16.854775807s": etcdlock.WithTTL(math.MaxInt64), // of which it said that it is below 0
+		"a label of 129 bytes":              etcdlock.WithLabel(strings.Repeat("x", 129)),
+	} {
+		_, err := etcdlock.New(new(clientv3.Client), option)
+		require.ErrorContains(t, err, "etcdlock: ")
+		require.ErrorContains(t, err, want)
+		assert.Less(t, len(err.Error()), 300)
+	}
 }
 
 func TestErrorsDoNotFloodALog(t *testing.T) {
@@ -98,9 +114,19 @@ func TestErrorsDoNotFloodALog(t *testing.T) {
 	}
 }
 
-func TestTTLMustBePositive(t *testing.T) {
-	_, err := etcdlock.New(new(clientv3.Client), etcdlock.WithTTL(0))
-	require.ErrorContains(t, err, "a TTL of 0s")
+// What is nil panics in the caller, and not on a goroutine of the engine's, which ends the process.
+func TestNilArgumentsPanicInTheirCaller(t *testing.T) {
+	e := newEngine(t)
+	var none context.Context
+	for name, call := range map[string]func(){
+		"Acquire":    func() { _, _ = e.Acquire(none, "k") },
+		"TryAcquire": func() { _, _ = e.TryAcquire(none, "k") },
+		"Ask":        func() { e.Ask(none, "k", true, func(cohort.Grant, error) {}) },
+		"Close":      func() { _ = e.Close(none) },
+	} {
+		assert.PanicsWithValue(t, "keylock: nil context", call, name)
+	}
+	assert.PanicsWithValue(t, "etcdlock: OnWanted with a nil function", func() { new(etcdlock.Grant).OnWanted(nil) })
 }
 
 func TestUnreachableEtcdEndsWithTheContext(t *testing.T) {

@@ -418,6 +418,9 @@ func (g *Grant) Lost() <-chan struct{} {
 // uses an Engine is noticed at once, one that uses concurrency.Mutex within a second, or within
 // another half for each thousand of keys that this process has held for so long. f must not block. A second call of OnWanted calls its f at once.
 func (g *Grant) OnWanted(f func()) {
+	if f == nil {
+		panic("etcdlock: OnWanted with a nil function")
+	}
 	g.entry.onWanted(f)
 }
 
