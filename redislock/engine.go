@@ -73,10 +73,13 @@ func WithQuarantine(d time.Duration) Option {
 
 // New returns an engine that talks to Redis through client. It sends nothing
 // before a key is asked for. The client stays the caller's, who closes it after the engine. New returns
-// an error for a nil client, and for an option that is out of its bounds.
+// an error for a nil client, and for an option that is nil or out of its bounds.
 func New(client Client, opts ...Option) (*Engine, error) {
 	o := options{ttl: 10 * time.Second, prefix: "kl"}
 	for _, set := range opts {
+		if set == nil {
+			return nil, errors.New("redislock: nil Option")
+		}
 		set(&o)
 	}
 	if !o.quarantineSet {
@@ -106,19 +109,40 @@ func New(client Client, opts ...Option) (*Engine, error) {
 	return &Engine{e, s}, nil
 }
 
-// Acquire implements cohort.Engine. The grant is a *Grant.
+// longestKey is how long a key may be: whatever its proto-max-bulk-len is, a server takes so much.
+const longestKey = 1 << 20
+
+// tooLong returns an error for a key with which a server would close the connection, which others use too.
+func tooLong(key string) error {
+	if len(key) <= longestKey {
+		return nil
+	}
+	return fmt.Errorf("redislock: a key of %d bytes: want at most %d", len(key), longestKey)
+}
+
+// Acquire implements cohort.Engine. The grant is a *Grant. A key has at most 1 MiB.
 func (e *Engine) Acquire(ctx context.Context, key string) (cohort.Grant, error) {
+	if err := tooLong(key); err != nil {
+		return nil, err
+	}
 	return e.grant(e.Engine.Acquire(ctx, key))
 }
 
 // TryAcquire implements cohort.Engine. The grant is a *Grant. During a
 // quarantine every key is held.
 func (e *Engine) TryAcquire(ctx context.Context, key string) (cohort.Grant, error) {
+	if err := tooLong(key); err != nil {
+		return nil, err
+	}
 	return e.grant(e.Engine.TryAcquire(ctx, key))
 }
 
 // Ask implements cohort.Asker. The grant is a *Grant.
 func (e *Engine) Ask(ctx context.Context, key string, try bool, reply func(cohort.Grant, error)) {
+	if err := tooLong(key); err != nil {
+		reply(nil, err)
+		return
+	}
 	e.Engine.Ask(ctx, key, try, func(g cohort.Grant, err error) { reply(e.grant(g, err)) })
 }
 
@@ -132,6 +156,9 @@ func (e *Engine) grant(g cohort.Grant, err error) (cohort.Grant, error) {
 // Inspect implements cohort.Inspector; it returns at most the first 1,000. Since when the first holds the key is
 // told by its epoch, which is the clock of the server, as long as that is not set back. Since when the others wait is not known.
 func (e *Engine) Inspect(ctx context.Context, key string) ([]cohort.Contender, error) {
+	if err := tooLong(key); err != nil {
+		return nil, err
+	}
 	reply, err := e.store.run(ctx, e.store.single.inspect, bucketOf(key), 0, key, "1000")
 	if err != nil {
 		return nil, operatorError(ctx, "inspect", err)
@@ -187,6 +214,9 @@ func (e *Engine) List(ctx context.Context, yield func(key string, first cohort.C
 // Break implements cohort.Operator. A process that did not release in time learns of it within a quarter of its
 // TTL, as long as it holds no more than 1,024 keys.
 func (e *Engine) Break(ctx context.Context, key string, epoch uint64) (bool, error) {
+	if err := tooLong(key); err != nil {
+		return false, err
+	}
 	reply, err := e.store.run(ctx, e.store.single.force, bucketOf(key), e.store.replicas, key, strconv.FormatUint(epoch, 10))
 	if err != nil {
 		return false, operatorError(ctx, "break", err)
