@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,9 @@ import (
 // it well below the TTL. A client without one is refused too, and one with a MaxActiveConns below its PoolSize, whose calls
 // fail instead of waiting for a connection.
 func New(client redis.UniversalClient) (redislock.Client, error) {
+	if v := reflect.ValueOf(client); client == nil || v.Kind() == reflect.Pointer && v.IsNil() {
+		return nil, errors.New("goredisadapter: nil client")
+	}
 	switch c := client.(type) {
 	case *redis.Client:
 		if c.Options().MaxRetries > 0 {

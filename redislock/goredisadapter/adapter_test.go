@@ -286,6 +286,10 @@ func TestClientsThatDoNotFitAreRefused(t *testing.T) {
 	defer ring.Close()
 	_, err = goredisadapter.New(ring)
 	require.ErrorContains(t, err, "Ring")
+	for _, absent := range []redis.UniversalClient{nil, (*redis.Client)(nil), (*redis.ClusterClient)(nil)} {
+		_, err = goredisadapter.New(absent)
+		require.EqualError(t, err, "goredisadapter: nil client")
+	}
 	few := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1, PoolSize: 20, MaxActiveConns: 6})
 	defer few.Close()
 	_, err = goredisadapter.New(few)
