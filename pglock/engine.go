@@ -83,11 +83,14 @@ func WithDurable() Option { return func(o *options) { o.durable = true } }
 func WithListener(config *pgx.ConnConfig) Option { return func(o *options) { o.listener = config } }
 
 // New returns an engine that connects to PostgreSQL as config says. It connects when a key is first asked
-// for. Close ends it and its connections. New returns an error for a nil config, and for an option that
-// is out of its bounds.
+// for. Close ends it and its connections. New returns an error for a config that is nil, or that pgx.ParseConfig did not
+// make, and for an option that is nil or out of its bounds.
 func New(config *pgx.ConnConfig, opts ...Option) (*Engine, error) {
 	o := options{ttl: 10 * time.Second}
 	for _, set := range opts {
+		if set == nil {
+			return nil, errors.New("pglock: nil Option")
+		}
 		set(&o)
 	}
 	if !o.quarantineSet {
@@ -99,6 +102,8 @@ func New(config *pgx.ConnConfig, opts ...Option) (*Engine, error) {
 	switch {
 	case config == nil:
 		return nil, errors.New("pglock: nil config")
+	case config.DialFunc == nil || o.listener.DialFunc == nil: // which ParseConfig sets
+		return nil, errors.New("pglock: a config that pgx.ParseConfig did not make")
 	case o.ttl < 100*time.Millisecond:
 		return nil, fmt.Errorf("pglock: a TTL of %v is below 100 ms", o.ttl)
 	case o.quarantine < 0:

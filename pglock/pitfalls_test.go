@@ -857,4 +857,11 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 	_, err = pglock.New(nil)
 	assert.EqualError(t, err, "pglock: nil config")
+	_, err = pglock.New(config, nil)
+	assert.EqualError(t, err, "pglock: nil Option")
+	unparsed := new(pgx.ConnConfig)
+	for _, c := range [][2]*pgx.ConnConfig{{unparsed, config}, {config, unparsed}} { // pgx would panic, on a goroutine of its own
+		_, err = pglock.New(c[0], pglock.WithListener(c[1]))
+		assert.EqualError(t, err, "pglock: a config that pgx.ParseConfig did not make")
+	}
 }
