@@ -135,13 +135,13 @@ type Option func(*options)
 
 // WithTTL sets how long the keys of a process that has died or is cut off stay
 // locked: whole seconds, rounded up, and at least what the cluster allows. The
-// default is 10 s; New returns an error for a d that is not positive, or longer than 73 years.
+// default is 10 s; New returns an error for a d that is not positive, or longer than 36 years.
 func WithTTL(d time.Duration) Option {
 	return func(o *options) { o.ttl = d }
 }
 
-// longestTTL has room for three of them in a Duration.
-const longestTTL = math.MaxInt64 / 4
+// longestTTL has room in a Duration for the multiples that are counted with.
+const longestTTL = math.MaxInt64 / 8
 
 // WithPrefix sets under which etcd keys the queues are; a slash is added if it does
 // not end in one. The default is "/locks/". Engines with different prefixes never

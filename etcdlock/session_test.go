@@ -50,6 +50,14 @@ func TestDeadlineThatHasPassedIsNoticedByTheNextCall(t *testing.T) {
 	}
 }
 
+// The deadline of a TTL of 73 years overflowed: the session was lost as it began.
+func TestLongestTTLHasADeadline(t *testing.T) {
+	e := unreachableEngine(t, WithTTL(longestTTL))
+	s := e.newSession(1, time.Now(), int64(e.ttl/time.Second))
+	assert.Greater(t, s.left(), 25*365*24*time.Hour)
+	assert.Positive(t, cleanUpTTLs*e.ttl)
+}
+
 func TestReleaseAfterTheDeadlineReportsTheLoss(t *testing.T) {
 	g := pausedGrant(t)
 	require.NoError(t, g.entry.session.ctx.Err(), "no timer has run")
