@@ -123,6 +123,9 @@ func (c check) run(h Harness) (err error) {
 			}
 		}
 	}()
+	if h.Engine == nil {
+		return fmt.Errorf("%s: the Harness has no Engine", c.name)
+	}
 	for range c.engines {
 		e, err := h.Engine()
 		if err != nil {

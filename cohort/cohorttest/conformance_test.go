@@ -476,3 +476,7 @@ func TestStoreThatNewStoreDidNotMakePanicsWithASentence(t *testing.T) {
 	assert.PanicsWithValue(t, want, func() { new(cohorttest.Store).Len("key") })
 	assert.PanicsWithValue(t, want, func() { new(cohorttest.Engine).Cut() })
 }
+
+func TestHarnessWithoutAnEngineIsReported(t *testing.T) {
+	assert.ErrorContains(t, cohorttest.Check(cohorttest.Harness{}), "the Harness has no Engine")
+}
