@@ -61,6 +61,7 @@ package otelkeylock
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -138,7 +139,9 @@ func (stats statsFunc) ask(ctx context.Context) (cohort.Stats, bool) {
 	return s, err == nil
 }
 
-func nameOf(name string) attribute.KeyValue { return attribute.String("keylock.manager.name", name) }
+func nameOf(name string) attribute.KeyValue {
+	return attribute.String("keylock.manager.name", strings.ToValidUTF8(name, "\uFFFD")) // or an exporter sends nothing at all
+}
 
 // register makes the instruments of all sets, and one callback that observes them.
 func register(provider metric.MeterProvider, name string, stats statsFunc, sets ...func(*instruments)) (metric.Registration, error) {

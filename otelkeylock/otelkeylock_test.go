@@ -263,4 +263,15 @@ func inPrometheus(t *testing.T) map[string]bool {
 }
 
 // Its names are those that the metrics have in Prometheus.
+// One string that is not UTF-8 keeps an exporter from sending what others have measured, too: protobuf refuses the whole message.
+func TestNameIsUTF8(t *testing.T) {
+	m := keylock.Start[string](t.Context())
+	defer m.Close()
+	metrics, err := otelkeylock.NewProducer("a\xffb", m).Produce(t.Context())
+	require.NoError(t, err)
+	point := metrics[0].Metrics[0].Data.(metricdata.Histogram[float64]).DataPoints[0]
+	name, _ := point.Attributes.Value("keylock.manager.name")
+	assert.Equal(t, "a\uFFFDb", name.AsString())
+}
+
 func TestDashboardIsSound(t *testing.T) { locktest.Dashboard(t, "grafana.json", inPrometheus(t)) }
