@@ -32,6 +32,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"syscall"
@@ -128,6 +129,8 @@ func parseOptions(args []string, stderr io.Writer) (opts options, err error) {
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case opts.rounds < 1 || opts.time <= 0 || opts.hot < 1 || opts.cold < 1 || opts.pool < 1 || opts.work < 0:
 		err = errors.New("-rounds, -time, -hot, -cold and -pool must be positive, -work must not be negative")
+	case opts.pool > math.MaxInt32:
+		err = fmt.Errorf("-pool must be at most %d", math.MaxInt32)
 	default:
 		err = report.Writable(opts.svg)
 	}

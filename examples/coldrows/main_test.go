@@ -120,7 +120,7 @@ func TestMissingServerEndsWithStatusOne(t *testing.T) {
 }
 
 func TestWrongArgumentsEndWithStatusTwo(t *testing.T) {
-	for _, args := range [][]string{{"-pool=0"}, {"-time=0s"}, {"-rounds=0"}, {"-work=-1s"}, {"-unknown"}, {"file"}} {
+	for _, args := range [][]string{{"-pool=0"}, {"-pool=4294967297", "-rounds=1", "-time=1ms"}, {"-time=0s"}, {"-rounds=0"}, {"-work=-1s"}, {"-unknown"}, {"file"}} {
 		var stdout, stderr bytes.Buffer
 		assert.Equal(t, 2, run(context.Background(), args, &stdout, &stderr), "%q", args)
 		assert.Contains(t, stderr.String(), "-db URL", "the usage is shown")
