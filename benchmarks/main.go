@@ -68,6 +68,9 @@ func parse(args []string, usage io.Writer) (options, error) {
 	if o.quick {
 		o.rounds, o.slice = 1, 2*time.Millisecond
 	}
+	if o.rounds < 1 || o.slice <= 0 {
+		return o, fmt.Errorf("-rounds %d -time %v: want more than 0", o.rounds, o.slice)
+	}
 	return o, nil
 }
 

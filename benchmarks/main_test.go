@@ -85,6 +85,8 @@ func TestWrongArgumentsAreNamed(t *testing.T) {
 		{"-point", "11"}:             "there is no point 11, only 1 to 10",
 		{"-point", "one"}:            `"one" is not the number of a point`,
 		{"-quick", "more"}:           `unexpected argument "more"`,
+		{"-rounds", "0"}:             "-rounds 0 -time 100ms: want more than 0",
+		{"-time", "-1s"}:             "-rounds 9 -time -1s: want more than 0",
 		{"-from", "/does/not/exist"}: "no such file",
 	} {
 		assert.ErrorContains(t, run(args[:], io.Discard, io.Discard), complaint, "%v", args)

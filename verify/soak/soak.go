@@ -67,6 +67,9 @@ type soaking struct {
 
 // soak soaks, prints how it goes, and returns what went wrong.
 func soak(out io.Writer, c config) error {
+	if c.length <= 0 || c.goroutines < 1 || c.keys < 1 || c.every <= 0 {
+		return fmt.Errorf("-for=%v -goroutines=%d -keys=%d -every=%v: want more than 0", c.length, c.goroutines, c.keys, c.every)
+	}
 	warmUp(c.goroutines)
 	goroutines, heap := runtime.NumGoroutine(), heapAfterGC()
 	s := &soaking{config: c}
