@@ -426,8 +426,6 @@ func (s *search[K]) visit(from int32, p *entry[K]) {
 	n := s.nodeOf(o)
 	via := via[K]{from, p.queue, p.granted()}
 	switch {
-	case n == nil && s.stuckOnly:
-		return
 	case n == nil:
 		n = s.add(o)
 	case o.node == 0:

@@ -183,6 +183,9 @@ func TestSearchFindsWhatTheSlowSearchFinds(t *testing.T) {
 				for i, e := range known {
 					require.True(t, slow.real(e, r, i == 0), "seed %d: edge %d of %+v is not there", seed, i, known)
 					require.Equal(t, known[(i+1)%len(known)].Waiter, e.Blocker, "seed %d: %+v", seed, known)
+					for _, o := range sessions {
+						require.True(t, o.label != e.Waiter || slow.stuck[o], "seed %d: %s can go on: %+v", seed, o.label, known)
+					}
 				}
 				longest = max(longest, len(known))
 				refused++
