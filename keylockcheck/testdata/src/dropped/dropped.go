@@ -154,6 +154,7 @@ func onPurposeOverLines(ctx context.Context, m *kl.Manager[string]) error {
 		ctx,
 		"leader",
 	) //keylock:held until the process ends
+	m.Acquire(ctx, "next") // want `dropped`
 	return err
 }
 
