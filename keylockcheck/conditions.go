@@ -593,7 +593,7 @@ func (q *search) findDoubts() {
 	}
 	visit = func(at place, list []ast.Node) {
 		for _, n := range list {
-			if n == q.s.stmt || q.ends(n) || q.isAt(n, q.events) {
+			if n == q.s.stmt || q.ends(n) || q.overwrites(n) {
 				return
 			}
 			nodes[n] |= at.standing

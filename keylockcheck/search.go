@@ -738,15 +738,7 @@ func (q *search) inLaterLoop(n ast.Node) bool {
 
 // overwrites reports whether a node contains an assignment to the variable.
 func (q *search) overwrites(n ast.Node) bool {
-	if n == nil {
-		return false
-	}
-	for _, id := range q.events {
-		if id.Pos() >= n.Pos() && id.Pos() < n.End() && q.literals[id] == nil && q.useOf(id) == overwrite {
-			return true
-		}
-	}
-	return false
+	return n != nil && q.isAt(n, q.events)
 }
 
 // A verdict says what a condition tells of the lock.
