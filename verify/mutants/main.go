@@ -23,14 +23,15 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/seed-46f81e6d/keylock/verify/skipped"
 )
 
 func main() {
 	c := config{log: os.Stderr}
 	flag.StringVar(&c.root, "root", "..", "the module")
 	flag.StringVar(&c.only, "only", "", "run only mutants whose line, as it is printed, matches this")
-	flag.IntVar(&c.every, "every", 1, "run every n-th mutant only")
-	flag.IntVar(&c.start, "start", 0, "where to begin with that, less than n")
+	c.part.Flags("mutants")
 	flag.IntVar(&c.parallel, "parallel", 2, "how many to run at a time")
 	flag.Float64Var(&c.atLeast, "at-least", 95, "the percentage that must be killed when all are run")
 	flag.StringVar(&c.exec, "exec", "", "run the tests by this command, as go test does")
@@ -44,7 +45,7 @@ func main() {
 
 type config struct {
 	root, only, exec string
-	every, start     int
+	part             skipped.Part
 	parallel         int
 	atLeast          float64
 	list             bool
@@ -81,8 +82,11 @@ func mutateAll(root string) ([]mutant, map[string]string, error) {
 
 // run mutates, tests, and tells.
 func run(out io.Writer, c config) error {
-	if c.every < 1 || c.start < 0 || c.start >= c.every || c.parallel < 1 {
-		return fmt.Errorf("-every=%d -start=%d -parallel=%d: want 0 <= start < every, and 1 or more at a time", c.every, c.start, c.parallel)
+	if err := c.part.Check(); err != nil {
+		return err
+	}
+	if c.parallel < 1 {
+		return fmt.Errorf("-parallel=%d: want 1 or more at a time", c.parallel)
 	}
 	all, sources, err := mutateAll(c.root)
 	if err != nil {
@@ -94,7 +98,7 @@ func run(out io.Writer, c config) error {
 	}
 	var chosen []mutant
 	for i, m := range all {
-		if i%c.every == c.start && only.MatchString(m.String()) {
+		if c.part.Has(i) && only.MatchString(m.String()) {
 			chosen = append(chosen, m)
 		}
 	}

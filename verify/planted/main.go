@@ -28,8 +28,7 @@ func main() {
 	var c config
 	flag.BoolVar(&c.all, "all", false, "run every check on every bug")
 	flag.StringVar(&c.root, "root", "..", "the module to plant the bugs in a copy of")
-	flag.IntVar(&c.every, "every", 1, "make every n-th bug only")
-	flag.IntVar(&c.start, "start", 0, "where to begin with that, less than n")
+	c.part.Flags("bugs")
 	flag.Parse()
 	c.names = flag.Args()
 	if err := plant(os.Stdout, c); err != nil {
@@ -39,16 +38,16 @@ func main() {
 }
 
 type config struct {
-	all          bool
-	root         string
-	names        []string // of bugs; none for all
-	every, start int
+	all   bool
+	root  string
+	names []string // of bugs; none for all
+	part  skipped.Part
 }
 
 // choose returns the bugs to make.
 func (c config) choose(bugs []bug) (chosen []bug, err error) {
-	if c.every < 1 || c.start < 0 || c.start >= c.every {
-		return nil, fmt.Errorf("-every=%d -start=%d: want 0 <= start < every", c.every, c.start)
+	if err := c.part.Check(); err != nil {
+		return nil, err
 	}
 	for _, name := range c.names {
 		if !slices.ContainsFunc(bugs, func(b bug) bool { return b.name == name }) {
@@ -56,7 +55,7 @@ func (c config) choose(bugs []bug) (chosen []bug, err error) {
 		}
 	}
 	for i, b := range bugs {
-		if (len(c.names) == 0 || slices.Contains(c.names, b.name)) && i%c.every == c.start {
+		if (len(c.names) == 0 || slices.Contains(c.names, b.name)) && c.part.Has(i) {
 			chosen = append(chosen, b)
 		}
 	}

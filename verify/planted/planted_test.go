@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/seed-46f81e6d/keylock/verify/skipped"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -41,6 +43,7 @@ func TestBugsAreUpToDate(t *testing.T) {
 
 // Each bug is in one part of those that the command is split into, and a name that is none is an error.
 func TestBugsAreChosen(t *testing.T) {
+	whole := skipped.Part{Every: 1}
 	bugs := []bug{{name: "a"}, {name: "b"}, {name: "c"}, {name: "d"}, {name: "e"}}
 	chosen := func(c config) (names string) {
 		bugs, err := c.choose(bugs)
@@ -50,12 +53,12 @@ func TestBugsAreChosen(t *testing.T) {
 		}
 		return names
 	}
-	assert.Equal(t, "abcde", chosen(config{every: 1}))
-	assert.Equal(t, "ad", chosen(config{every: 3}))
-	assert.Equal(t, "be", chosen(config{every: 3, start: 1}))
-	assert.Equal(t, "c", chosen(config{every: 3, start: 2}))
-	assert.Equal(t, "bd", chosen(config{every: 1, names: []string{"d", "b"}}))
-	for _, c := range []config{{}, {every: 3, start: 3}, {every: 3, start: -1}, {every: 1, names: []string{"f"}}} {
+	assert.Equal(t, "abcde", chosen(config{part: whole}))
+	assert.Equal(t, "ad", chosen(config{part: skipped.Part{Every: 3}}))
+	assert.Equal(t, "be", chosen(config{part: skipped.Part{Every: 3, Start: 1}}))
+	assert.Equal(t, "c", chosen(config{part: skipped.Part{Every: 3, Start: 2}}))
+	assert.Equal(t, "bd", chosen(config{part: whole, names: []string{"d", "b"}}))
+	for _, c := range []config{{}, {part: skipped.Part{Every: 3, Start: 3}}, {part: skipped.Part{Every: 3, Start: -1}}, {part: whole, names: []string{"f"}}} {
 		_, err := c.choose(bugs)
 		assert.Error(t, err, "%+v", c)
 	}
